@@ -1,0 +1,81 @@
+"""laughstore: the feature store for laughter in podcast audio, on the hidden states of Moshi.
+
+`open_store` opens a finished store, `open_shards` its shards alone, `open_rows` maps a split as one
+matrix. Nothing here imports torch; extraction lives in `extract`, training in `train`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .errors import (
+    BadRecording,
+    ConfigError,
+    CorruptData,
+    IncompleteStore,
+    LaughstoreError,
+    MissingExtra,
+    NotFound,
+    SpecMismatch,
+)
+from .timebase import Span
+
+if TYPE_CHECKING:
+    from .annotations import Annotations, Event
+    from .index import Index, Recording, Stream
+    from .labels import LabelSpec, Targets, frame_targets
+    from .rows import MappedRows, open_rows
+    from .spec import FeatureSpec
+    from .store import Store, open_shards, open_store
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Annotations": ".annotations",
+    "Event": ".annotations",
+    "FeatureSpec": ".spec",
+    "Index": ".index",
+    "LabelSpec": ".labels",
+    "MappedRows": ".rows",
+    "Recording": ".index",
+    "Store": ".store",
+    "Stream": ".index",
+    "Targets": ".labels",
+    "frame_targets": ".labels",
+    "open_rows": ".rows",
+    "open_shards": ".store",
+    "open_store": ".store",
+}
+"""Public names that need numpy or zarr: imported on first use, so that the CLI starts fast."""
+
+__all__ = [
+    "Annotations",
+    "BadRecording",
+    "ConfigError",
+    "CorruptData",
+    "Event",
+    "FeatureSpec",
+    "IncompleteStore",
+    "Index",
+    "LabelSpec",
+    "LaughstoreError",
+    "MappedRows",
+    "MissingExtra",
+    "NotFound",
+    "Recording",
+    "Span",
+    "SpecMismatch",
+    "Store",
+    "Stream",
+    "Targets",
+    "__version__",
+    "frame_targets",
+    "open_rows",
+    "open_shards",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)

@@ -1,0 +1,150 @@
+"""Turn finished units into a generation: the index, then store.json, then the current index.
+
+Whoever finds every planned unit finished or quarantined may do it; doing it twice gives the same
+bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from . import layout
+from .annotations import Annotations
+from .arrays import group_json
+from .buildplan import BuildPlan, PlannedRecording, SkippedRecording
+from .errors import ConfigError, IncompleteStore
+from .files import write_atomic
+from .index import Recording, Stream, encode_index
+from .manifest import FileRecord, Manifest
+from .sealed import canonical_json
+from .tables import Vocabulary, recording_tables
+from .unit import UnitRecord, read_unit
+
+FIRST_GENERATION = 1
+
+
+def write_annotations(store: Path, split: str, recording_id: str, item: Annotations) -> FileRecord:
+    """Write one recording's annotations under the name of their content. Returns the record."""
+    path = layout.annotations(item.content_id(), split, recording_id)
+    return FileRecord.write(store, path, canonical_json(item.to_json()) + b"\n")
+
+
+def commit_store(
+    store: Path, plan: BuildPlan, annotations: Mapping[str, Annotations]
+) -> tuple[SkippedRecording, ...]:
+    """Write the first generation of a store whose units are all finished or quarantined.
+
+    Args:
+        store: folder of the store.
+        plan: its plan.
+        annotations: of every planned recording, by id.
+
+    Returns:
+        The recordings that were left out, with their reasons.
+
+    Raises:
+        IncompleteStore: a unit has not been finished.
+        ConfigError: no recording at all could be built.
+    """
+    units = _units(store, plan)
+    done = [item for item in plan.recordings if units[item.id].status == "done"]
+    left_out = list(plan.skipped)
+    for item in plan.recordings:
+        if item not in done:
+            reason = units[item.id].reason or "unknown"
+            left_out.append(SkippedRecording(item.name, item.split, reason))
+    if not done:
+        raise ConfigError(
+            f"{store}: none of {len(plan.recordings) + len(plan.skipped)} recordings could be"
+            f" built; the first: {left_out[0].name!r}: {left_out[0].reason}"
+        )
+    index = _index(plan, done, units, annotations)
+    files = [
+        FileRecord.write(store, layout.index(FIRST_GENERATION), index),
+        FileRecord.of(store, layout.PLAN_JSON),
+    ]
+    for item in done:
+        files.extend(units[item.id].files)
+        files.append(FileRecord.of(store, layout.unit(item.id)))
+        files.append(write_annotations(store, item.split, item.id, annotations[item.id]))
+    roots = (layout.FEATURES, layout.CODES)
+    groups = sorted({*roots, *(f"{root}/{item.split}" for root in roots for item in done)})
+    files.extend(FileRecord.write(store, layout.zarr_json(node), group_json()) for node in groups)
+    manifest = Manifest(
+        generation=FIRST_GENERATION,
+        spec=plan.spec,
+        index=layout.index(FIRST_GENERATION),
+        files=tuple(sorted(files, key=lambda item: item.path)),
+        quarantined=tuple(asdict(item) for item in left_out),
+    )
+    if left_out:
+        report = {"recordings": [asdict(item) for item in left_out]}
+        write_atomic(store / layout.QUARANTINE_JSON, canonical_json(report) + b"\n")
+    write_atomic(store / layout.STORE_JSON, manifest.to_bytes())
+    write_atomic(store / layout.CURRENT_INDEX, index)
+    return tuple(left_out)
+
+
+def _units(store: Path, plan: BuildPlan) -> dict[str, UnitRecord]:
+    units: dict[str, UnitRecord] = {}
+    for item in plan.recordings:
+        record = read_unit(store, item.id)
+        if record is None:
+            raise IncompleteStore(
+                f"{store}: recording {item.name!r} has not been extracted; run the same"
+                " `laughstore build` again to go on"
+            )
+        units[item.id] = record
+    return units
+
+
+def _index(
+    plan: BuildPlan,
+    done: list[PlannedRecording],
+    units: Mapping[str, UnitRecord],
+    annotations: Mapping[str, Annotations],
+) -> bytes:
+    geometry = plan.geometry
+    vocabulary = Vocabulary.of([annotations[item.id] for item in done])
+    tables = [recording_tables(annotations[item.id], vocabulary) for item in done]
+    recordings: list[Recording] = []
+    block = 0
+    for item, table in zip(done, tables, strict=True):
+        streams: list[Stream] = []
+        for assignment, first_shard in zip(item.assignments, item.first_shards, strict=True):
+            stream = Stream(
+                recording_id=item.id,
+                split=item.split,
+                assignment=assignment.name,
+                main=assignment.main,
+                other=assignment.other,
+                num_frames=item.num_frames,
+                first_block=block,
+                num_blocks=geometry.num_blocks(item.num_frames),
+                first_shard=first_shard,
+                num_shards=geometry.num_shards(item.num_frames),
+            )
+            block += stream.num_blocks
+            streams.append(stream)
+        recordings.append(
+            Recording(
+                id=item.id,
+                name=item.name,
+                split=item.split,
+                group=item.group,
+                duration_us=table.duration_us,
+                num_frames=item.num_frames,
+                annotations_id=item.annotations_id,
+                speakers=table.speakers,
+                streams=tuple(streams),
+            )
+        )
+    return encode_index(
+        generation=FIRST_GENERATION,
+        spec=plan.spec,
+        recordings=recordings,
+        tables=tables,
+        vocabulary=vocabulary,
+        shard_bytes=[size for item in done for size in units[item.id].shard_bytes],
+        block_crc32c=[crc for item in done for crc in units[item.id].block_crc32c],
+    )

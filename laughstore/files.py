@@ -1,0 +1,95 @@
+"""Files that are whole or absent: sibling temporary, fsync, rename, fsync of the folder.
+
+Whatever kills the process, a reader sees the old file, the new one or none, never a part.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+TEMPORARY_MARK = ".partial-"
+"""Stands in the name of every file that is being written; whoever finds one may delete it."""
+_HASH_CHUNK_BYTES = 4 << 20
+
+
+def temporary_sibling(path: Path) -> Path:
+    """Return the name under which `path` is written before its rename; one a process."""
+    return path.with_name(f"{path.name}{TEMPORARY_MARK}{os.getpid()}")
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make renames and links in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_dirs(folder: Path) -> None:
+    """Create a folder and its parents, each entry durable."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(i for i, parent in enumerate(missing) if parent.exists())]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        fsync_dir(made.parent)
+
+
+@contextmanager
+def removed_on_error(path: Path) -> Iterator[None]:
+    """Delete `path` when the body raises, so that a full disk leaves no half-written file."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file durably, replacing an older one in one step."""
+    make_dirs(path.parent)
+    temporary = temporary_sibling(path)
+    with removed_on_error(temporary):
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    fsync_dir(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a finished file a second name, durably; copy it where links cannot be made.
+
+    Returns:
+        True when both names are one file, False when the file system made us copy.
+    """
+    make_dirs(target.parent)
+    temporary = temporary_sibling(target)
+    temporary.unlink(missing_ok=True)
+    with removed_on_error(temporary):
+        try:
+            os.link(source, temporary)
+            linked = True
+        except OSError:
+            linked = False
+            with source.open("rb") as reader, temporary.open("wb") as writer:
+                while chunk := reader.read(_HASH_CHUNK_BYTES):
+                    writer.write(chunk)
+                writer.flush()
+                os.fchmod(writer.fileno(), source.stat().st_mode & 0o777)
+                os.fsync(writer.fileno())
+        temporary.replace(target)
+    # Renaming one name of an inode over another name of it does nothing: drop the spare name.
+    temporary.unlink(missing_ok=True)
+    fsync_dir(target.parent)
+    return linked
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,51 @@
+"""Where everything of a store stands under its folder. Paths are relative, with `/`."""
+
+from pathlib import PurePosixPath
+
+from .index import INDEX_NAME
+from .naming import shard_name
+
+STORE_JSON = "store.json"
+"""The generation manifest; written last: a store without it is not finished."""
+PLAN_JSON = "plan.json"
+QUARANTINE_JSON = "quarantine.json"
+SHARDS = "shards"
+FEATURES = "features.zarr"
+CODES = "codes.zarr"
+STATS = "stats"
+CURRENT_INDEX = f"{SHARDS}/{INDEX_NAME}"
+
+
+def unit(recording_id: str) -> str:
+    """Return the path of a finished unit's record."""
+    return f"units/{recording_id}.json"
+
+
+def annotations(annotations_id: str, split: str, recording_id: str) -> str:
+    """Return the path of a recording's annotations."""
+    return f"annotations/{annotations_id}/{split}/{recording_id}.json"
+
+
+def shard(split: str, number: int) -> str:
+    """Return the path of a shard by its tar name."""
+    return f"{SHARDS}/{shard_name(split, number)}"
+
+
+def array(root: str, split: str, recording_id: str, assignment: str) -> str:
+    """Return the path of a stream's Zarr array under FEATURES or CODES."""
+    return f"{root}/{split}/{recording_id}/{assignment}"
+
+
+def chunk(array_path: str, number: int) -> str:
+    """Return the path of chunk `number` along frames of a two-dimensional Zarr array."""
+    return f"{array_path}/c/{number}/0"
+
+
+def index(generation: int) -> str:
+    """Return the path of a generation's immutable index."""
+    return f"{SHARDS}/index-{generation:06d}.json"
+
+
+def zarr_json(node_path: str) -> str:
+    """Return the path of a Zarr node's metadata."""
+    return str(PurePosixPath(node_path) / "zarr.json")

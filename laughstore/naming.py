@@ -1,0 +1,68 @@
+"""Names that are safe in paths, tar members, keys and URLs: ids of recordings, speakers, blocks.
+
+Original names hold dots, commas, quotes and spaces; they stay in the annotations and the index and
+are what users see. Ids are ASCII `[a-z0-9-]` and short enough for the 100 bytes of a USTAR name.
+"""
+
+import hashlib
+import re
+import unicodedata
+
+MAX_RECORDING_SLUG = 48
+MAX_SPEAKER_SLUG = 12
+SILENCE = "silence"
+"""The other speaker of an assignment when a recording has one speaker."""
+
+
+def _slug(name: str, limit: int) -> str:
+    """Lower-case ASCII letters, digits and single dashes of a name, cut to `limit`."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:limit].strip("-")
+
+
+def _digest(name: str, digits: int) -> str:
+    return hashlib.sha256(unicodedata.normalize("NFC", name).encode()).hexdigest()[:digits]
+
+
+def recording_id(name: str) -> str:
+    """Return the id of a recording: its slug (48 at most), `-`, 8 hex digits of its name's SHA-256.
+
+    The hash is of the NFC form, so one name written on macOS (NFD) and Linux (NFC) has one id.
+    """
+    slug = _slug(name, MAX_RECORDING_SLUG) or "recording"
+    return f"{slug}-{_digest(name, 8)}"
+
+
+def assignment_name(main: str, other: str | None) -> str:
+    """Return `<main>--<other>`, each cut to 12 characters; other None is `silence`.
+
+    Speakers whose cut names are equal, or empty, get 4 hex digits of their full name's SHA-256.
+    """
+    main_slug = _slug(main, MAX_SPEAKER_SLUG)
+    other_slug = SILENCE if other is None else _slug(other, MAX_SPEAKER_SLUG)
+    if not main_slug or not other_slug or main_slug == other_slug:
+        main_slug = f"{_slug(main, 7)}-{_digest(main, 4)}".strip("-")
+        if other is not None:
+            other_slug = f"{_slug(other, 7)}-{_digest(other, 4)}".strip("-")
+    return f"{main_slug}--{other_slug}"
+
+
+def block_key(recording: str, assignment: str, block: int) -> str:
+    """Return the key of one tar sample: `<recording id>/<assignment>/<block, six digits>`.
+
+    No dot, because webdataset splits a member's name at its first dot.
+    """
+    return f"{recording}/{assignment}/{block:06d}"
+
+
+def shard_name(split: str, number: int) -> str:
+    """Return a shard's file name in `shards/`: `<split>-<nnnnnn>.tar`."""
+    return f"{split}-{number:06d}.tar"
+
+
+_PATH_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def is_path_part(name: object) -> bool:
+    """Tell whether a split, id or assignment may stand in a path: no dot, no slash, no scheme."""
+    return isinstance(name, str) and _PATH_PART.fullmatch(name) is not None

@@ -1,0 +1,157 @@
+"""Open a finished store for reading: recordings, arrays, frames, annotations.
+
+Everything here is read-only. Frames come back as numpy arrays of ml_dtypes.bfloat16.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import layout
+from .annotations import Annotations
+from .arrays import open_array
+from .errors import ConfigError, CorruptData, NotFound
+from .index import INDEX_NAME, Index, Recording, Stream, read_index
+from .manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    import zarr
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A finished store: its newest generation."""
+
+    path: Path
+    manifest: Manifest
+    index: Index
+
+    @property
+    def recordings(self) -> tuple[Recording, ...]:
+        """All recordings, in the order of the index."""
+        return self.index.recordings
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return self.index.splits
+
+    def stream(self, recording: str, assignment: str | None = None) -> Stream:
+        """Return a stream by recording id or name, and assignment (default: the first).
+
+        Raises:
+            NotFound: there is no such recording or assignment.
+        """
+        streams = self.index.recording(recording).streams
+        for stream in streams:
+            if assignment in (None, stream.assignment):
+                return stream
+        names = ", ".join(stream.assignment for stream in streams)
+        raise NotFound(f"{recording!r} has no assignment {assignment!r}; it has {names}")
+
+    def array(self, recording: str, assignment: str | None = None) -> "zarr.Array":
+        """Return the read-only Zarr array bfloat16[T, dim] of a stream (12.5 frames a second)."""
+        return self._array(layout.FEATURES, self.stream(recording, assignment))
+
+    def codes(self, recording: str, assignment: str | None = None) -> "zarr.Array":
+        """Return the read-only Zarr array int16[T, 17] of the codes a stream was computed from."""
+        return self._array(layout.CODES, self.stream(recording, assignment))
+
+    def frames(
+        self, recording: str, assignment: str | None = None, start: int = 0, stop: int | None = None
+    ) -> NDArray[Any]:  # Any: numpy has no scalar type for bfloat16
+        """Return bfloat16[stop - start, dim]: frames of a stream, checksums verified.
+
+        Args:
+            recording: id or original name.
+            assignment: `<main>--<other>`; the first by default.
+            start: first frame; row t has heard audio before t * 80 ms.
+            stop: one past the last frame; the end of the stream by default.
+
+        Raises:
+            NotFound: no such stream.
+            ConfigError: the range lies outside the stream.
+            CorruptData: stored bytes were altered.
+        """
+        stream = self.stream(recording, assignment)
+        stop = stream.num_frames if stop is None else stop
+        if not 0 <= start <= stop <= stream.num_frames:
+            raise ConfigError(
+                f"frames {start} to {stop} lie outside {recording!r}, which has"
+                f" {stream.num_frames} frames"
+            )
+        array = self._array(layout.FEATURES, stream)
+        try:
+            return np.asarray(array[start:stop])
+        except (ValueError, FileNotFoundError) as error:
+            raise CorruptData(
+                f"{self.path}: {recording!r} {stream.assignment}, frames {start} to {stop}:"
+                f" {error}; restore the file, or build the store again"
+            ) from error
+
+    def annotations(self, recording: str) -> Annotations:
+        """Return what is annotated in a recording, words included."""
+        item = self.index.recording(recording)
+        path = self.path / layout.annotations(item.annotations_id, item.split, item.id)
+        try:
+            found = Annotations.from_json(json.loads(path.read_bytes()), where=str(path))
+        except (OSError, ValueError) as error:
+            raise CorruptData(f"{path} cannot be read ({error}); restore it") from error
+        if found.content_id() != item.annotations_id:
+            raise CorruptData(f"{path}: content is not what its name says; restore it")
+        return found
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, generation {self.manifest.generation}, {self.index!r})"
+
+    def _array(self, root: str, stream: Stream) -> "zarr.Array":
+        path = layout.array(root, stream.split, stream.recording_id, stream.assignment)
+        array = open_array(self.path / path)
+        dim = self.index.dim if root == layout.FEATURES else array.shape[1]
+        if array.shape != (stream.num_frames, dim):
+            raise CorruptData(
+                f"{self.path / path}/zarr.json: shape {array.shape}, the index says"
+                f" ({stream.num_frames}, {dim}); restore it"
+            )
+        return array
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a finished store.
+
+    Raises:
+        NotFound: there is no such folder.
+        IncompleteStore: the build has not finished.
+        CorruptData: its manifest or index was altered.
+    """
+    root = Path(path)
+    manifest = read_manifest(root)
+    index_path = root / manifest.index
+    if index_path.parent != root / layout.SHARDS:
+        raise CorruptData(f"{root / layout.STORE_JSON}: index {manifest.index!r} is elsewhere")
+    index = read_index(index_path.parent, index_path.name)
+    if index.spec != manifest.spec:
+        raise CorruptData(f"{root}: store.json and {manifest.index} name different specs")
+    return Store(root, manifest, index)
+
+
+def open_shards(path: str | Path) -> Index:
+    """Open the shards of a store: given as STORE or as STORE/shards, which may stand alone.
+
+    Raises:
+        NotFound: neither is there.
+        IncompleteStore: the build has not finished.
+        CorruptData: the manifest or the index was altered.
+    """
+    folder = Path(path)
+    if (folder / layout.STORE_JSON).is_file() or (folder / layout.PLAN_JSON).is_file():
+        return open_store(folder).index
+    if not folder.is_dir():
+        raise NotFound(f"{folder} does not exist; give a store or its shards folder")
+    if not (folder / INDEX_NAME).is_file() and (folder.parent / layout.PLAN_JSON).is_file():
+        read_manifest(folder.parent)  # says that the build has not finished
+    return read_index(folder)
