@@ -7,10 +7,14 @@ content, never overwritten: `annotations/<id>/<split>/<recording id>.json`.
 """
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
+from . import layout
 from .errors import CorruptData
+from .files import write_atomic
 from .sealed import canonical_json
 
 ANNOTATIONS_FORMAT = 1
@@ -126,3 +130,29 @@ class Annotations:
 
 def _optional[T](kind: type[T], items: list[dict[str, Any]] | None) -> tuple[T, ...] | None:
     return None if items is None else tuple(kind(**item) for item in items)
+
+
+def write_annotations(store: Path, item: Annotations, split: str, recording_id: str) -> str:
+    """Write one recording's annotations under the name of their content. Returns their id."""
+    annotations_id = item.content_id()
+    path = store / layout.annotations(annotations_id, split, recording_id)
+    write_atomic(path, canonical_json(item.to_json()) + b"\n")
+    return annotations_id
+
+
+def read_annotations(
+    store: Path, annotations_id: str, split: str, recording_id: str
+) -> Annotations:
+    """Return a recording's annotations.
+
+    Raises:
+        CorruptData: the file is missing, altered or of another version.
+    """
+    path = store / layout.annotations(annotations_id, split, recording_id)
+    try:
+        found = Annotations.from_json(json.loads(path.read_bytes()), where=str(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptData(f"{path} cannot be read ({error}); restore it") from error
+    if found.content_id() != annotations_id:
+        raise CorruptData(f"{path}: content is not what its name says; restore it")
+    return found

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import layout
-from .annotations import Annotations
 from .errors import ConfigError, CorruptData, IncompleteStore, SpecMismatch
 from .files import write_atomic
 from .geometry import ShardGeometry
@@ -67,7 +66,7 @@ class RecordingToPlan:
     group: str
     num_frames: int
     assignments: tuple[Assignment, ...]
-    annotations: Annotations
+    annotations_id: str
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def make_plan(
                 split=item.split,
                 group=item.group,
                 num_frames=item.num_frames,
-                annotations_id=item.annotations.content_id(),
+                annotations_id=item.annotations_id,
                 assignments=item.assignments,
                 first_shards=tuple(first + i * num_shards for i in range(len(item.assignments))),
             )

@@ -5,11 +5,11 @@ bytes.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from . import layout
-from .annotations import Annotations
+from .annotations import Annotations, read_annotations
 from .arrays import group_json
 from .buildplan import BuildPlan, PlannedRecording, SkippedRecording
 from .errors import ConfigError, IncompleteStore
@@ -23,27 +23,19 @@ from .unit import UnitRecord, read_unit
 FIRST_GENERATION = 1
 
 
-def write_annotations(store: Path, split: str, recording_id: str, item: Annotations) -> FileRecord:
-    """Write one recording's annotations under the name of their content. Returns the record."""
-    path = layout.annotations(item.content_id(), split, recording_id)
-    return FileRecord.write(store, path, canonical_json(item.to_json()) + b"\n")
-
-
-def commit_store(
-    store: Path, plan: BuildPlan, annotations: Mapping[str, Annotations]
-) -> tuple[SkippedRecording, ...]:
+def commit_store(store: Path, plan: BuildPlan) -> tuple[SkippedRecording, ...]:
     """Write the first generation of a store whose units are all finished or quarantined.
 
     Args:
         store: folder of the store.
-        plan: its plan.
-        annotations: of every planned recording, by id.
+        plan: its plan; the annotations it names have been written.
 
     Returns:
         The recordings that were left out, with their reasons.
 
     Raises:
         IncompleteStore: a unit has not been finished.
+        CorruptData: a unit's record or annotations were altered.
         ConfigError: no recording at all could be built.
     """
     units = _units(store, plan)
@@ -58,7 +50,7 @@ def commit_store(
             f"{store}: none of {len(plan.recordings) + len(plan.skipped)} recordings could be"
             f" built; the first: {left_out[0].name!r}: {left_out[0].reason}"
         )
-    index = _index(plan, done, units, annotations)
+    index = _index(plan, done, units, _annotations(store, done))
     files = [
         FileRecord.write(store, layout.index(FIRST_GENERATION), index),
         FileRecord.of(store, layout.PLAN_JSON),
@@ -66,7 +58,8 @@ def commit_store(
     for item in done:
         files.extend(units[item.id].files)
         files.append(FileRecord.of(store, layout.unit(item.id)))
-        files.append(write_annotations(store, item.split, item.id, annotations[item.id]))
+        path = layout.annotations(item.annotations_id, item.split, item.id)
+        files.append(FileRecord.of(store, path))
     roots = (layout.FEATURES, layout.CODES)
     groups = sorted({*roots, *(f"{root}/{item.split}" for root in roots for item in done)})
     files.extend(FileRecord.write(store, layout.zarr_json(node), group_json()) for node in groups)
@@ -96,6 +89,16 @@ def _units(store: Path, plan: BuildPlan) -> dict[str, UnitRecord]:
             )
         units[item.id] = record
     return units
+
+
+def _annotations(store: Path, done: list[PlannedRecording]) -> dict[str, Annotations]:
+    """Annotations of these recordings without their words, which no index holds."""
+    return {
+        item.id: replace(
+            read_annotations(store, item.annotations_id, item.split, item.id), words=None
+        )
+        for item in done
+    }
 
 
 def _index(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .columns import decode_array, decode_tables, encode_array, encode_tables
 from .errors import ConfigError, CorruptData, NotFound
 from .geometry import ShardGeometry
+from .layout import INDEX_NAME
 from .naming import is_path_part, shard_name
 from .sealed import seal, unseal
 from .spec import FeatureSpec
@@ -27,7 +28,6 @@ from .tables import RecordingTables, Vocabulary
 
 INDEX_FORMAT = "laughstore-index"
 INDEX_VERSION = 1
-INDEX_NAME = "index.json"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from pathlib import PurePosixPath
 
-from .index import INDEX_NAME
 from .naming import shard_name
 
 STORE_JSON = "store.json"
@@ -10,6 +9,8 @@ STORE_JSON = "store.json"
 PLAN_JSON = "plan.json"
 QUARANTINE_JSON = "quarantine.json"
 SHARDS = "shards"
+INDEX_NAME = "index.json"
+"""In SHARDS: a copy of the newest generation's index."""
 FEATURES = "features.zarr"
 CODES = "codes.zarr"
 STATS = "stats"

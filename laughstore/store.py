@@ -3,7 +3,6 @@
 Everything here is read-only. Frames come back as numpy arrays of ml_dtypes.bfloat16.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import layout
-from .annotations import Annotations
+from .annotations import Annotations, read_annotations
 from .arrays import open_array
 from .errors import ConfigError, CorruptData, NotFound
-from .index import INDEX_NAME, Index, Recording, Stream, read_index
+from .index import Index, Recording, Stream, read_index
 from .manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -96,14 +95,7 @@ class Store:
     def annotations(self, recording: str) -> Annotations:
         """Return what is annotated in a recording, words included."""
         item = self.index.recording(recording)
-        path = self.path / layout.annotations(item.annotations_id, item.split, item.id)
-        try:
-            found = Annotations.from_json(json.loads(path.read_bytes()), where=str(path))
-        except (OSError, ValueError) as error:
-            raise CorruptData(f"{path} cannot be read ({error}); restore it") from error
-        if found.content_id() != item.annotations_id:
-            raise CorruptData(f"{path}: content is not what its name says; restore it")
-        return found
+        return read_annotations(self.path, item.annotations_id, item.split, item.id)
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, generation {self.manifest.generation}, {self.index!r})"
@@ -152,6 +144,6 @@ def open_shards(path: str | Path) -> Index:
         return open_store(folder).index
     if not folder.is_dir():
         raise NotFound(f"{folder} does not exist; give a store or its shards folder")
-    if not (folder / INDEX_NAME).is_file() and (folder.parent / layout.PLAN_JSON).is_file():
+    if not (folder / layout.INDEX_NAME).is_file() and (folder.parent / layout.PLAN_JSON).is_file():
         read_manifest(folder.parent)  # says that the build has not finished
     return read_index(folder)

@@ -1,0 +1,256 @@
+"""Build a store: survey the data set, plan, extract what is not there yet, commit.
+
+Every step can be killed and run again: the plan is a pure function of data set and spec, finished
+recordings are skipped, and the last step gives the same bytes whoever does it.
+"""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from laughstore import layout
+from laughstore.annotations import write_annotations
+from laughstore.buildplan import (
+    BuildPlan,
+    RecordingToPlan,
+    SkippedRecording,
+    begin_store,
+    make_plan,
+    read_plan,
+)
+from laughstore.commit import commit_store
+from laughstore.errors import BadRecording, ConfigError, IncompleteStore
+from laughstore.progress import NoProgress, Progress
+from laughstore.spec import FeatureSpec, Numerics
+from laughstore.unit import read_unit
+
+from .audio import AudioTrack
+from .config import DEFAULT_CHUNK_FRAMES, DEFAULT_ROWS, ROWS_PER_RECORDING, BuildConfig
+from .features import FeatureFailure, Source, TrackReader, extract_features
+from .model import ModelFiles, load_model, resolve_model
+from .survey import Survey, SurveyedRecording, survey
+from .writer import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+_SPARE_BYTES = 64 << 20
+"""Left free beside the features: codes, annotations, the index."""
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did."""
+
+    plan: BuildPlan
+    num_built: int
+    """Recordings extracted by this run; the others had been finished before."""
+    left_out: tuple[SkippedRecording, ...]
+    """Recordings that are not in the store, with the reason."""
+
+
+def build(config: BuildConfig, progress: Progress | None = None) -> BuildResult:
+    """Build a store, or go on with one that was interrupted.
+
+    Args:
+        config: what to build; `dry_run` is the caller's to handle (see `extract.survey`).
+        progress: told of surveyed recordings and extracted frames.
+
+    Raises:
+        NotFound: the data set or the model does not exist.
+        ConfigError: a setting cannot work, the disk is too small, or nothing could be built.
+        SpecMismatch: the store holds features of another spec.
+        BadRecording: a recording cannot be built and the build is strict.
+    """
+    progress = progress or NoProgress()
+    found = survey(config)
+    for note in found.notes:
+        logger.info("%s", note)
+    for item in found.skipped:
+        progress.message(f"left out: {item.reason}")
+    if not found.recordings:
+        raise ConfigError(
+            f"{config.dataset}: none of {len(found.skipped)} recordings can be built; the first:"
+            f" {found.skipped[0].reason}"
+        )
+    files = resolve_model(config.model, config.revision)
+    device = choose_device(config.device)
+    spec = _spec(config, files, device)
+    plan = _plan(config.store, spec, device, found)
+    _check_disk(config.store, plan)
+    begin_store(config.store, plan)
+    by_id = {item.source.id: item for item in found.recordings}
+    for item in plan.recordings:
+        path = layout.annotations(item.annotations_id, item.split, item.id)
+        if not (config.store / path).exists():  # named by its content
+            write_annotations(config.store, by_id[item.id].annotations(), item.split, item.id)
+    num_built = _extract(config, plan, files, device, by_id, progress)
+    left_out = commit_store(config.store, plan)
+    return BuildResult(plan, num_built, left_out)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device a name stands for; `auto` is cuda if there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device is {name!r}; use cpu, cuda, cuda:N or auto") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device is {name!r}, but torch finds no CUDA device; use cpu")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(f"device is {name!r}; there are {torch.cuda.device_count()}")
+    elif device.type != "cpu":
+        raise ConfigError(f"device is {name!r}; use cpu, cuda, cuda:N or auto")
+    return device
+
+
+def device_kind(device: torch.device) -> str:
+    """Return what tells apart devices whose low bits differ: the GPU's model, the CPU's vectors."""
+    if device.type == "cuda":
+        return f"cuda/{torch.cuda.get_device_name(device)}"
+    return f"cpu/{torch.backends.cpu.get_cpu_capability()}"
+
+
+def _spec(config: BuildConfig, files: ModelFiles, device: torch.device) -> FeatureSpec:
+    auto_dtype = "bfloat16" if device.type == "cuda" else "float32"
+    rows = config.rows or DEFAULT_ROWS[device.type]
+    there = _numerics_there(config.store)
+    threads = there.threads if there else torch.get_num_threads()
+    if device.type == "cuda":
+        threads = 1  # the CPU computes nothing that is stored
+    numerics = Numerics(
+        slots=rows // ROWS_PER_RECORDING,
+        chunk_frames=config.chunk_frames or DEFAULT_CHUNK_FRAMES[device.type],
+        threads=threads,
+        compute_dtype=auto_dtype if config.dtype == "auto" else config.dtype,
+        allow_tf32=False,
+    )
+    return FeatureSpec(
+        model=files.repo,
+        revision=files.revision,
+        weights_sha256=files.weights_sha256(),
+        dim=int(files.config["dim"]),
+        numerics=numerics,
+    )
+
+
+def _numerics_there(store: Path) -> Numerics | None:
+    """Numerics of a store that was begun: what is left to `auto` goes on as it was."""
+    try:
+        return read_plan(store).spec.numerics
+    except IncompleteStore:
+        return None
+
+
+def _plan(store: Path, spec: FeatureSpec, device: torch.device, found: Survey) -> BuildPlan:
+    return make_plan(
+        spec,
+        device_kind(device),
+        [
+            RecordingToPlan(
+                id=item.source.id,
+                name=item.source.name,
+                split=item.source.split,
+                group=item.source.group,
+                num_frames=item.num_frames,
+                assignments=item.assignments,
+                annotations_id=item.annotations_id,
+            )
+            for item in found.recordings
+        ],
+        found.skipped,
+    )
+
+
+def _check_disk(store: Path, plan: BuildPlan) -> None:
+    written = sum(
+        sum(record.shard_bytes)
+        for item in plan.recordings
+        if (record := read_unit(store, item.id)) is not None
+    )
+    needed = plan.shard_bytes - written + _SPARE_BYTES
+    free = free_disk_bytes(store)
+    if needed > free:
+        raise ConfigError(
+            f"{store}: {needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free; free some"
+            " space, give another --store, or build a part with --split or --recordings"
+        )
+
+
+def free_disk_bytes(path: Path) -> int:
+    """Return the bytes free on the file system that a path is, or will be, on."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _extract(
+    config: BuildConfig,
+    plan: BuildPlan,
+    files: ModelFiles,
+    device: torch.device,
+    by_id: dict[str, SurveyedRecording],
+    progress: Progress,
+) -> int:
+    """Extract the units that are not done. Returns how many were finished."""
+    pending = [item for item in plan.recordings if not _is_done(config, item.id)]
+    if not pending:
+        return 0
+    # Longest first: the last slots to finish then finish close together.
+    pending.sort(key=lambda item: (-item.num_frames, item.id))
+    numerics = plan.spec.numerics
+    torch.set_num_threads(numerics.threads)
+    torch.backends.cuda.matmul.allow_tf32 = numerics.allow_tf32
+    torch.backends.cudnn.allow_tf32 = numerics.allow_tf32
+    dtype = torch.bfloat16 if numerics.compute_dtype == "bfloat16" else torch.float32
+    model = load_model(files, device=device, dtype=dtype)
+    sources = [_source(by_id[item.id]) for item in pending]
+    chunks = extract_features(
+        model, sources, slots=numerics.slots, chunk_frames=numerics.chunk_frames
+    )
+    num_failed = 0
+    progress.begin("extract", sum(item.num_frames for item in pending), "frame")
+    try:
+        with StoreWriter(config.store, plan) as writer:
+            for item in chunks:
+                writer.put(item)
+                if isinstance(item, FeatureFailure):
+                    if config.strict:
+                        raise item.error
+                    num_failed += 1
+                    progress.message(f"left out: {item.error}")
+                else:
+                    progress.advance(item.features.shape[1])
+    finally:
+        progress.end()
+    return len(pending) - num_failed
+
+
+def _is_done(config: BuildConfig, recording_id: str) -> bool:
+    """Whether a unit needs no work; a quarantined one is tried again until there is a commit."""
+    record = read_unit(config.store, recording_id)
+    if record is None:
+        return False
+    return record.status == "done" or (config.store / layout.STORE_JSON).exists()
+
+
+def _source(recording: SurveyedRecording) -> Source:
+    def open_tracks() -> list[TrackReader]:
+        tracks: list[TrackReader] = []
+        try:
+            tracks.extend(AudioTrack(path) for path in recording.tracks)
+        except BadRecording:
+            for track in tracks:
+                track.close()
+            raise
+        return tracks
+
+    return Source(recording.source.id, recording.num_frames, open_tracks)

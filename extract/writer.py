@@ -1,0 +1,121 @@
+"""Write features while the next ones are computed: one thread behind a bounded queue.
+
+Checksums, hashes, copies and disk waits all release Python's lock, so that they overlap with the
+model's calls; the bound keeps memory constant when the disk is the slower one.
+"""
+
+import queue
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from laughstore.annotations import read_annotations
+from laughstore.buildplan import BuildPlan, PlannedRecording
+from laughstore.unit import UnitRecord, UnitWriter, write_unit
+
+from .features import FeatureChunk, FeatureFailure
+
+QUEUE_CHUNKS = 4
+"""Chunks waiting to be written: at 256 frames and 4096 channels, 4 MiB each."""
+_POLL_S = 0.5
+
+
+class StoreWriter:
+    """Takes chunks of any recordings in any interleaving and turns each recording into a unit.
+
+    A context manager. Leaving it normally waits until all is written; leaving it by an error stops
+    at once and removes the shards that were being written.
+
+    Args:
+        store: folder of a store that was begun.
+        plan: the store's plan; sources are keyed by recording id.
+    """
+
+    def __init__(self, store: Path, plan: BuildPlan) -> None:
+        self._store = store
+        self._plan = plan
+        self._planned: dict[str, PlannedRecording] = {item.id: item for item in plan.recordings}
+        self._units: dict[str, UnitWriter] = {}
+        self._queue: queue.Queue[FeatureChunk | FeatureFailure | None] = queue.Queue(QUEUE_CHUNKS)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._put(None)
+        else:
+            self._stop.set()
+        self._thread.join()
+        if error is None:
+            self._raise_if_failed()
+
+    def put(self, item: FeatureChunk | FeatureFailure) -> None:
+        """Queue a chunk or the failure of its recording; waits while the queue is full.
+
+        Raises:
+            OSError: an earlier chunk could not be written (a full disk, for one).
+            CorruptData: a recording's annotations were altered since the build began.
+        """
+        self._put(item)
+
+    def _put(self, item: FeatureChunk | FeatureFailure | None) -> None:
+        while True:
+            self._raise_if_failed()
+            try:
+                self._queue.put(item, timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return
+
+    def _raise_if_failed(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    item = self._queue.get(timeout=_POLL_S)
+                except queue.Empty:
+                    continue
+                if item is None:
+                    break
+                if isinstance(item, FeatureFailure):
+                    self._quarantine(item)
+                else:
+                    self._write(item)
+        except BaseException as error:  # raised again in the caller's thread
+            self._error = error
+        finally:
+            for unit in self._units.values():
+                unit.__exit__(None, None, None)
+
+    def _write(self, chunk: FeatureChunk) -> None:
+        key = chunk.source.key
+        if key not in self._units:
+            planned = self._planned[key]
+            annotations = read_annotations(
+                self._store, planned.annotations_id, planned.split, planned.id
+            )
+            self._units[key] = UnitWriter(self._store, self._plan, planned, annotations)
+        self._units[key].write(chunk.features, chunk.codes)
+        if chunk.start_frame + chunk.features.shape[1] == chunk.source.num_frames:
+            self._units.pop(key).finish()
+
+    def _quarantine(self, failure: FeatureFailure) -> None:
+        unit = self._units.pop(failure.source.key, None)
+        if unit is not None:
+            unit.__exit__(None, None, None)
+        reason = str(failure.error)
+        write_unit(self._store, UnitRecord(failure.source.key, "quarantined", reason))

@@ -1,0 +1,108 @@
+"""`laughstore evaluate`: score a run on a split and plot it along time."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from .flags import CommonFlags, parse
+from .progress import TerminalProgress
+from .text import number, percent
+
+if TYPE_CHECKING:
+    from train import EvaluationResult
+
+
+@dataclass(frozen=True)
+class _Flags:
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    common: CommonFlags
+    split: str = "validation"
+    """Split to score. Look at test last, and once."""
+    shards: Path | None = None
+    """Store or shards folder (default: the run's own)."""
+    checkpoint: str = "best"
+    """best, last, or the path of a checkpoint."""
+    out: Path | None = None
+    """Folder for metrics.json and plots (default: RUN/evaluation/SPLIT)."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
+    timelines: int = 8
+    """Most recordings to plot along time; those with the most positive rows."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command. Returns the exit code."""
+    flags = parse(
+        _Flags,
+        "evaluate",
+        arguments,
+        "Score a split with a trained run: average precision beside its base rate, AUROC, a table"
+        " by recording, plots of probability along time.",
+    )
+    flags.common.configure_logging()
+    from train import evaluate
+
+    bar = TerminalProgress(quiet=flags.common.quiet)
+    result = evaluate(
+        flags.run,
+        split=flags.split,
+        shards=flags.shards,
+        out=flags.out,
+        checkpoint=flags.checkpoint,
+        device=flags.device,
+        timelines=flags.timelines,
+        progress=ScoringProgress(bar),
+    )
+    report(result, as_json=flags.common.json)
+    return 0
+
+
+class ScoringProgress:
+    """Shows the rows scored so far."""
+
+    def __init__(self, bar: TerminalProgress) -> None:
+        self._bar = bar
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take one report of `train.evaluate`."""
+        if self._done == 0:
+            self._bar.begin("score", total, "row")
+        self._bar.advance(done - self._done)
+        self._done = done
+        if done == total:
+            self._bar.end()
+
+
+def report(result: "EvaluationResult", *, as_json: bool) -> None:
+    """Print what an evaluation found and where it is."""
+    if as_json:
+        print(json.dumps(result.to_json() | {"out": str(result.out)}, indent=2))
+        return
+    found = result.metrics
+    print(f"{result.split}: {result.label.describe()}")
+    print(
+        f"{len(result.recordings)} recordings, {result.num_streams} streams, {result.hours:.2f}"
+        f" hours of rows ({result.num_ignored:,} rows ignored)"
+    )
+    if found.undefined is not None:
+        print(f"some metrics are undefined: {found.undefined}")
+    print(
+        f"AP {number(found.average_precision)}   base rate {percent(found.base_rate)}   lift"
+        f" {number(found.lift)}   AUROC {number(found.auroc)}"
+    )
+    print("by recording:")
+    for item in result.recordings:
+        scores = item.metrics
+        print(
+            f"  AP {number(scores.average_precision)}  base {percent(scores.base_rate)}  AUROC"
+            f" {number(scores.auroc)}  {item.name}"
+        )
+    print(f"metrics: {result.out / 'metrics.json'}")
+    for plot in result.plots:
+        print(f"plot: {plot}")

@@ -1,0 +1,134 @@
+"""Flags are frozen dataclasses: their fields are the flags, their docstrings the help.
+
+tyro reads them; this module adds what it does not know: spans, one-line errors, the names that
+flags had in earlier scripts.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from ..timebase import Span
+from .main import EXIT_USAGE
+
+EARLIER_FLAGS = {
+    "--batch_size": "use --global-batch, the rows of a step over all processes (512 on 8: 4096)",
+    "--transformer_dir": "use --shards STORE/shards",
+    "--features_dir": "use --shards STORE/shards",
+    "--labels_dir": "labels are made at read time: use --label",
+    "--turns_dir": "turns are read by `laughstore build` with the data set",
+    "--shift_frames": "use --label onset:0.8s, or --lead 1f with --label detection",
+    "--learning_rate": "use --lr",
+    "--num_epochs": "use --epochs",
+    "--output_dir": "use --out",
+    "--hf_repo": "use --model",
+}
+"""Flags of the scripts before laughstore, and what replaces them."""
+
+_SETTINGS = (
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.HelptextFromCommentsOff,
+)
+_BOX = re.compile(r"[╭╮╰╯│]")
+_RULE = re.compile(r"^\s*─{3,}\s*$")
+
+
+@dataclass(frozen=True)
+class CommonFlags:
+    """Flags that every command has."""
+
+    json: bool = False
+    """Print the result as one JSON object on stdout."""
+    verbose: bool = False
+    """Tell more on stderr."""
+    quiet: bool = False
+    """Tell nothing on stderr but errors."""
+
+    def configure_logging(self) -> None:
+        """Send the packages' messages to stderr."""
+        level = logging.INFO if self.verbose else logging.ERROR if self.quiet else logging.WARNING
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        for name in ("laughstore", "extract", "train"):
+            logger = logging.getLogger(name)
+            logger.handlers = [handler]
+            logger.setLevel(level)
+            logger.propagate = False
+
+
+_registry = ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _span(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Span] | None:
+    if info.type is not Span:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SPAN",
+        instance_from_str=lambda words: Span(words[0]),
+        is_instance=lambda value: isinstance(value, Span),
+        str_from_instance=lambda span: [span.text],
+    )
+
+
+def parse[T](kind: type[T], command: str, arguments: Sequence[str], description: str) -> T:
+    """Return the flags of a command as an instance of its dataclass.
+
+    Args:
+        kind: dataclass of the flags.
+        command: name of the command.
+        arguments: words behind it.
+        description: what the command does, for its help.
+
+    Raises:
+        SystemExit: 0 after printing the help; 2 after one line about a wrong flag.
+    """
+    for word in arguments:
+        name = word.partition("=")[0]
+        if name in EARLIER_FLAGS:
+            _usage_error(command, f"{name} is a flag of the earlier scripts; {EARLIER_FLAGS[name]}")
+    errors = io.StringIO()
+    settings: tuple[Any, ...] = _SETTINGS  # Any: tyro's markers have no common type
+    try:
+        with _registry, contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                kind,
+                args=list(arguments),
+                prog=f"laughstore {command}",
+                description=description,
+                config=settings,
+            )
+    except SystemExit as error:
+        if error.code == 0:
+            raise
+        _usage_error(command, _one_line(errors.getvalue()))
+
+
+def _usage_error(command: str, message: str) -> NoReturn:
+    print(
+        f"laughstore {command}: {message} (see: laughstore {command} --help)",
+        file=sys.stderr,
+    )
+    raise SystemExit(EXIT_USAGE)
+
+
+def _one_line(box: str) -> str:
+    """The message of a boxed error of tyro: what stands before its first rule."""
+    lines = [_BOX.sub("", line).strip() for line in box.splitlines()[1:]]
+    message: list[str] = []
+    for line in lines:
+        if _RULE.match(line):
+            break
+        message.append(line)
+    text = " ".join(" ".join(message).split())
+    return re.sub(r"^Error parsing \w+: ", "", text) or "wrong flags"

@@ -1,0 +1,143 @@
+"""`laughstore inspect`: what is in a store, its shards, or a run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ..errors import NotFound
+from ..inspection import StoreSummary, store_root, summarise
+from ..manifest import read_manifest
+from ..store import open_shards
+from ..timebase import FRAME_US, US_PER_SECOND
+from .flags import CommonFlags, parse
+from .text import human_bytes, percent, print_some
+
+_RUN_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class _Flags:
+    path: tyro.conf.Positional[Path]
+    """A store, its shards folder, or a run."""
+    common: CommonFlags
+    recordings: bool = False
+    """List every recording."""
+    spec: bool = False
+    """Print the whole feature spec."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command. Returns the exit code."""
+    flags = parse(
+        _Flags,
+        "inspect",
+        arguments,
+        "Tell what is in a store: recordings, hours, sizes, spec, events and label rates. No frame"
+        " is read. Given a run: what it was trained on and how good it is.",
+    )
+    flags.common.configure_logging()
+    if not flags.path.exists():
+        raise NotFound(f"{flags.path} does not exist; give a store, its shards folder, or a run")
+    if (flags.path / _RUN_CONFIG).is_file():
+        _run(flags)
+        return 0
+    root = store_root(flags.path)
+    index = open_shards(flags.path)
+    summary = summarise(flags.path, index, None if root is None else read_manifest(root))
+    if flags.common.json:
+        report = summary.to_json()
+        if flags.recordings:
+            report["recordings"] = _recordings(summary)
+        print(json.dumps(report, indent=2))
+    else:
+        _print(flags, summary)
+    return 0
+
+
+def _print(flags: _Flags, summary: StoreSummary) -> None:
+    index = summary.index
+    spec = index.spec
+    total = sum(split.shard_bytes for split in summary.splits)
+    print(f"{summary.path}: generation {summary.generation}, spec {spec.spec_id}")
+    model = spec.model if spec.revision is None else f"{spec.model} at {spec.revision[:12]}"
+    print(
+        f"features: {spec.dtype}[{spec.dim}] at 12.5 frames a second, {spec.tap} of {model}"
+        f" (weights {spec.weights_sha256[:12]}), text {spec.text}, context {spec.context}"
+    )
+    print(
+        f"shards: {len(index.shards)} of at most {spec.shard_frames} frames, blocks of"
+        f" {spec.block_frames}, {human_bytes(total)}"
+    )
+    if summary.shards_are_links is not None:
+        how = "hard links to" if summary.shards_are_links else "COPIES of (no links here)"
+        print(f"tar names are {how} the Zarr chunks")
+    for split in summary.splits:
+        print(
+            f"{split.split}: {split.recordings} recordings of {split.groups} groups,"
+            f" {split.hours:.2f} h, {split.streams} streams, {split.frames:,} frames,"
+            f" {human_bytes(split.shard_bytes)}"
+        )
+        events = ", ".join(f"{name} {count:,}" for name, count in split.events.items())
+        print(f"  events: {events or 'none'}")
+        if split.rates:
+            rates = ", ".join(f"{label} {percent(rate)}" for label, rate in split.rates.items())
+            print(f"  positive rows, Laughter of main: {rates}")
+    if summary.no_rates is not None:
+        print(f"no label rates: {summary.no_rates}")
+    left_out = [
+        f"{item['name']} ({item['split']}): {item['reason']}" for item in summary.quarantined
+    ]
+    print_some("recordings left out", left_out)
+    if flags.spec:
+        print(json.dumps(spec.to_json(), indent=2))
+    if flags.recordings:
+        for item in index.recordings:
+            seconds = item.num_frames * FRAME_US / US_PER_SECOND
+            streams = ", ".join(stream.assignment for stream in item.streams)
+            print(f"{item.split}  {item.id}  {seconds:.1f} s  {streams}  {item.name}")
+
+
+def _recordings(summary: StoreSummary) -> list[dict[str, object]]:
+    return [
+        {
+            "id": item.id,
+            "name": item.name,
+            "split": item.split,
+            "group": item.group,
+            "frames": item.num_frames,
+            "speakers": list(item.speakers),
+            "assignments": [stream.assignment for stream in item.streams],
+        }
+        for item in summary.index.recordings
+    ]
+
+
+def _run(flags: _Flags) -> None:
+    from train.run import Run
+
+    run_ = Run.open(flags.path)
+    if flags.common.json:
+        print(json.dumps({"run": str(run_.path), "config": run_.config.to_json(), **run_.about}))
+        return
+    print(f"{run_.path}: a run on {run_.config.shards} (spec {run_.spec.spec_id})")
+    print(f"label: {run_.config.label.describe()}")
+    for split, counts in run_.about["counts"].items():
+        print(f"{split}: {counts['rows']:,} rows, {counts['positives']:,} positive")
+    last = _last_validation(run_.metrics_log)
+    if last is not None:
+        print(
+            f"latest validation (step {last['step']}): AP {last['average_precision']:.3f},"
+            f" base rate {percent(last['base_rate'])}"
+        )
+
+
+def _last_validation(path: Path) -> dict[str, float] | None:
+    """The last line of a run's log that holds validation metrics."""
+    if not path.is_file():
+        return None
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    found = [line for line in lines if line.get("average_precision") is not None]
+    return found[-1] if found else None

@@ -1,0 +1,123 @@
+"""Find the command, run it, and turn every ending into one line and an exit code.
+
+Exit codes: 0 done; 1 failed; 2 usage; 3 finished, but recordings were left out; 130 Ctrl-C; 143
+SIGTERM.
+"""
+
+import difflib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+
+from .. import __version__
+from ..errors import ConfigError, LaughstoreError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+COMMANDS = {
+    "demo": "Make a small synthetic corpus, build, train, evaluate and plot: all parts, offline.",
+    "build": "Extract features from recordings into a store.",
+    "train": "Train a head on the shards of a store.",
+    "evaluate": "Score a run on a split and plot it along time.",
+    "inspect": "Tell what is in a store, its shards or a run.",
+    "tiny-checkpoint": "Write a small random Moshi checkpoint, for tests and trials.",
+}
+"""Each is a module of this package (`-` becomes `_`) with `run(arguments) -> exit code`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"laughstore {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see: laughstore --help"
+        return _fail(f"no command {command!r}; {hint}", EXIT_USAGE)
+    return _run(command, rest)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _check_packages()
+        module = import_module(f".{command.replace('-', '_')}", __package__)
+        return module.run([item for item in arguments if item != "--debug"])
+    except SystemExit as error:  # of the parser of flags, or of SIGTERM
+        return error.code if isinstance(error.code, int) else EXIT_FAILED
+    except KeyboardInterrupt:
+        # A command that can go on has said how; see each command's own message.
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except (LaughstoreError, OSError) as error:
+        if debug:
+            raise
+        return _fail(_one_line(error), getattr(error, "exit_code", EXIT_FAILED))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def _one_line(error: LaughstoreError | OSError) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({text}); free some space and run the same command again"
+    return text
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"laughstore: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _check_packages() -> None:
+    """Refuse to run when the user's own train.py or extract/ hides ours.
+
+    Raises:
+        ConfigError: naming the file in the way.
+    """
+    ours = Path(__file__).resolve().parents[2]
+    for name in ("extract", "train"):
+        spec = find_spec(name)
+        origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+        if origin is None or origin.parent.parent != ours:
+            raise ConfigError(
+                f"the name {name!r} belongs to {origin or 'another package'}, not to laughstore;"
+                " run from another folder, or rename that file"
+            )
+
+
+def _overview() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: laughstore COMMAND ...",
+            "",
+            "The feature store and streaming trainer for laughter in podcast audio.",
+            "",
+            *lines,
+            "",
+            "laughstore COMMAND --help tells a command's flags; --version the version.",
+        ]
+    )

@@ -1,0 +1,147 @@
+"""Sum up a store or its shards: sizes, spec, recordings and label rates, without reading frames."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import layout
+from .errors import ConfigError
+from .index import Index
+from .labels import LabelCounts, LabelSpec, check_event, check_whose, count, frame_targets
+from .manifest import Manifest
+from .timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
+
+RATES = (LabelSpec("detection"), LabelSpec("onset:0.8s"))
+"""Labels whose rates are shown: the main speaker laughs now, or begins to within 0.8 s."""
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split of a store."""
+
+    split: str
+    recordings: int
+    groups: int
+    hours: float
+    """Of audio; each recording counts once."""
+    streams: int
+    frames: int
+    shards: int
+    shard_bytes: int
+    events: dict[str, int]
+    """Annotated events by class, most first."""
+    rates: dict[str, float | None]
+    """Share of positive rows by label."""
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What is in a store."""
+
+    path: Path
+    generation: int
+    splits: tuple[SplitSummary, ...]
+    index: Index
+    quarantined: tuple[dict[str, str], ...]
+    """Recordings left out, with the reason; empty when only the shards are at hand."""
+    shards_are_links: bool | None
+    """Whether shards and Zarr chunks are one file; None when only the shards are at hand."""
+    no_rates: str | None
+    """Why label rates are missing, if they are."""
+
+    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+        """Return a JSON object."""
+        spec = self.index.spec
+        return {
+            "path": str(self.path),
+            "generation": self.generation,
+            "index_id": self.index.index_id,
+            "spec_id": spec.spec_id,
+            "spec": spec.to_json(),
+            "splits": [asdict(split) for split in self.splits],
+            "quarantined": list(self.quarantined),
+            "shards_are_links": self.shards_are_links,
+            "no_rates": self.no_rates,
+        }
+
+
+def summarise(path: Path, index: Index, manifest: Manifest | None) -> StoreSummary:
+    """Sum up an index, and the store around it if there is one.
+
+    Args:
+        path: as the user gave it.
+        index: of the shards.
+        manifest: of the store; None when the shards stand alone.
+    """
+    no_rates = _why_no_rates(index)
+    return StoreSummary(
+        path=path,
+        generation=index.generation,
+        splits=tuple(_split(index, split, with_rates=no_rates is None) for split in index.splits),
+        index=index,
+        quarantined=() if manifest is None else manifest.quarantined,
+        shards_are_links=None if manifest is None else _are_links(index, manifest),
+        no_rates=no_rates,
+    )
+
+
+def _why_no_rates(index: Index) -> str | None:
+    try:
+        check_event(RATES[0], index.vocabulary)
+        check_whose(RATES[0], index.all_tables)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _are_links(index: Index, manifest: Manifest) -> bool:
+    root = index.folder.parent
+    doubled = [item for item in manifest.files if item.also is not None]
+    return all((root / item.path).samefile(root / item.also) for item in doubled if item.also)
+
+
+def _split(index: Index, split: str, *, with_rates: bool) -> SplitSummary:
+    recordings = [item for item in index.recordings if item.split == split]
+    streams = index.streams(split)
+    shards = index.split_shards(split)
+    events: Counter[str] = Counter()
+    totals = {spec.label: LabelCounts() for spec in RATES if with_rates}
+    for recording in recordings:
+        tables = index.tables(recording)
+        codes, numbers = np.unique(tables.events.label, return_counts=True)
+        for code, times in zip(codes.tolist(), numbers.tolist(), strict=True):
+            events[index.vocabulary.labels[code] or "(outside the classes)"] += times
+        for spec in RATES if with_rates else ():
+            for stream in recording.streams:
+                targets = frame_targets(
+                    spec,
+                    tables,
+                    main=stream.main,
+                    other=stream.other,
+                    num_frames=stream.num_frames,
+                )
+                totals[spec.label] += count(targets)
+    samples = sum(recording.num_frames for recording in recordings) * SAMPLES_PER_FRAME
+    return SplitSummary(
+        split=split,
+        recordings=len(recordings),
+        groups=len({recording.group for recording in recordings}),
+        hours=samples / SAMPLE_RATE / 3600,
+        streams=len(streams),
+        frames=sum(stream.num_frames for stream in streams),
+        shards=len(shards),
+        shard_bytes=sum(shard.num_bytes for shard in shards),
+        events=dict(events.most_common()),
+        rates={label: total.base_rate for label, total in totals.items()},
+    )
+
+
+def store_root(path: Path) -> Path | None:
+    """Return the store that a path means (STORE or STORE/shards), None if shards stand alone."""
+    for root in (path, path.parent):
+        if (root / layout.STORE_JSON).is_file() and path in (root, root / layout.SHARDS):
+            return root
+    return None
