@@ -51,7 +51,7 @@ def is_finite_time(seconds: object) -> bool:
     """Tell whether a JSON or CSV value is a finite number of seconds."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return False
-    return math.isfinite(seconds)
+    return isinstance(seconds, int) or math.isfinite(seconds)
 
 
 @overload

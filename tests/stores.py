@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from laughstore.annotations import Annotations, Event, Segment, Speaker
+from laughstore.annotations import Annotations, Event, Segment, Speaker, write_annotations
 from laughstore.buildplan import Assignment, RecordingToPlan, begin_store, make_plan
 from laughstore.commit import commit_store
 from laughstore.naming import assignment_name, recording_id
@@ -123,15 +123,14 @@ def write_store(
                 group=episode.name,
                 num_frames=episode.num_frames,
                 assignments=episode.assignments,
-                annotations=episode.annotations,
+                annotations_id=episode.annotations.content_id(),
             )
             for episode in episodes
         ],
     )
     begin_store(path, plan)
-    annotations = {}
     for planned, episode in zip(plan.recordings, episodes, strict=True):
-        annotations[planned.id] = episode.annotations
+        write_annotations(path, episode.annotations, planned.split, planned.id)
         rows = np.stack(
             [
                 features(episode.name, number, episode.num_frames)
@@ -144,5 +143,5 @@ def write_store(
                 part = slice(start, start + chunk_frames)
                 writer.write(rows[:, part], codes[:, part])
             writer.finish()
-    commit_store(path, plan, annotations)
+    commit_store(path, plan)
     return path

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -48,9 +48,9 @@ class CommonFlags:
 
     json: bool = False
     """Print the result as one JSON object on stdout."""
-    verbose: bool = False
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
     """Tell more on stderr."""
-    quiet: bool = False
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
     """Tell nothing on stderr but errors."""
 
     def configure_logging(self) -> None:

@@ -1,0 +1,260 @@
+"""Bad input ends with one clear line, the right exit code, and nothing half-written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+TRACKS = "audio/episode_wav_dial"
+EVENTS = "metadata/episode_event_speaker_mapping"
+
+
+@pytest.fixture
+def own_corpus(corpus: Path, tmp_path: Path) -> Path:
+    """A data set that the test may damage."""
+    return Path(shutil.copytree(corpus, tmp_path / "own corpus"))
+
+
+def _episodes(corpus: Path, split: str) -> list[Path]:
+    return sorted((corpus / TRACKS / split).iterdir())
+
+
+def _only_line(err: str) -> str:
+    assert err.count("\n") == 1, err
+    return err
+
+
+def test_a_missing_data_set(run, tmp_path, nano_checkpoint):
+    code, out, err = run(
+        "build", tmp_path / "no", "--store", tmp_path / "s", "--model", nano_checkpoint
+    )
+    assert (code, out) == (1, "")
+    assert "no such folder" in _only_line(err)
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_empty_folder_as_data_set(run, tmp_path, nano_checkpoint):
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(
+        "build", tmp_path / "empty", "--store", tmp_path / "s", "--model", nano_checkpoint
+    )
+    assert code == 2
+    assert "expected audio/episode_wav_dial" in _only_line(err)
+    assert "found nothing" in err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_missing_model_directory(run, corpus, tmp_path):
+    code, _, err = run("build", corpus, "--store", tmp_path / "s", "--model", tmp_path / "nowhere")
+    assert code == 1
+    assert "nowhere" in _only_line(err)
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_unknown_split_of_a_data_set(run, corpus, tmp_path, nano_checkpoint):
+    code, _, err = run(
+        "build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "--split", "dev"
+    )
+    assert code == 2
+    assert "no split 'dev'; it has train, validation, test" in _only_line(err)
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_episode_without_audio_is_left_out_and_the_rest_is_built(
+    run, own_corpus, tmp_path, nano_checkpoint
+):
+    lost = _episodes(own_corpus, "train")[0]
+    shutil.rmtree(lost)
+    code, out, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert f"left out: {lost.name}: no audio tracks" in err
+    assert "1 recordings left out" in out
+    report = json.loads((tmp_path / "s/quarantine.json").read_text())
+    assert [item["name"] for item in report["recordings"]] == [lost.name]
+    code, out, _ = run("inspect", tmp_path / "s")
+    assert code == 0
+    assert "train: 1 recordings" in out
+    assert lost.name in out
+
+
+def test_an_episode_without_annotations_is_left_out(run, own_corpus, tmp_path, nano_checkpoint):
+    lost = _episodes(own_corpus, "train")[1].name
+    (own_corpus / EVENTS / "train" / f"{lost}.json").unlink()
+    code, _, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert "without events every frame would count as negative" in err
+
+
+def test_strict_stops_at_the_first_and_writes_nothing(run, own_corpus, tmp_path, nano_checkpoint):
+    shutil.rmtree(_episodes(own_corpus, "test")[0])
+    code, out, err = run(
+        "build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "--strict"
+    )
+    assert (code, out) == (1, "")
+    assert "no audio tracks" in _only_line(err)
+    assert not (tmp_path / "s").exists()
+
+
+def test_one_speaker_gives_one_stream_against_silence(run, own_corpus, tmp_path, nano_checkpoint):
+    episode = _episodes(own_corpus, "train")[0].name
+    path = own_corpus / "metadata/episode_diarizations/train" / episode / "metadata.json"
+    if not path.exists():
+        path = own_corpus / "metadata/episode_diarizations/train" / f"{episode}.json"
+    diarization = json.loads(path.read_text())
+    only = "SPEAKER_00"
+    diarization["speaker_statistics"] = {only: diarization["speaker_statistics"][only]}
+    diarization["segments"] = [s for s in diarization["segments"] if s["speaker_id"] == only]
+    path.write_text(json.dumps(diarization))
+    code, out, err = run(
+        "build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "--verbose"
+    )
+    assert code == 0
+    assert "one speaker (SPEAKER_00); the other is silence" in err
+    _, out, _ = run("inspect", tmp_path / "s", "--recordings")
+    assert "speaker-00--silence" in out
+
+
+@pytest.mark.parametrize("rate", [4_000, 400_000])
+def test_a_wrong_sample_rate_is_left_out_with_the_limits(
+    rate, run, own_corpus, tmp_path, nano_checkpoint
+):
+    episode = _episodes(own_corpus, "train")[0]
+    soundfile.write(episode / "SPEAKER_00.wav", np.zeros(rate, np.float32), rate)
+    code, _, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert f"sample rate {rate} Hz is outside 8000..192000" in err
+
+
+def test_a_track_that_is_cut_is_quarantined_while_others_are_built(
+    run, own_corpus, tmp_path, nano_checkpoint
+):
+    episode = _episodes(own_corpus, "train")[0]
+    samples, rate = soundfile.read(episode / "SPEAKER_01.wav", dtype="float32")
+    samples[len(samples) // 2] = np.nan
+    soundfile.write(episode / "SPEAKER_01.wav", samples, rate, subtype="FLOAT")
+    code, _, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert "SPEAKER_01.wav" in err
+    code, out, _ = run("inspect", tmp_path / "s", "--json")
+    assert json.loads(out)["splits"][0]["recordings"] == 1
+    assert not list((tmp_path / "s").rglob("*.partial-*"))
+
+
+def test_a_store_with_another_spec_is_refused_and_untouched(
+    run, corpus, built, tmp_path, nano_checkpoint
+):
+    store = Path(shutil.copytree(built, tmp_path / "s"))
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    code, out, err = run(
+        "build", corpus, "--store", store, "--model", nano_checkpoint, "--chunk-frames", 32
+    )
+    assert (code, out) == (2, "")
+    assert "numerics.chunk_frames: 128, 32" in _only_line(err)
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_a_store_of_other_recordings_is_refused(run, corpus, built, tmp_path, nano_checkpoint):
+    store = Path(shutil.copytree(built, tmp_path / "s"))
+    code, _, err = run(
+        "build", corpus, "--store", store, "--model", nano_checkpoint, "--split", "train"
+    )
+    assert code == 2
+    assert "was planned from other data" in _only_line(err)
+
+
+def test_a_folder_that_is_no_store_is_not_written_into(run, corpus, tmp_path, nano_checkpoint):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("important")
+    code, _, err = run("build", corpus, "--store", tmp_path / "mine", "--model", nano_checkpoint)
+    assert code == 2
+    assert "is no laughstore store" in _only_line(err)
+    assert [item.name for item in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_training_on_what_is_no_store(run, tmp_path):
+    code, _, err = run("train", "--shards", tmp_path / "no", "--out", tmp_path / "run", "-q")
+    assert code == 1
+    assert "does not exist" in _only_line(err)
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("train", "--shards", tmp_path / "empty", "--out", tmp_path / "run", "-q")
+    assert code == 1
+    assert "holds no index.json" in _only_line(err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_into_a_folder_that_exists(run, built, tmp_path):
+    (tmp_path / "run").mkdir()
+    code, _, err = run("train", "--shards", built, "--out", tmp_path / "run", "-q")
+    assert code == 2
+    assert "exists; choose another --out" in _only_line(err)
+
+
+def test_an_event_class_that_does_not_occur(run, built, tmp_path):
+    code, _, err = run(
+        "train", "--shards", built, "--out", tmp_path / "run", "--event", "Applause", "-q"
+    )
+    assert code == 2
+    assert "Laughter" in _only_line(err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_a_validation_split(run, corpus, tmp_path, nano_checkpoint):
+    code, _, _ = run(
+        "build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "--split", "train"
+    )
+    assert code == 0
+    code, _, err = run("train", "--shards", tmp_path / "s", "--out", tmp_path / "run", "-q")
+    assert code == 2
+    assert "no split 'validation'" in _only_line(err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_inspecting_what_is_nothing(run, tmp_path):
+    code, out, err = run("inspect", tmp_path / "no")
+    assert (code, out) == (1, "")
+    assert "does not exist" in _only_line(err)
+
+
+def test_a_store_that_was_not_finished(run, built, tmp_path):
+    store = Path(shutil.copytree(built, tmp_path / "s"))
+    (store / "store.json").unlink()
+    (store / "shards/index.json").unlink()  # written after store.json
+    for arguments in (["inspect", store], ["inspect", store / "shards"]):
+        code, _, err = run(*arguments)
+        assert code == 1
+        assert "has not been finished" in _only_line(err)
+
+
+def test_evaluating_what_is_no_run(run, tmp_path):
+    code, _, err = run("evaluate", tmp_path)
+    assert code == 1
+    assert "no training run" in _only_line(err)
+
+
+def test_a_demo_never_replaces_a_folder_it_did_not_make(run, tmp_path):
+    (tmp_path / "thesis.txt").write_text("important")
+    code, _, err = run("demo", "--out", tmp_path, "-q")
+    assert code == 2
+    assert "no demo made it" in _only_line(err)
+    assert (tmp_path / "thesis.txt").read_text() == "important"
+
+
+def test_dry_run_tells_hours_bytes_and_gaps_and_writes_nothing(run, own_corpus, tmp_path):
+    lost = _episodes(own_corpus, "train")[0]
+    shutil.rmtree(lost)
+    code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--dry-run")
+    assert code == 3
+    assert "3 recordings" in out
+    assert "at 4096 channels (assumed" in out
+    assert "enough" in out
+    assert lost.name in out
+    assert not (tmp_path / "s").exists()
+    code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--dry-run", "--json")
+    report = json.loads(out)
+    assert code == 3
+    assert report["recordings"] == 3
+    assert report["frames"] == 3 * 2 * 188
+    assert report["free_disk_bytes"] > 0

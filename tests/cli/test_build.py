@@ -1,0 +1,165 @@
+"""A build gives the same bytes whatever happens to it: killed, interrupted, run again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laughstore import open_store
+from laughstore.files import sha256_file
+
+DERIVED = ("stats",)
+
+
+def contents(store: Path) -> dict[str, str]:
+    """SHA-256 of every file of a store by its path."""
+    return {
+        str(path.relative_to(store)): sha256_file(path)
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and path.relative_to(store).parts[0] not in DERIVED
+    }
+
+
+def test_the_manifest_names_every_file_with_its_bytes(built):
+    store = open_store(built)
+    found = contents(built)
+    for name in ("store.json", "shards/index.json"):
+        found.pop(name)
+    named = {}
+    for item in store.manifest.files:
+        named[item.path] = item.sha256
+        assert (built / item.path).stat().st_size == item.num_bytes
+        if item.also is not None:
+            named[item.also] = item.sha256
+    assert found == named
+
+
+def test_building_twice_gives_the_same_bytes(run, corpus, built, tmp_path, nano_checkpoint):
+    code, _, _ = run("build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "-q")
+    assert code == 0
+    assert contents(tmp_path / "s") == contents(built)
+
+
+def test_building_again_extracts_nothing_and_changes_nothing(
+    run, corpus, built, tmp_path, nano_checkpoint
+):
+    store = Path(shutil.copytree(built, tmp_path / "s"))
+    before = contents(store)
+    code, out, _ = run("build", corpus, "--store", store, "--model", nano_checkpoint, "--json")
+    assert code == 0
+    assert json.loads(out)["built_now"] == 0
+    assert contents(store) == before
+
+
+def test_rows_side_by_side_do_not_change_the_features(
+    run, corpus, built, tmp_path, nano_checkpoint
+):
+    code, _, _ = run(
+        "build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "--rows", 4, "-q"
+    )
+    assert code == 0
+    one, other = open_store(built), open_store(tmp_path / "s")
+    for recording in one.recordings:
+        for stream in recording.streams:
+            mine = one.frames(recording.id, stream.assignment)
+            theirs = other.frames(recording.id, stream.assignment)
+            np.testing.assert_array_equal(mine.view(np.uint16), theirs.view(np.uint16))
+
+
+def test_a_store_reads_back_what_it_says(built):
+    store = open_store(built)
+    for recording in store.recordings:
+        assert recording.num_frames == 188  # ceil(15 s * 12.5)
+        assert store.annotations(recording.name).recording == recording.name
+        for stream in recording.streams:
+            frames = store.frames(recording.name, stream.assignment)
+            assert frames.shape == (188, 64)
+            assert np.isfinite(frames.astype(np.float32)).all()
+            codes = np.asarray(store.codes(recording.name, stream.assignment)[:])
+            assert (codes[:, 0] == 3).all(), "text is padding in every frame"
+            assert (codes[:, 1:] >= 0).all()
+
+
+def test_the_two_streams_of_a_recording_have_swapped_codes(built):
+    store = open_store(built)
+    recording = store.recordings[0]
+    one, other = (np.asarray(store.codes(recording.id, s.assignment)[:]) for s in recording.streams)
+    np.testing.assert_array_equal(one[:, 1:9], other[:, 9:])
+    np.testing.assert_array_equal(one[:, 9:], other[:, 1:9])
+
+
+@contextmanager
+def _building(corpus: Path, store: Path, model: Path) -> Iterator[subprocess.Popen[str]]:
+    command = ["build", corpus, "--store", store, "--model", model]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "laughstore", *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"NO_TORCH_COMPILE": "1", "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_first_unit(store: Path, process: subprocess.Popen[str]) -> None:
+    """Until one recording is finished and others are not."""
+    until = time.monotonic() + 120
+    while not list(store.glob("units/*.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def longer_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Long enough to be killed in the middle."""
+    from extract.synthetic import write_synthetic_corpus
+
+    path = tmp_path_factory.mktemp("longer") / "corpus"
+    episodes = {"train": 5, "validation": 1}
+    return write_synthetic_corpus(path, episodes=episodes, seconds=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+)
+def test_a_build_ended_by_a_signal_goes_on_to_the_same_bytes(
+    number, exit_code, run, longer_corpus, tmp_path, nano_checkpoint
+):
+    whole = tmp_path / "whole"
+    code, _, _ = run("build", longer_corpus, "--store", whole, "--model", nano_checkpoint, "-q")
+    assert code == 0
+    store = tmp_path / "s"
+    with _building(longer_corpus, store, nano_checkpoint) as process:
+        _wait_for_first_unit(store, process)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    assert out == ""
+    assert not (store / "store.json").exists()
+    if number != signal.SIGKILL:
+        assert "Go on with:\n  laughstore build" in err
+        assert "Traceback" not in err
+        assert not list(store.rglob("*.partial-*"))
+    code, out, _ = run(
+        "build", longer_corpus, "--store", store, "--model", nano_checkpoint, "--json"
+    )
+    assert code == 0
+    assert 0 < json.loads(out)["built_now"] < 6
+    left = {path: digest for path, digest in contents(store).items() if ".partial-" not in path}
+    assert left == contents(whole)

@@ -1,0 +1,39 @@
+"""Settings that every test runs under, and the small checkpoints that many of them share."""
+
+import os
+
+# moshi reads the first when it is imported: without it the CPU would compile C++ for half a minute.
+os.environ["NO_TORCH_COMPILE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Read when torch is imported. The models of the tests are so small that waking a second thread
+# takes longer than it saves, and on a busy machine five times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def nano_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory with features of 64 channels."""
+    from extract.tiny_checkpoint import write_tiny_checkpoint
+
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "nano", size="nano")
+
+
+@pytest.fixture(scope="session")
+def wide_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory with features of 4096 channels, as released."""
+    from extract.tiny_checkpoint import write_tiny_checkpoint
+
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "wide", size="wide")
+
+
+@pytest.fixture(scope="session")
+def minicorpus_script() -> Path:
+    """The program that mixes real laughs into a corpus; it is no part of this project."""
+    script = Path(__file__).parents[2] / "shared" / "minicorpus" / "make_corpus.py"
+    if not script.is_file():
+        pytest.skip("the folder shared/minicorpus (real laughs) does not stand beside the project")
+    return script

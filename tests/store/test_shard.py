@@ -1,0 +1,177 @@
+"""The bytes of a shard: geometry for any dim, the worked example of docs/format.md, every fault."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laughstore.errors import ConfigError, CorruptData
+from laughstore.geometry import ShardGeometry
+from laughstore.shard import PAD_BITS, ShardWriter, read_block_crcs
+
+geometries = st.builds(
+    ShardGeometry,
+    dim=st.integers(1, 2100).map(lambda half: 2 * half),
+    block_frames=st.sampled_from([128, 256]),
+    shard_frames=st.sampled_from([256, 512, 4096]),
+)
+
+
+@given(geometries, st.integers(1, 32))
+def test_a_shard_is_a_whole_number_of_rows_with_aligned_members(geometry, num_blocks):
+    num_blocks = min(num_blocks, geometry.blocks_per_shard)
+    assert geometry.header_rows * geometry.row_bytes % 512 == 0
+    assert geometry.header_rows * geometry.row_bytes >= 2048
+    assert geometry.json_bytes >= 512
+    for block in (0, num_blocks - 1):
+        offset = geometry.data_offset(block)
+        assert offset % 512 == 0
+        assert offset % geometry.row_bytes == 0
+        row = block * geometry.rows_per_block + geometry.header_rows
+        assert offset == row * geometry.row_bytes
+    end = geometry.shard_bytes(num_blocks)
+    assert end % geometry.row_bytes == 0
+    last = geometry.data_offset(num_blocks - 1) + geometry.data_bytes + 512 + 1024
+    assert last + geometry.index_bytes <= end < last + geometry.index_bytes + geometry.row_bytes
+
+
+@given(geometries)
+def test_header_rows_are_the_fewest_that_do(geometry):
+    for fewer in range(1, geometry.header_rows):
+        num_bytes = fewer * geometry.row_bytes
+        assert num_bytes % 512 or num_bytes < 2048
+
+
+@given(geometries, st.integers(1, 20_000))
+def test_every_frame_is_in_one_block_of_one_shard(geometry, num_frames):
+    shards = [
+        geometry.blocks_in_shard(num_frames, i) for i in range(geometry.num_shards(num_frames))
+    ]
+    assert sum(shards) == geometry.num_blocks(num_frames)
+    assert all(0 < blocks <= geometry.blocks_per_shard for blocks in shards)
+    assert geometry.blocks_in_shard(num_frames, len(shards)) == 0
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [{"dim": 63}, {"dim": 0}, {"dim": 64, "block_frames": 1}, {"dim": 64, "shard_frames": 100}],
+)
+def test_impossible_geometries_are_refused(settings_):
+    with pytest.raises(ConfigError):
+        ShardGeometry(**settings_)
+
+
+def _write(path, geometry, blocks, sample=None):
+    with ShardWriter(path, geometry) as writer:
+        for number, frames in enumerate(blocks):
+            writer.write_block(f"id/a--b/{number:06d}", frames, sample or {"start_frame": number})
+        return writer.commit()
+
+
+def _frames(geometry, num_frames, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2**16, (num_frames, geometry.dim), np.uint16)
+
+
+def test_the_worked_example_of_the_format(tmp_path):
+    geometry = ShardGeometry(64)
+    frames = np.arange(128 * 64, dtype=np.uint16).reshape(128, 64)
+    record = _write(tmp_path / "x.tar", geometry, [frames])
+    data = (tmp_path / "x.tar").read_bytes()
+    assert len(data) == record.num_bytes == 20608 == 161 * 128
+    assert data[:16] == b"__laughstore__/1"
+    assert data[512:526] == b"id/a--b/000000"[:14]
+    assert json.loads(data[1024:1536]) == {
+        "start_frame": 0,
+        "crc32c": f"{record.block_crc32c[0]:08x}",
+    }
+    assert data[1024:1536].endswith(b"}" + b" " * (511 - data[1024:1536].index(b"}")))
+    assert data[2048:18432] == frames.tobytes()
+    assert data[18432:18436] == record.block_crc32c[0].to_bytes(4, "little")
+    assert data[18436:20092] == bytes(20092 - 18436)
+    assert data[20092:20108] == bytes.fromhex("0008000000000000 0440000000000000")
+    assert data[20108:20604] == b"\xff" * 496
+
+
+# The SHA-256 of this shard is part of format 1: a change of it is a change of the format.
+GOLDEN_SHA256 = "9627b935391e7eeeecdb5815ffc0fca121fb0b206dac20c0efebc4cd27176002"
+
+
+def test_the_bytes_of_a_shard_never_change(tmp_path):
+    geometry = ShardGeometry(64, shard_frames=512)
+    rows = np.arange(300 * 64, dtype=np.uint16).reshape(300, 64)
+    blocks = [rows[:128], rows[128:256], rows[256:]]
+    record = _write(tmp_path / "x.tar", geometry, blocks)
+    assert record.sha256 == GOLDEN_SHA256
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from([64, 96, 500, 4096]), st.integers(1, 3), st.integers(1, 128))
+def test_what_is_written_is_read_back(tmp_path_factory, dim, num_blocks, last):
+    geometry = ShardGeometry(dim, shard_frames=512)
+    path = tmp_path_factory.mktemp("shard") / "x.tar"
+    blocks = [_frames(geometry, 128, seed) for seed in range(num_blocks - 1)]
+    blocks.append(_frames(geometry, last, 99))
+    record = _write(path, geometry, blocks)
+    assert read_block_crcs(path, geometry, num_blocks) == record.block_crc32c
+    matrix = np.fromfile(path, "<u2").reshape(-1, dim)
+    for number, frames in enumerate(blocks):
+        row = number * geometry.rows_per_block + geometry.header_rows
+        np.testing.assert_array_equal(matrix[row : row + len(frames)], frames)
+        assert (matrix[row + len(frames) : row + 128] == PAD_BITS).all()
+    with tarfile.open(path) as archive:
+        assert len(archive.getmembers()) == 1 + 2 * num_blocks
+
+
+def test_optional_keys_are_left_out_by_name_when_they_do_not_fit(tmp_path):
+    geometry = ShardGeometry(64)
+    frames = _frames(geometry, 128)
+    for events, expected in (([1, 2], {"events": [1, 2]}), ([0] * 400, {"events_cut": True})):
+        path = tmp_path / f"{len(events)}.tar"
+        with ShardWriter(path, geometry) as writer:
+            writer.write_block("id/a--b/000000", frames, {"start_frame": 0}, {"events": events})
+            writer.commit()
+        with tarfile.open(path) as archive:
+            member = archive.extractfile("id/a--b/000000.json")
+            assert member is not None
+            sample = json.load(member)
+        assert expected.items() <= sample.items()
+        assert len(sample) == 3
+
+
+def test_a_shard_left_without_a_commit_leaves_nothing(tmp_path):
+    geometry = ShardGeometry(64)
+    with ShardWriter(tmp_path / "x.tar", geometry) as writer:
+        writer.write_block("id/a--b/000000", _frames(geometry, 128), {})
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cut_or_altered_zarr_index_is_found(tmp_path):
+    geometry = ShardGeometry(64, shard_frames=512)
+    path = tmp_path / "x.tar"
+    _write(path, geometry, [_frames(geometry, 128), _frames(geometry, 50)])
+    data = path.read_bytes()
+    path.chmod(0o644)
+    for position in range(len(data) - geometry.index_bytes, len(data)):
+        altered = bytearray(data)
+        altered[position] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(CorruptData, match="index at its end"):
+            read_block_crcs(path, geometry, 2)
+    path.write_bytes(data[:-128])
+    with pytest.raises(CorruptData, match="a shard of 2 blocks has"):
+        read_block_crcs(path, geometry, 2)
+
+
+def test_tar_headers_hold_no_time_user_or_host(tmp_path):
+    geometry = ShardGeometry(64)
+    _write(tmp_path / "x.tar", geometry, [_frames(geometry, 128)])
+    with tarfile.open(fileobj=io.BytesIO((tmp_path / "x.tar").read_bytes())) as archive:
+        for member in archive:
+            assert (member.mtime, member.uid, member.gid, member.uname) == (0, 0, 0, "")
+            assert member.mode == 0o444

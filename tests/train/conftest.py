@@ -1,0 +1,85 @@
+"""A small real store in which a direction of feature space tells who is laughing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from laughstore.annotations import Event
+from laughstore.timebase import FRAME_US
+from tests.stores import SPEAKERS, Episode, bf16_bits, laugh, write_store
+
+DIM = 64
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+def some_laughs(seed: int, num_frames: int) -> list[Event]:
+    """Laughs of both speakers, some of them two events of one bout."""
+    rng = np.random.default_rng(seed)
+    events: list[Event] = []
+    start_s, end_s = 1.0, num_frames * FRAME_US / 1e6
+    while start_s < end_s - 2:
+        speaker = SPEAKERS[int(rng.integers(2))]
+        long_s = float(rng.uniform(0.3, 1.2))
+        events.append(laugh(start_s, start_s + long_s, speaker))
+        if rng.random() < 0.5:
+            events.append(laugh(start_s + long_s + 0.3, start_s + long_s + 0.6, speaker))
+        start_s += long_s + float(rng.uniform(1.5, 6))
+    return events
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Features in which the main speaker's laughs move the mean along one direction."""
+
+    episodes: tuple[Episode, ...]
+    strength: float = 3.0
+
+    def __call__(self, name: str, assignment: int, num_frames: int) -> NDArray[np.uint16]:
+        episode = next(item for item in self.episodes if item.name == name)
+        x = np.random.default_rng([assignment, *name.encode()]).standard_normal((num_frames, DIM))
+        direction = np.random.default_rng(0).standard_normal(DIM)
+        direction /= np.linalg.norm(direction)
+        for event in episode.events:
+            if event.speaker == SPEAKERS[assignment]:
+                heard = slice(event.start_us // FRAME_US, -(-event.end_us // FRAME_US))
+                x[heard] += self.strength * direction
+        # Channels of very different size and offset, as hidden states have them; one is dead.
+        scale = np.exp(2 * np.random.default_rng(1).standard_normal(DIM))
+        x = x * scale + 5 * scale * np.random.default_rng(2).standard_normal(DIM)
+        x[:, 7] = 0.25
+        return bf16_bits(x.astype(np.float32))
+
+
+def planted_episodes() -> tuple[Episode, ...]:
+    lengths = {"train": (700, 515, 128, 640, 901), "validation": (600, 333)}
+    return tuple(
+        Episode(f"{split}, part {i}", split, frames, some_laughs(100 * len(split) + i, frames))
+        for split, counts in lengths.items()
+        for i, frames in enumerate(counts)
+    )
+
+
+@pytest.fixture(scope="session")
+def planted_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards folder of a store that tests must not change."""
+    episodes = planted_episodes()
+    path = tmp_path_factory.mktemp("planted") / "store"
+    write_store(path, episodes, Planted(episodes), dim=DIM, block_frames=32, shard_frames=256)
+    return path / "shards"
+
+
+@pytest.fixture
+def own_shards(tmp_path: Path) -> Path:
+    """The shards folder of a store that the test may damage."""
+    episodes = planted_episodes()
+    path = tmp_path / "store"
+    write_store(path, episodes, Planted(episodes), dim=DIM, block_frames=32, shard_frames=256)
+    return path / "shards"

@@ -1,0 +1,39 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from laughstore.errors import CorruptData
+from train.readahead import ReadAhead
+
+
+def test_it_prepares_in_order_and_never_further_ahead_than_allowed():
+    done: list[int] = []
+    step = np.repeat(np.arange(50), 2)
+    with ReadAhead(lambda b: done.extend(b.tolist()), step, np.arange(100), max_ahead=6) as ahead:
+        for now in range(50):
+            ahead.wait(now)
+            assert len(done) >= 2 * (now + 1)
+            time.sleep(0.001)
+            assert len(done) <= 2 * (now + 1) + 6
+    assert done == list(range(100))
+
+
+def test_an_error_reaches_the_step_that_needs_the_block_and_none_before():
+    def prepare(blocks):
+        if (blocks >= 20).any():
+            raise CorruptData("block 20 is bad")
+
+    with ReadAhead(prepare, np.arange(40), np.arange(40), max_ahead=40) as ahead:
+        for step in range(20):
+            ahead.wait(step)
+        with pytest.raises(CorruptData, match="block 20"):
+            ahead.wait(20)
+
+
+def test_leaving_it_early_ends_the_thread():
+    before = threading.active_count()
+    with ReadAhead(lambda _: None, np.arange(1000), np.arange(1000), max_ahead=3) as ahead:
+        ahead.wait(5)
+    assert threading.active_count() == before

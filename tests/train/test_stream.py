@@ -1,0 +1,268 @@
+import gc
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from laughstore.errors import ConfigError, CorruptData
+from laughstore.index import read_index
+from laughstore.labels import LabelSpec
+from laughstore.rows import open_rows
+from laughstore.timebase import Span
+from train import FrameFilter, FrameStream
+from train.stream import Batch
+
+from .conftest import DIM
+
+SMALL = {"global_batch": 96, "lanes": 12, "window_blocks": 2}
+
+
+def stream(shards: Path, **changes) -> FrameStream:
+    return FrameStream(shards, "train", **{**SMALL, **changes})
+
+
+def kept(batches) -> list[tuple[NDArray, ...]]:
+    """Everything of each batch, out of the ring."""
+    return [
+        (b.frame.numpy(), b.x.view(torch.int16).numpy().copy(), b.y.numpy(), b.weight.numpy())
+        for b in batches
+    ]
+
+
+def assert_same(got, expected):
+    assert len(got) == len(expected)
+    for mine, theirs in zip(got, expected, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_every_eligible_frame_comes_once_with_its_own_features_and_target(planted_shards):
+    index = read_index(planted_shards)
+    with stream(planted_shards) as frames, open_rows(index, "train") as rows:
+        selection = frames.selection
+        target = dict(zip(selection.frames.tolist(), selection.targets.tolist(), strict=True))
+        seen: list[int] = []
+        for step, batch in enumerate(frames):
+            assert batch.step == step < len(frames)
+            real = batch.weight.numpy() > 0
+            ids = batch.frame.numpy()[real]
+            rows.prepare(np.unique(ids // index.block_frames), verify=True)
+            bits = batch.x.view(torch.int16).numpy().view(np.uint16)
+            assert np.array_equal(bits[real], rows.matrix[rows.row_numbers(ids)])
+            assert batch.y.numpy()[real].tolist() == [target[i] for i in ids.tolist()]
+            assert not bits[~real].any()
+            assert (batch.frame.numpy()[~real] == -1).all()
+            assert batch.num_real == real.sum()
+            seen.extend(ids.tolist())
+        assert sorted(seen) == sorted(target)
+        assert len(seen) == len(set(seen)) == selection.num_rows
+        assert len(frames) == frames.num_steps
+
+
+def test_batches_have_the_promised_types(planted_shards):
+    with stream(planted_shards) as frames:
+        batch = next(iter(frames))
+    assert (batch.x.dtype, tuple(batch.x.shape)) == (torch.bfloat16, (96, DIM))
+    assert (batch.y.dtype, batch.weight.dtype) == (torch.float32, torch.float32)
+    assert batch.frame.dtype == torch.int64
+    assert batch.x.isfinite().all()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_ranks_resumed_in_epoch_3_go_on_with_the_same_rows(planted_shards, world_size):
+    with stream(planted_shards) as whole:
+        whole.set_epoch(3)
+        expected = kept(whole)
+        stop = len(expected) // 2
+        state = whole.state_dict(after=_batch_at(whole, stop - 1))
+    state = json.loads(json.dumps(state))
+    parts = []
+    for rank in range(world_size):
+        with stream(planted_shards, rank=rank, world_size=world_size) as mine:
+            mine.load_state_dict(state)
+            assert mine.epoch == 3
+            assert len(mine) == len(expected) - stop
+            parts.append(kept(mine))
+            assert len(mine) == len(expected)  # the next iteration is a whole epoch
+    together = [
+        tuple(np.concatenate([part[i][j] for part in parts]) for j in range(4))
+        for i in range(len(expected) - stop)
+    ]
+    assert_same(together, expected[stop:])
+
+
+def _batch_at(frames: FrameStream, step: int) -> Batch:
+    return next(batch for batch in frames if batch.step == step)
+
+
+def test_a_resume_at_every_step_gives_the_same_tail_twice_in_a_row(planted_shards):
+    with stream(planted_shards, global_batch=480) as frames:
+        expected, states = [], []
+        for batch in frames:
+            expected += kept([batch])
+            states.append(frames.state_dict(after=batch))
+        for step, state in enumerate(states):
+            for _ in range(2):
+                frames.load_state_dict(state)
+                assert_same(kept(frames), expected[step + 1 :])
+        frames.load_state_dict(states[-1])
+        assert list(frames) == []
+
+
+def test_fresh_copies_and_a_ring_of_three_hold_the_same(planted_shards):
+    with stream(planted_shards) as ring, stream(planted_shards, copy=True) as fresh:
+        assert_same(kept(list(fresh)), kept(ring))
+        addresses = [batch.x.data_ptr() for batch in ring]
+    assert len(set(addresses)) == 3
+
+
+def test_a_data_loader_without_workers_passes_the_stream_through(planted_shards):
+    with stream(planted_shards) as frames:
+        assert_same(kept(DataLoader(frames, batch_size=None)), kept(frames))
+
+
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_data_loader_workers_are_refused_with_what_to_use(planted_shards):
+    with (
+        stream(planted_shards) as frames,
+        pytest.raises(ConfigError, match="num_workers=0"),
+    ):
+        list(DataLoader(frames, batch_size=None, num_workers=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"global_batch": 48}, "global_batch was 96 and is 48"),
+        ({"lanes": 6}, "lanes"),
+        ({"window_blocks": 5}, "window_blocks"),
+        ({"label": LabelSpec("onset:5f")}, "label"),
+        ({"frames": FrameFilter(min_context=Span("9f"))}, "frames"),
+    ],
+)
+def test_a_state_of_another_stream_is_refused_and_the_field_named(planted_shards, changes, field):
+    with stream(planted_shards) as saved, stream(planted_shards, **changes) as other:
+        with pytest.raises(ConfigError, match=field):
+            other.load_state_dict(saved.state_dict())
+        assert other.identity != saved.identity
+
+
+def test_world_checks_and_copies_are_no_part_of_the_identity(planted_shards):
+    with (
+        stream(planted_shards) as one,
+        stream(planted_shards, rank=1, world_size=2, verify="never", copy=True) as two,
+    ):
+        assert one.identity == two.identity
+
+
+def test_the_same_features_elsewhere_are_the_same_stream(planted_shards, own_shards):
+    with stream(planted_shards) as one, stream(own_shards) as two:
+        two.load_state_dict(one.state_dict())
+
+
+def flip_a_bit(shards: Path) -> tuple[str, str]:
+    """Damage a frame in the middle of the train split; return (shard name, sample key)."""
+    index = read_index(shards)
+    shard = index.split_shards("train")[4]
+    shard_path = shards / shard.name
+    geometry = index.geometry
+    shard_path.chmod(0o644)
+    with shard_path.open("r+b") as file:
+        offset = geometry.data_offset(1) + 77
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 4]))
+    block = shard.first_block + 1 - shard.stream.first_block
+    return shard.name, f"{shard.stream.recording_id}/{shard.stream.assignment}/{block:06d}"
+
+
+@pytest.mark.parametrize("verify", ["always", "first"])
+def test_a_flipped_bit_stops_the_stream_and_names_shard_and_sample(own_shards, verify):
+    name, key = flip_a_bit(own_shards)
+    with (
+        stream(own_shards, verify=verify) as frames,
+        pytest.raises(CorruptData, match=f"{name}, sample {key}: crc32c"),
+    ):
+        list(frames)
+
+
+def test_checks_can_be_switched_off(own_shards):
+    flip_a_bit(own_shards)
+    with stream(own_shards, verify="never") as frames:
+        assert sum(batch.num_real for batch in frames) == frames.selection.num_rows
+
+
+def test_a_file_cut_while_it_is_mapped_is_an_error_and_no_crash(own_shards):
+    index = read_index(own_shards)
+    shard = index.split_shards("train")[2]
+    with stream(own_shards, verify="never") as frames:
+        path = own_shards / shard.name
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.truncate(4096)
+        with pytest.raises(CorruptData, match=shard.name):
+            list(frames)
+
+
+def readahead_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name == "laughstore-readahead"]
+
+
+def test_an_abandoned_iteration_leaves_no_thread(planted_shards):
+    with stream(planted_shards) as frames:
+        batches = iter(frames)
+        next(batches)
+        assert readahead_threads()
+        del batches
+        gc.collect()
+        assert not readahead_threads()
+
+
+def test_an_error_in_the_consumer_leaves_no_thread(planted_shards):
+    with stream(planted_shards) as frames:
+        with pytest.raises(ZeroDivisionError):
+            sum(1 / batch.step for batch in frames)
+        gc.collect()
+        assert not readahead_threads()
+
+
+def test_filters_leave_out_early_rows_and_recordings(planted_shards):
+    limits = FrameFilter(
+        min_context=Span("50f"), recordings="train-part-*", exclude="train-part-0-*"
+    )
+    with stream(planted_shards, frames=limits) as frames:
+        ids = np.concatenate([batch.frame.numpy() for batch in frames])
+        ids = ids[ids >= 0]
+        names = {item.recording_id for item in frames.selection.streams}
+        assert len(names) == 4
+        assert not any(name.startswith("train-part-0-") for name in names)
+        for item in frames.selection.streams:
+            first = item.first_block * frames.selection.index.block_frames
+            assert not ((ids >= first) & (ids < first + 50)).any()
+
+
+@pytest.mark.parametrize(
+    ("split", "changes", "message"),
+    [
+        ("tset", {}, "no split 'tset'"),
+        ("train", {"frames": FrameFilter(recordings="nobody*")}, "no row of split 'train'"),
+        ("train", {"frames": FrameFilter(min_context=Span("900s"))}, "no row of split 'train'"),
+        ("train", {"label": LabelSpec(event="Applause")}, "Applause"),
+        ("train", {"world_size": 5}, "lanes is 12.*5 ranks"),
+    ],
+)
+def test_streams_that_cannot_be_are_refused(planted_shards, split, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        FrameStream(planted_shards, split, **{**SMALL, **changes})
+
+
+def test_a_negative_min_context_is_refused():
+    with pytest.raises(ConfigError, match="min_context -3f"):
+        FrameFilter(min_context=Span("-3f"))

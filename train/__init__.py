@@ -1,0 +1,52 @@
+"""Train on the shards of a laughstore: stream, head, metrics, run folder, evaluation.
+
+Imports laughstore, never extract. Nothing here loads torch before a name that needs it is used:
+`laughstore train --help` reads `TrainConfig` alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .config import HeadConfig, LossConfig, TrainConfig
+from .selection import FrameFilter
+
+if TYPE_CHECKING:
+    from .evaluation import EvaluationResult, evaluate
+    from .loop import TrainResult, train
+    from .progress import Progress
+    from .stream import Batch, FrameStream
+
+__all__ = [
+    "Batch",
+    "EvaluationResult",
+    "FrameFilter",
+    "FrameStream",
+    "HeadConfig",
+    "LossConfig",
+    "Progress",
+    "TrainConfig",
+    "TrainResult",
+    "evaluate",
+    "train",
+]
+
+_HOMES = {
+    "Batch": "stream",
+    "EvaluationResult": "evaluation",
+    "FrameStream": "stream",
+    "Progress": "progress",
+    "TrainResult": "loop",
+    "evaluate": "evaluation",
+    "train": "loop",
+}
+"""Modules of the names that load torch."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,160 @@
+"""What can be asked of a training run. No torch here: `laughstore train --help` reads this module.
+
+The attributes' docstrings are the help of the command line.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from laughstore.errors import ConfigError, CorruptData
+from laughstore.labels import LabelSpec
+
+from .plan import check_batching, check_key
+from .selection import FrameFilter
+
+Verify = Literal["always", "first", "never"]
+"""When to check a block's CRC-32C: at every read, at the first of this process, or never."""
+
+_LABEL: Final = LabelSpec()
+_FILTER: Final = FrameFilter()
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The part that is trained."""
+
+    head: Literal["linear"] = "linear"
+    """Kind of head on the standardised features."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised.
+
+    Raises:
+        ConfigError: pos_weight is not above 0.
+    """
+
+    loss: Literal["bce"] = "bce"
+    """Loss of a row: binary cross-entropy."""
+    pos_weight: Literal["none", "auto"] | float = "none"
+    """Weight of positive rows: none (1), auto (negatives / positives of the training rows), or a
+    number. Scores are corrected for it, so they stay probabilities."""
+
+    def __post_init__(self) -> None:
+        weight = self.pos_weight
+        if isinstance(weight, str):
+            if weight not in ("none", "auto"):
+                raise ConfigError(f"pos_weight is {weight!r}; it must be none, auto or a number")
+        elif not (weight > 0 and math.isfinite(weight)):
+            raise ConfigError(f"pos_weight is {weight}; a number must be above 0 and finite")
+
+
+_HEAD: Final = HeadConfig()
+_LOSS: Final = LossConfig()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Raises:
+        ConfigError: a field, or two together, cannot work.
+    """
+
+    shards: Path
+    """Shards folder of a store (STORE/shards)."""
+    out: Path
+    """Folder of the run; it must not exist yet."""
+    label: LabelSpec = _LABEL
+    """What is predicted."""
+    filter: FrameFilter = _FILTER
+    """Which frames take part, in training and in validation."""
+    head: HeadConfig = _HEAD
+    """What is trained."""
+    loss: LossConfig = _LOSS
+    """What is minimised."""
+    global_batch: int = 4096
+    """Rows of a step over all processes; a multiple of lanes."""
+    lanes: int = 64
+    """Places of the data set that a batch mixes; a multiple of the number of processes."""
+    window_blocks: int = 8
+    """Blocks of a lane whose rows are shuffled together."""
+    epochs: int = 50
+    """Most passes over the training rows."""
+    lr: float = 3e-4
+    """Peak learning rate of AdamW. A step moves every weight by about this much, so with 4096
+    standardised channels a logit by at most about 1. Fewer channels want more: 3e-3 for 64."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    patience: int = 10
+    """Epochs without a better validation average precision after which training stops."""
+    seed: int = 0
+    """Of the order of frames."""
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:N, or auto (cuda if there is one)."""
+    verify: Verify = "first"
+    """When checksums of blocks are checked: always, first (at the first read) or never."""
+
+    def __post_init__(self) -> None:
+        check_batching(self.global_batch, self.lanes, self.window_blocks)
+        check_key(self.seed, 0)
+        for name, value in (("epochs", self.epochs), ("patience", self.patience)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ConfigError(f"lr is {self.lr}; it must be above 0 and finite")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
+
+    def to_json(self) -> dict[str, Any]:  # Any: a JSON object
+        """Return the JSON object of this config; paths as given."""
+        return {
+            "shards": str(self.shards),
+            "out": str(self.out),
+            "label": self.label.identity(),
+            "filter": self.filter.identity(),
+            "head": self.head.head,
+            "loss": self.loss.loss,
+            "pos_weight": self.loss.pos_weight,
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], *, where: str) -> "TrainConfig":
+        """Return the config that `to_json` wrote.
+
+        Raises:
+            CorruptData: it is not what `to_json` returns; the message begins with `where`.
+        """
+        try:
+            return cls(
+                shards=Path(data["shards"]),
+                out=Path(data["out"]),
+                label=LabelSpec.from_identity(data["label"], where=f"{where}: label"),
+                filter=FrameFilter.from_identity(data["filter"]),
+                head=HeadConfig(data["head"]),
+                loss=LossConfig(data["loss"], data["pos_weight"]),
+                **{name: data[name] for name in _PLAIN_FIELDS},
+            )
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CorruptData(
+                f"{where}: not a training config of this release ({error}); restore the file"
+            ) from error
+
+
+_PLAIN_FIELDS = (
+    "global_batch",
+    "lanes",
+    "window_blocks",
+    "epochs",
+    "lr",
+    "weight_decay",
+    "patience",
+    "seed",
+    "device",
+    "verify",
+)
+"""Fields of a TrainConfig that are JSON values as they are."""

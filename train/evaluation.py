@@ -1,0 +1,252 @@
+"""Evaluate a trained run on a split: metrics, a table by recording, plots.
+
+(Not named `evaluate`, because a module of that name would hide the function in the package.)
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laughstore.errors import ConfigError, CorruptData, SpecMismatch
+from laughstore.files import write_atomic
+from laughstore.index import Index
+from laughstore.labels import LabelSpec, target_bouts
+from laughstore.store import open_shards
+from laughstore.timebase import FRAME_US, US_PER_SECOND
+
+from .checkpoint import checkpoint_path, load_checkpoint
+from .device import choose_device
+from .metrics import FrameMetrics
+from .model import ScoreModel
+from .plots import Panel, precision_recall_png, timeline_png
+from .run import Run
+from .score import StreamScores, by_recording, metrics_of, score_streams
+from .selection import Selection, select
+from .source import FrameSource
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_FORMAT = "laughstore-evaluation"
+EVALUATION_VERSION = 1
+_METRICS, _CURVE = "metrics.json", "pr.png"
+_US_PER_HOUR = 3600 * US_PER_SECOND
+
+
+@dataclass(frozen=True)
+class RecordingMetrics:
+    """Metrics of one recording, its streams together."""
+
+    recording_id: str
+    name: str
+    num_streams: int
+    metrics: FrameMetrics
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """Return a JSON object."""
+        return {
+            "id": self.recording_id,
+            "name": self.name,
+            "streams": self.num_streams,
+            **self.metrics.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found, and where it was written."""
+
+    run: Path
+    out: Path
+    split: str
+    checkpoint: Path
+    label: LabelSpec
+    metrics: FrameMetrics
+    num_ignored: int
+    """Rows that the label leaves out."""
+    num_streams: int
+    """Streams scored; one a recording where roles do not matter (pair, any)."""
+    recordings: tuple[RecordingMetrics, ...]
+    plots: tuple[Path, ...]
+
+    @property
+    def hours(self) -> float:
+        """Hours of counted frames; both streams of a recording count."""
+        return self.metrics.num_rows * FRAME_US / _US_PER_HOUR
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """Return a JSON object of finite numbers and nulls."""
+        return {
+            "format": EVALUATION_FORMAT,
+            "version": EVALUATION_VERSION,
+            "split": self.split,
+            "checkpoint": self.checkpoint.name,
+            "label": self.label.identity(),
+            "label_text": self.label.describe(),
+            "metrics": self.metrics.to_json(),
+            "ignored": self.num_ignored,
+            "streams": self.num_streams,
+            "hours": round(self.hours, 6),
+            "recordings": [item.to_json() for item in self.recordings],
+        }
+
+
+def evaluate(
+    run: Path,
+    *,
+    split: str = "validation",
+    shards: Path | None = None,
+    out: Path | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    timelines: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluationResult:
+    """Score a split with a trained run; write metrics.json, pr.png and timelines.
+
+    Args:
+        run: folder of the run.
+        split: to evaluate.
+        shards: shards folder; the run's own if None.
+        out: folder to make; RUN/evaluation/SPLIT if None, where an older evaluation is replaced.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
+        device: as in TrainConfig.
+        timelines: most recordings to draw; those with the most positive rows are chosen.
+        progress: called with (rows done, rows).
+
+    Raises:
+        NotFound: no run, shards or checkpoint there.
+        ConfigError: no such split, out exists, or no row takes part.
+        SpecMismatch: the shards hold features of another model or setting than the run's.
+        CorruptData: a file was altered or cut.
+    """
+    if out is not None and out.exists():
+        raise ConfigError(f"{out} exists; choose another --out, or delete it")
+    opened = Run.open(run)
+    config = opened.config
+    index = open_shards(config.shards if shards is None else shards)
+    if index.spec_id != opened.spec.spec_id:
+        raise SpecMismatch(
+            f"{index.folder} holds other features than {run} was trained on"
+            f" ({'; '.join(index.spec.differences(opened.spec))}); give shards of the same spec"
+        )
+    selection = select(index, split, config.label, config.filter)
+    path = _find(opened, checkpoint)
+    model = _load(path, opened).to(choose_device(device))
+    with FrameSource(index, split, verify=config.verify) as source:
+        streams = score_streams(
+            model, selection, source, config.label, ignored_too=True, progress=progress
+        )
+    folder = out or run / "evaluation" / split
+    _clear(folder)
+    groups = by_recording(streams)
+    metrics = metrics_of(streams)
+    result = EvaluationResult(
+        run=run,
+        out=folder,
+        split=split,
+        checkpoint=path,
+        label=config.label,
+        metrics=metrics,
+        num_ignored=selection.counts.ignored,
+        num_streams=len(streams),
+        recordings=tuple(
+            RecordingMetrics(key, index.recording(key).name, len(group), metrics_of(group))
+            for key, group in groups.items()
+        ),
+        plots=(
+            *_draw_curve(folder, streams, metrics, f"{split}: {config.label.describe()}"),
+            *_draw_timelines(folder, index, selection, groups, config.label, timelines),
+        ),
+    )
+    text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
+    write_atomic(folder / _METRICS, f"{text}\n".encode())
+    return result
+
+
+def _find(run: Run, checkpoint: str) -> Path:
+    if checkpoint == "best" or checkpoint == "last":
+        return checkpoint_path(run.checkpoints, checkpoint)
+    return Path(checkpoint)
+
+
+def _load(path: Path, run: Run) -> ScoreModel:
+    model = ScoreModel(run.config.head, run.spec.dim)
+    try:
+        model.load_state_dict(load_checkpoint(path).model)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CorruptData(f"{path} is no checkpoint of {run.path}'s model ({reason})") from error
+    return model.eval()
+
+
+def _clear(folder: Path) -> None:
+    """Delete an older evaluation, so that none of its plots stays beside new numbers."""
+    for path in (folder / _METRICS, folder / _CURVE, *folder.glob("timeline-*.png")):
+        path.unlink(missing_ok=True)
+
+
+def _draw_curve(
+    folder: Path, streams: Sequence[StreamScores], metrics: FrameMetrics, title: str
+) -> list[Path]:
+    if metrics.average_precision is None:
+        logger.warning("no precision-recall curve: %s", metrics.undefined)
+        return []
+    y = np.concatenate([stream.y[stream.eligible] for stream in streams])
+    score = np.concatenate([stream.probability[stream.eligible] for stream in streams])
+    write_atomic(folder / _CURVE, precision_recall_png(y, score, metrics, title=title))
+    return [folder / _CURVE]
+
+
+def _draw_timelines(
+    folder: Path,
+    index: Index,
+    selection: Selection,
+    groups: dict[str, list[StreamScores]],
+    label: LabelSpec,
+    limit: int,
+) -> list[Path]:
+    counts = selection.counts
+    drawn = sorted(
+        groups.items(), key=lambda item: -sum(int(stream.y.sum()) for stream in item[1])
+    )[:limit]
+    paths = []
+    for key, streams in drawn:
+        recording = index.recording(key)
+        path = folder / f"timeline-{key}.png"
+        panels = [timeline_panel(index, stream, label) for stream in streams]
+        png = timeline_png(
+            panels,
+            title=recording.name,
+            event=label.event,
+            question=_question(label),
+            base_rate=counts.base_rate,
+        )
+        write_atomic(path, png)
+        paths.append(path)
+    return paths
+
+
+def _question(label: LabelSpec) -> str:
+    if label.kind == "onset":
+        return f"{label.event}\nwithin {label.rules.span * FRAME_US / US_PER_SECOND:g} s"
+    return label.event
+
+
+def timeline_panel(index: Index, scores: StreamScores, label: LabelSpec) -> Panel:
+    """Return one stream's timeline; each score stands at the frame that it speaks of."""
+    stream = scores.stream
+    tables = index.tables(index.recording(stream.recording_id))
+    bouts = target_bouts(label, tables, main=stream.main, other=stream.other)
+    return Panel(
+        title=scores.title,
+        frame=scores.row + label.lead_frames,
+        probability=scores.probability,
+        ignored=~scores.eligible,
+        bout_start_s=bouts.start_us / US_PER_SECOND,
+        bout_end_s=bouts.end_us / US_PER_SECOND,
+    )

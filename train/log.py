@@ -1,0 +1,100 @@
+"""Numbers of a run as it goes: one JSON object a line, and the same as TensorBoard scalars."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from .stream import Batch
+
+Number = int | float | None
+
+
+class RunLog:
+    """Write a run's numbers. A context manager.
+
+    Args:
+        path: the JSON-lines file; appended to.
+        tensorboard: folder of the event files.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._scalars = SummaryWriter(str(tensorboard))
+
+    def write(self, kind: str, step: int, values: Mapping[str, Number | str]) -> None:
+        """Write one line at once; each number is also the scalar `<kind>/<name>`.
+
+        Args:
+            kind: `train` or `validation`.
+            step: steps done.
+            values: by name; what is None or not finite is written as null.
+        """
+        line = {name: _json(value) for name, value in values.items()}
+        text = json.dumps({"kind": kind, "step": step, **line}, allow_nan=False)
+        self._file.write(text + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            if isinstance(value, int | float):
+                self._scalars.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._file.close()
+        self._scalars.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Interval:
+    """Loss and waiting time since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        """Rows trained on in this epoch."""
+        self.loss: float | None = None
+        """Mean loss of the latest closed interval."""
+        self._losses: list[Tensor] = []
+        self._wait_s = 0.0
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches, adding up the time spent on waiting for them."""
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self._wait_s += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, loss: Tensor, num_rows: int) -> None:
+        """Count a step."""
+        self._losses.append(loss)
+        self.frames += num_rows
+
+    def close(self) -> tuple[float, float]:
+        """Return (mean loss, milliseconds waited a step), and begin anew."""
+        self.loss = float(torch.stack(self._losses).mean())
+        wait_ms = 1000 * self._wait_s / len(self._losses)
+        self._losses, self._wait_s = [], 0.0
+        return self.loss, wait_ms
+
+
+def _json(value: Number | str) -> Number | str:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,95 @@
+"""From a frame's features to one logit.
+
+Inputs enter as they are stored (bfloat16); standardising them is folded into the head's first layer
+when it runs, so no standardised copy of a batch is ever made and a checkpoint holds all that is
+needed to score a frame.
+"""
+
+import math
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import HeadConfig
+from .moments import Standardiser
+
+
+class LinearHead(nn.Module):
+    """Logistic regression on standardised inputs, beginning at zero: the problem is convex."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(dim, 1)
+        nn.init.zeros_(self.first.weight)
+        nn.init.zeros_(self.first.bias)
+
+    @property
+    def last_bias(self) -> nn.Parameter:
+        """f32[1]: what a head that ignores its input answers."""
+        return self.first.bias
+
+    def rest(self, hidden: Tensor) -> Tensor:
+        """Return logits f32[B] from the first layer's outputs f32[B, 1]."""
+        return hidden.squeeze(-1)
+
+
+class ScoreModel(nn.Module):
+    """A head with the statistics of its training rows.
+
+    Args:
+        config: of the head.
+        dim: D, channels of a frame.
+    """
+
+    mean: Tensor
+    std: Tensor
+    log_pos_weight: Tensor
+
+    def __init__(self, config: HeadConfig, dim: int) -> None:
+        super().__init__()
+        assert config.head == "linear", "HeadConfig knows no other head"
+        self.head = LinearHead(dim)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("log_pos_weight", torch.zeros(()))
+
+    @classmethod
+    def new(
+        cls, config: HeadConfig, standardiser: Standardiser, *, pos_weight: float, bias: float
+    ) -> Self:
+        """Return an untrained model.
+
+        Args:
+            config: of the head.
+            standardiser: of the training rows.
+            pos_weight: w, weight of positive rows in the loss.
+            bias: answer of the untrained head (`train.losses.prior_bias`).
+        """
+        model = cls(config, len(standardiser.mean))
+        with torch.no_grad():
+            model.mean.copy_(torch.from_numpy(standardiser.mean))
+            model.std.copy_(torch.from_numpy(standardiser.std))
+            model.log_pos_weight.fill_(math.log(pos_weight))
+            model.head.last_bias.fill_(bias)
+        return model
+
+    @property
+    def dim(self) -> int:
+        """D, channels of a frame."""
+        return len(self.mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the head's logits, f32[B], of bf16[B, D]: what the loss is computed from."""
+        first = self.head.first
+        weight = first.weight / self.std
+        bias = first.bias - weight @ self.mean
+        return self.head.rest(F.linear(x.float(), weight, bias))
+
+    def probability(self, x: Tensor) -> Tensor:
+        """Return probabilities f32[B] under the natural rate of positives, of bf16[B, D].
+
+        Weighting positive rows by w raises all logits by log w, which is taken off here.
+        """
+        return torch.sigmoid(self(x) - self.log_pos_weight)

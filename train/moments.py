@@ -1,0 +1,202 @@
+"""Mean and spread of every channel, so that inputs can be standardised.
+
+Kept as (n, mean, M2) of each stream, M2 the sum of squared deviations, and merged over exactly the
+streams trained on: another fold costs no pass over the features and leaks nothing into it. The
+pass uses all frames of a stream, whatever their label.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laughstore.columns import decode_array, encode_array
+from laughstore.errors import CorruptData
+from laughstore.files import write_atomic
+from laughstore.index import Index, Stream
+from laughstore.sealed import seal, unseal
+
+from .readahead import ReadAhead
+from .source import FrameSource
+
+logger = logging.getLogger(__name__)
+
+STATS_FORMAT = "laughstore-stats"
+STATS_VERSION = 1
+_BLOCKS_A_CHUNK = 8
+_DEAD_BELOW = 1e-3
+"""Channels that spread less than this share of the median channel are held to that spread."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of some rows."""
+
+    n: int
+    mean: NDArray[np.float64]
+    """f8[D]."""
+    m2: NDArray[np.float64]
+    """f8[D]."""
+
+    @classmethod
+    def none(cls, dim: int) -> "Moments":
+        """Return the moments of no rows."""
+        return cls(0, np.zeros(dim), np.zeros(dim))
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Moments":
+        """Return the moments of the rows of bf16[n, D], n >= 1.
+
+        Sums are of float32 deviations from the float32 mean; what that mean misses is put right
+        in float64 (Chan, Golub and LeVeque 1983, eq. 1.7).
+        """
+        rows = x.float()
+        centre = rows.mean(dim=0)
+        rows -= centre
+        missed = rows.sum(dim=0).double()
+        m2 = rows.square_().sum(dim=0).double() - missed.square() / len(x)
+        mean = centre.double() + missed / len(x)
+        return cls(len(x), mean.numpy(), m2.clamp_(min=0).numpy())
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Return the moments of both sets of rows together (Chan et al. 1983)."""
+        n = self.n + other.n
+        if not n:
+            return self
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.n / n)
+        return Moments(n, mean, self.m2 + other.m2 + delta**2 * (self.n * other.n / n))
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """What makes each channel of the training rows have mean 0 and standard deviation 1."""
+
+    mean: NDArray[np.float32]
+    """f4[D]."""
+    std: NDArray[np.float32]
+    """f4[D], above 0."""
+
+    @classmethod
+    def of(cls, moments: Moments) -> "Standardiser":
+        """Return the standardiser of these rows.
+
+        A channel that hardly moves would be blown up by its own noise, so its spread is taken to
+        be at least a thousandth of the median channel's (1 if all are constant).
+        """
+        std = np.sqrt(moments.m2 / max(moments.n, 1))
+        alive = std[std > 0]
+        floor = _DEAD_BELOW * float(np.median(alive)) if len(alive) else 1.0
+        return cls(moments.mean.astype(np.float32), np.maximum(std, floor).astype(np.float32))
+
+
+def merged(moments: Iterable[Moments], dim: int) -> Moments:
+    """Return the moments of all rows together."""
+    total = Moments.none(dim)
+    for item in moments:
+        total = total.merge(item)
+    return total
+
+
+def stream_moments(
+    index: Index,
+    streams: Sequence[Stream],
+    source: FrameSource,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Moments]:
+    """Return the moments of each of these streams of one split.
+
+    They are kept in `stats/<index id>.json` beside the shards folder; only those not there yet cost
+    a pass. Where that file cannot be written, nothing is kept.
+
+    Args:
+        index: of the shards.
+        streams: of the split that `source` reads.
+        source: reads their frames.
+        progress: called with (streams done, streams to do).
+
+    Raises:
+        CorruptData: a block was altered or cut.
+    """
+    path = index.folder.absolute().parent / "stats" / f"{index.index_id}.json"
+    known = _read(path, index)
+    missing = [stream for stream in streams if _key(stream) not in known]
+    for done, stream in enumerate(missing):
+        known[_key(stream)] = _pass(stream, source)
+        if progress is not None:
+            progress(done + 1, len(missing))
+    if missing:
+        _write(path, index, known)
+    return [known[_key(stream)] for stream in streams]
+
+
+def _pass(stream: Stream, source: FrameSource) -> Moments:
+    blocks = stream.first_block + np.arange(stream.num_blocks)
+    chunk = np.arange(stream.num_blocks) // _BLOCKS_A_CHUNK
+    first_frame = stream.first_block * source.block_frames
+    chunk_rows = _BLOCKS_A_CHUNK * source.block_frames
+    buffer = torch.empty(min(chunk_rows, stream.num_frames), source.dim, dtype=torch.int16)
+    total = Moments.none(source.dim)
+    with ReadAhead(source.prepare, chunk, blocks, max_ahead=4 * _BLOCKS_A_CHUNK) as ahead:
+        for number, start in enumerate(range(0, stream.num_frames, chunk_rows)):
+            ahead.wait(number)
+            stop = min(start + chunk_rows, stream.num_frames)
+            rows = buffer[: stop - start]
+            source.gather(first_frame + np.arange(start, stop), rows)
+            total = total.merge(Moments.of(rows.view(torch.bfloat16)))
+    return total
+
+
+def _key(stream: Stream) -> str:
+    return f"{stream.recording_id}/{stream.assignment}"
+
+
+def _read(path: Path, index: Index) -> dict[str, Moments]:
+    """Moments by stream. The file is derived: a damaged one is made again, and the log says so."""
+    try:
+        content, _ = unseal(path.read_bytes(), where=str(path))
+        return {
+            key: _decode(item, index.dim, where=str(path))
+            for key, item in content["streams"].items()
+        }
+    except OSError:
+        return {}
+    except (CorruptData, KeyError, TypeError, AttributeError) as error:
+        logger.warning("statistics are computed again: %s", error)
+        return {}
+
+
+def _decode(item: Mapping[str, Any], dim: int, *, where: str) -> Moments:  # Any: JSON values
+    return Moments(
+        n=int(item["n"]),
+        mean=decode_array(item["mean"], "<f8", dim, where=where),
+        m2=decode_array(item["m2"], "<f8", dim, where=where),
+    )
+
+
+def _write(path: Path, index: Index, known: Mapping[str, Moments]) -> None:
+    content = {
+        "format": STATS_FORMAT,
+        "version": STATS_VERSION,
+        "index_id": index.index_id,
+        "spec_id": index.spec_id,
+        "streams": {
+            key: {
+                "n": item.n,
+                "mean": encode_array(item.mean, "<f8"),
+                "m2": encode_array(item.m2, "<f8"),
+            }
+            for key, item in known.items()
+        },
+    }
+    try:
+        write_atomic(path, seal(content))
+    except OSError as error:
+        logger.info("statistics are not kept: %s cannot be written (%s)", path, error.strerror)

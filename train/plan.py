@@ -1,0 +1,272 @@
+"""Which row comes when: the batch stream as a pure function of a few integers. numpy only.
+
+What enters is how many rows of each block take part; what leaves is row numbers. Nothing here knows
+files, labels, ranks' processes or tensors.
+
+    position   number of a row among the N rows that take part, blocks in their natural order
+    place      number of the same row once blocks are permuted by (seed, epoch)
+    lane l     places floor(l * N / L) up to floor((l + 1) * N / L): a block may be cut in two
+    piece      the part of one block that lies in one lane
+    window     K consecutive pieces of a lane; its rows are permuted by (seed, epoch, l, window)
+    step s     rows s * q up to (s + 1) * q of every lane, q = global_batch / L
+
+A rank owns L / world_size neighbouring lanes, so the topology decides who reads a row and never
+when it comes. All lanes have the same number of steps: a lane that ends early is filled up with
+pad rows (-1). Only the last step holds any.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laughstore.errors import ConfigError
+
+PAD = -1
+"""Position of a row that only fills up the last batch."""
+_ROWS_TOGETHER = 256
+"""Rows of a lane that are planned in one go."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The pieces a rank reads, in the order of the step that first needs them."""
+
+    step: NDArray[np.int64]
+    """i64[R], not decreasing."""
+    block: NDArray[np.int64]
+    """i64[R]: number of the block among the counts given to the plan."""
+
+
+class Plan:
+    """The order of one epoch.
+
+    Args:
+        counts: i64[num_blocks], rows of each block that take part (0 is allowed).
+        seed: 0 to 2**64 - 1.
+        epoch: 0 to 2**64 - 1.
+        global_batch: rows of a step over all ranks, a multiple of `lanes`.
+        lanes: L; sets how many places of the data set a batch mixes.
+        window_blocks: K; a batch mixes L * K blocks.
+
+    Raises:
+        ConfigError: a number is out of range, or global_batch is no multiple of lanes.
+    """
+
+    def __init__(
+        self,
+        counts: NDArray[np.int64],
+        *,
+        seed: int,
+        epoch: int,
+        global_batch: int,
+        lanes: int = 64,
+        window_blocks: int = 8,
+    ) -> None:
+        check_batching(global_batch, lanes, window_blocks)
+        check_key(seed, epoch)
+        self.num_rows = int(counts.sum())
+        self.global_batch = global_batch
+        self.lanes = lanes
+        self._key = (seed, epoch)
+        self._lane_rows = global_batch // lanes
+        self._window_pieces = window_blocks
+
+        order = permutation(len(counts), self._key, 0)
+        # Blocks without rows would make windows that mix fewer blocks than they should.
+        order = order[counts[order] > 0]
+        block_places = _starts(counts[order])  # i64[blocks + 1]
+        self._lane_places = np.arange(lanes + 1, dtype=np.int64) * self.num_rows // lanes
+        edges = np.union1d(block_places, self._lane_places)  # i64[pieces + 1]
+        owner = np.searchsorted(block_places, edges[:-1], "right") - 1
+        self._piece_places = edges
+        self._piece_block = order[owner]
+        # Added to a place within the piece, it gives the position.
+        first_position = _starts(counts)[self._piece_block]
+        self._piece_shift = first_position - block_places[owner]
+        self._lane_pieces = np.searchsorted(edges, self._lane_places)  # i64[L + 1]
+        longest = int(np.diff(self._lane_places).max())
+        self.num_steps = -(-longest // self._lane_rows)
+
+    def num_real(self, step: int) -> int:
+        """Return how many rows of a step, over all ranks, are no pad rows."""
+        left = np.diff(self._lane_places) - step * self._lane_rows
+        return int(np.clip(left, 0, self._lane_rows).sum())
+
+    def batches(
+        self, start: int = 0, *, rank: int = 0, world_size: int = 1
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield a rank's positions of each step from `start` on.
+
+        Starting anywhere costs a binary search and one window in every lane.
+
+        Yields:
+            i64[global_batch / world_size], lane by lane; PAD at the end of lanes that have ended.
+        """
+        lanes = [_Lane(self, lane, start) for lane in rank_share(self.lanes, rank, world_size)]
+        share = self._lane_rows
+        # Several steps of a lane are taken in one go: small batches would be all overhead.
+        together = max(1, _ROWS_TOGETHER // share)
+        for step in range(start, self.num_steps, together):
+            num_steps = min(together, self.num_steps - step)
+            rows = np.empty((len(lanes), num_steps, share), np.int64)
+            for out, lane in zip(rows.reshape(len(lanes), -1), lanes, strict=True):
+                lane.take(out)
+            for i in range(num_steps):
+                yield rows[:, i].reshape(-1)
+
+    def reads(self, start: int = 0, *, rank: int = 0, world_size: int = 1) -> Reads:
+        """Return which blocks a rank needs, and from which step on, when it begins at `start`."""
+        lanes = rank_share(self.lanes, rank, world_size)
+        first, last = self._lane_pieces[lanes.start], self._lane_pieces[lanes.stop]
+        piece = np.arange(first, last)
+        lane = np.searchsorted(self._lane_pieces, piece, "right") - 1
+        lane_piece, lane_place = self._lane_pieces[lane], self._lane_places[lane]
+        # A window's rows are permuted, so its first step needs all its pieces.
+        opening = lane_piece + (piece - lane_piece) // self._window_pieces * self._window_pieces
+        closing = np.minimum(opening + self._window_pieces, self._lane_pieces[lane + 1])
+        first_step = (self._piece_places[opening] - lane_place) // self._lane_rows
+        last_step = (self._piece_places[closing] - 1 - lane_place) // self._lane_rows
+        ahead = np.flatnonzero(last_step >= start)
+        step = np.maximum(first_step[ahead], start)
+        by_step = np.argsort(step, kind="stable")
+        return Reads(step[by_step], self._piece_block[piece[ahead[by_step]]])
+
+    def window(self, lane: int, window: int) -> NDArray[np.int64]:
+        """Return the positions of one window of a lane in the order in which they come."""
+        pieces = self._window_slice(lane, window)
+        edges = self._piece_places[pieces.start : pieces.stop + 1]
+        places = np.arange(edges[0], edges[-1])
+        positions = places + np.repeat(self._piece_shift[pieces], np.diff(edges))
+        return positions[permutation(len(positions), self._key, lane + 1, window)]
+
+    def _window_slice(self, lane: int, window: int) -> slice:
+        first = int(self._lane_pieces[lane]) + window * self._window_pieces
+        return slice(first, min(first + self._window_pieces, int(self._lane_pieces[lane + 1])))
+
+    def seek(self, lane: int, step: int) -> tuple[int, int]:
+        """Return (window, rows of it that earlier steps took) at which a lane's step begins."""
+        place = min(
+            int(self._lane_places[lane]) + step * self._lane_rows, int(self._lane_places[lane + 1])
+        )
+        piece = int(np.searchsorted(self._piece_places, place, "right")) - 1
+        window = (piece - int(self._lane_pieces[lane])) // self._window_pieces
+        opening = self._window_slice(lane, window).start
+        return window, place - int(self._piece_places[opening])
+
+    def num_windows(self, lane: int) -> int:
+        """Return how many windows a lane has."""
+        pieces = int(self._lane_pieces[lane + 1] - self._lane_pieces[lane])
+        return -(-pieces // self._window_pieces)
+
+
+class _Lane:
+    """Where one lane stands: the open window and how much of it is taken."""
+
+    def __init__(self, plan: Plan, lane: int, step: int) -> None:
+        self._plan, self._lane = plan, lane
+        self._num_windows = plan.num_windows(lane)
+        self._window, self._taken = plan.seek(lane, step) if self._num_windows else (0, 0)
+        self._rows = self._open()
+
+    def take(self, out: NDArray[np.int64]) -> None:
+        """Fill `out` with the lane's next positions, then with PAD."""
+        filled = 0
+        while filled < len(out):
+            part = self._rows[self._taken : self._taken + len(out) - filled]
+            if len(part):
+                out[filled : filled + len(part)] = part
+                filled += len(part)
+                self._taken += len(part)
+            elif self._window < self._num_windows:
+                self._window, self._taken = self._window + 1, 0
+                self._rows = self._open()
+            else:
+                out[filled:] = PAD
+                return
+
+    def _open(self) -> NDArray[np.int64]:
+        if self._window >= self._num_windows:
+            return np.empty(0, np.int64)
+        return self._plan.window(self._lane, self._window)
+
+
+def permutation(
+    count: int, key: tuple[int, int], purpose: int, window: int = 0
+) -> NDArray[np.int64]:
+    """Return a permutation of range(count) that depends on these integers alone.
+
+    Philox (Salmon et al., SC 2011) is keyed by `key`; purpose and window are the high words of its
+    counter, so two of them never share a number. The order is that of raw 64-bit draws with the
+    index in the low bits: NumPy keeps raw draws for ever, but may change how
+    `Generator.permutation` uses them.
+
+    Args:
+        count: 0 or more.
+        key: (seed, epoch).
+        purpose: 0 for the order of blocks, l + 1 for lane l.
+        window: of that lane.
+    """
+    counter = np.array([0, 0, window, purpose], np.uint64)
+    bits = np.uint64(max(1, (count - 1).bit_length()))
+    draws = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(count)
+    draws = (draws >> bits << bits) | np.arange(count, dtype=np.uint64)
+    draws.sort()  # no two are equal: any sort gives the same order
+    return (draws & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+
+
+def rank_share(lanes: int, rank: int, world_size: int) -> range:
+    """Return the lanes of one rank: `lanes / world_size` neighbours.
+
+    Raises:
+        ConfigError: lanes is no multiple of world_size, or rank is out of range.
+    """
+    if not 0 <= rank < world_size:
+        raise ConfigError(
+            f"rank is {rank}; it must lie in 0 to {world_size - 1}, world_size being {world_size}"
+        )
+    if lanes % world_size:
+        raise ConfigError(
+            f"lanes is {lanes}, which {world_size} ranks cannot share evenly;"
+            f" the nearest values that work are {_nearest(lanes, world_size)}"
+        )
+    share = lanes // world_size
+    return range(rank * share, (rank + 1) * share)
+
+
+def check_batching(global_batch: int, lanes: int, window_blocks: int) -> None:
+    """Check the numbers that shape a plan.
+
+    Raises:
+        ConfigError: one is below 1, or global_batch is no multiple of lanes.
+    """
+    for name, value in (("lanes", lanes), ("window_blocks", window_blocks)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
+    if global_batch < 1 or global_batch % lanes:
+        raise ConfigError(
+            f"global_batch is {global_batch}, which is no multiple of lanes ({lanes});"
+            f" the nearest values that work are {_nearest(global_batch, lanes)}"
+        )
+
+
+def check_key(seed: int, epoch: int) -> None:
+    """Check the numbers that key a plan.
+
+    Raises:
+        ConfigError: one is negative or has more than 64 bits.
+    """
+    for name, value in (("seed", seed), ("epoch", epoch)):
+        if not 0 <= value < 2**64:
+            raise ConfigError(f"{name} is {value}; it must be at least 0 and below 2**64")
+
+
+def _nearest(value: int, multiple_of: int) -> str:
+    below = value // multiple_of * multiple_of
+    return " and ".join(str(n) for n in (below, below + multiple_of) if n > 0)
+
+
+def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return i64[n + 1]: where each of n runs begins, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])

@@ -1,0 +1,99 @@
+"""Prepare blocks in a thread, ahead of the step that needs them and never far ahead."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCKS_A_CALL = 4
+"""Prepared between two looks at whether anyone still waits: a few MiB."""
+
+
+class ReadAhead:
+    """Prepare blocks in the order of the steps that need them. A context manager.
+
+    Leaving it ends the thread, whatever state it is in.
+
+    Args:
+        prepare: called with i64[k] blocks, in the thread; what it raises, `wait` raises.
+        step: i64[R], not decreasing: first step that needs the block.
+        block: i64[R].
+        max_ahead: most blocks prepared beyond those that the step now waited for needs.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[NDArray[np.int64]], None],
+        step: NDArray[np.int64],
+        block: NDArray[np.int64],
+        *,
+        max_ahead: int,
+    ) -> None:
+        self._prepare = prepare
+        self._step, self._block = step, block
+        self._max_ahead = max_ahead
+        self._changed = threading.Condition()
+        self._allowed = max_ahead
+        self._done = 0
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="laughstore-readahead", daemon=True)
+        self._thread.start()
+
+    def wait(self, step: int) -> None:
+        """Return once all blocks of steps up to this one are prepared.
+
+        Raises:
+            Exception: what preparing one of them raised.
+        """
+        needed = int(np.searchsorted(self._step, step, "right"))
+        with self._changed:
+            self._allowed = max(self._allowed, needed + self._max_ahead)
+            self._changed.notify_all()
+            while self._done < needed and self._error is None:
+                self._changed.wait()
+            if self._done < needed and self._error is not None:
+                raise self._error
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            while (part := self._next_part()) is not None:
+                self._prepare(self._block[part])
+                with self._changed:
+                    self._done = part.stop
+                    self._changed.notify_all()
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _next_part(self) -> slice | None:
+        """Wait for room; None once all is prepared or nobody waits any more."""
+        with self._changed:
+            start = self._done
+            while not self._stopped and start < len(self._block) and self._allowed <= start:
+                self._changed.wait()
+            if self._stopped or start == len(self._block):
+                return None
+            return slice(start, min(start + _BLOCKS_A_CALL, self._allowed, len(self._block)))

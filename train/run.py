@@ -1,0 +1,131 @@
+"""The folder of a training run: what it holds, how it begins, how it is read back. No torch here.
+
+config.json          sealed: the config, the features' spec, counts, versions; written first
+metrics.jsonl        one JSON object a line, as training goes
+tensorboard/         the same numbers as event files
+checkpoints/         see `train.checkpoint`
+evaluation/<split>/  made by `train.evaluate`
+"""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from laughstore.errors import ConfigError, CorruptData, NotFound
+from laughstore.files import fsync_dir, make_dirs, write_atomic
+from laughstore.index import Index
+from laughstore.sealed import seal, unseal
+from laughstore.spec import FeatureSpec
+
+from .config import TrainConfig
+
+RUN_FORMAT = "laughstore-run"
+RUN_VERSION = 1
+_CONFIG = "config.json"
+_PACKAGES = ("laughstore", "numpy", "scikit-learn", "torch")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run's folder and what it was made from."""
+
+    path: Path
+    config: TrainConfig
+    spec: FeatureSpec
+    """Of the features it was trained on; only such features can be scored."""
+    index_id: str
+    """Of the index it was trained on."""
+    about: dict[str, Any]  # Any: JSON values
+    """Counts of rows, and versions of what trained it."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_log(self) -> Path:
+        """The JSON-lines log."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @classmethod
+    def create(cls, config: TrainConfig, index: Index, counts: dict[str, Any]) -> Self:
+        """Make the folder of a new run.
+
+        Args:
+            config: of the run.
+            index: of the shards it trains on.
+            counts: JSON object of rows and positives of each split used.
+
+        Raises:
+            ConfigError: the folder exists.
+        """
+        check_absent(config.out)
+        about = {"counts": counts, "versions": _versions()}
+        make_dirs(config.out.absolute().parent)
+        config.out.mkdir()
+        fsync_dir(config.out.absolute().parent)
+        content = {
+            "format": RUN_FORMAT,
+            "version": RUN_VERSION,
+            "config": config.to_json(),
+            "spec": index.spec.to_json(),
+            "spec_id": index.spec_id,
+            "index_id": index.index_id,
+            "about": about,
+        }
+        write_atomic(config.out / _CONFIG, seal(content))
+        return cls(config.out, config, index.spec, index.index_id, about)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Return an existing run.
+
+        Raises:
+            NotFound: there is no run at this path.
+            CorruptData: its config.json was altered, or is of another release.
+        """
+        config_path = path / _CONFIG
+        try:
+            data = config_path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(
+                f"{path} holds no {_CONFIG}: it is no training run; give the folder that"
+                " laughstore train --out made"
+            ) from error
+        content, _ = unseal(data, where=str(config_path))
+        if (content.get("format"), content.get("version")) != (RUN_FORMAT, RUN_VERSION):
+            raise CorruptData(
+                f"{config_path}: {content.get('format')} version {content.get('version')} is not"
+                f" readable; this release reads {RUN_FORMAT} version {RUN_VERSION}"
+            )
+        return cls(
+            path,
+            TrainConfig.from_json(content["config"], where=str(config_path)),
+            FeatureSpec.from_json(content["spec"], where=str(config_path)),
+            content["index_id"],
+            content["about"],
+        )
+
+
+def check_absent(path: Path) -> None:
+    """Raise a ConfigError when something exists at the path of a new run."""
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"{path} exists; choose another --out, or delete it")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions

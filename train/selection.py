@@ -1,0 +1,192 @@
+"""Which frames of a split take part, and what their targets are.
+
+Enters: an index, the name of a split, a label, a filter. Leaves: a `Selection`, from which the plan
+is made. numpy only; no feature is read here.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laughstore.errors import ConfigError
+from laughstore.index import Index, Stream
+from laughstore.labels import LabelCounts, LabelSpec, check_event, check_whose, frame_targets
+from laughstore.timebase import Span
+
+_NO_SPAN: Final = Span("0f")
+
+
+@dataclass(frozen=True)
+class FrameFilter:
+    """Which frames may take part, whatever their label. All conditions must hold.
+
+    Raises:
+        ConfigError: a field cannot work.
+    """
+
+    min_context: Span = _NO_SPAN
+    """Leave out rows that have heard less than this of their recording."""
+    recordings: str | None = None
+    """Only recordings whose id matches this shell pattern."""
+    exclude: str | None = None
+    """No recordings whose id matches this shell pattern."""
+
+    def __post_init__(self) -> None:
+        if self.min_context.frames < 0:
+            raise ConfigError(f"min_context {self.min_context}: it must be 0 or more")
+
+    def takes(self, recording_id: str) -> bool:
+        """Tell whether frames of this recording may take part."""
+        if self.recordings is not None and not fnmatchcase(recording_id, self.recordings):
+            return False
+        return self.exclude is None or not fnmatchcase(recording_id, self.exclude)
+
+    def identity(self) -> dict[str, Any]:  # Any: a JSON object
+        """Return the canonical JSON object of this filter, spans resolved to frames."""
+        return {
+            "min_context_frames": self.min_context.frames,
+            "recordings": self.recordings,
+            "exclude": self.exclude,
+        }
+
+    @classmethod
+    def from_identity(cls, identity: dict[str, Any]) -> "FrameFilter":
+        """Return the filter with this identity."""
+        return cls(
+            Span.of_frames(identity["min_context_frames"]),
+            identity["recordings"],
+            identity["exclude"],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The rows of a split that take part, in the order of their frame ids."""
+
+    index: Index
+    split: str
+    streams: tuple[Stream, ...]
+    """Whose blocks these are, in block order."""
+    blocks: NDArray[np.int64]
+    """i64[b]: global numbers of the blocks of these streams, rising."""
+    eligible: NDArray[np.bool_]
+    """bool[b, F]: the frame takes part."""
+    y: NDArray[np.uint8]
+    """u1[b, F]: 1 positive; 0 negative, or not eligible."""
+    ignored: NDArray[np.bool_]
+    """bool[b, F]: the filter lets the frame pass, the label ignores it."""
+
+    @cached_property
+    def counts(self) -> LabelCounts:
+        """Rows that the filter lets pass, and how many of them are positive or ignored."""
+        num_eligible, num_ignored = int(self.eligible.sum()), int(self.ignored.sum())
+        return LabelCounts(num_eligible + num_ignored, int(self.y.sum()), num_ignored)
+
+    @property
+    def num_rows(self) -> int:
+        """N: rows that take part."""
+        return self.counts.rows - self.counts.ignored
+
+    @cached_property
+    def block_counts(self) -> NDArray[np.int64]:
+        """i64[b]: rows of each block that take part."""
+        return self.eligible.sum(axis=1, dtype=np.int64)
+
+    @cached_property
+    def frames(self) -> NDArray[np.int64]:
+        """i64[N]: global frame ids of the rows that take part, rising."""
+        block, offset = np.nonzero(self.eligible)
+        return self.blocks[block] * self.index.block_frames + offset
+
+    @cached_property
+    def targets(self) -> NDArray[np.uint8]:
+        """u1[N]: targets of the rows that take part."""
+        return self.y[self.eligible]
+
+    @cached_property
+    def stream_starts(self) -> NDArray[np.int64]:
+        """i64[S + 1]: where each stream's rows begin among the N, and N."""
+        first_blocks = np.cumsum([0] + [stream.num_blocks for stream in self.streams])
+        row_starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.block_counts)])
+        return row_starts[first_blocks]
+
+    def stream_targets(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return (y u1[T], eligible bool[T]) of all T frames of stream `number`."""
+        stream = self.streams[number]
+        start = int(np.searchsorted(self.blocks, stream.first_block))
+        blocks = slice(start, start + stream.num_blocks)
+        frames = slice(stream.num_frames)
+        return self.y[blocks].reshape(-1)[frames], self.eligible[blocks].reshape(-1)[frames]
+
+    @cached_property
+    def features_digest(self) -> str:
+        """SHA-256 of which blocks these are and of their checksums."""
+        digest = hashlib.sha256(self.blocks.astype("<i8").tobytes())
+        digest.update(self.index.block_crc32c[self.blocks].astype("<u4").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def targets_digest(self) -> str:
+        """SHA-256 of which rows take part and of their targets."""
+        digest = hashlib.sha256(np.packbits(self.eligible).tobytes())
+        digest.update(np.packbits(self.y).tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return (
+            f"Selection(split {self.split!r}, {len(self.streams)} streams, {self.num_rows} rows,"
+            f" {counts.positives} positive, {counts.ignored} ignored)"
+        )
+
+
+def select(
+    index: Index, split: str, label: LabelSpec, frames: FrameFilter | None = None
+) -> Selection:
+    """Return the rows of a split that take part, with their targets.
+
+    Raises:
+        ConfigError: no such split; the event occurs nowhere; the label asks for speakers that are
+            not annotated; or nothing is left.
+    """
+    frames = frames or FrameFilter()
+    index.check_split(split)
+    check_event(label, index.vocabulary)
+    check_whose(label, index.all_tables)
+    recordings = [item for item in index.recordings if item.split == split]
+    taken = [item for item in recordings if frames.takes(item.id)]
+    streams = tuple(stream for recording in taken for stream in recording.streams)
+    num_blocks = sum(stream.num_blocks for stream in streams)
+    blocks = np.empty(num_blocks, np.int64)
+    shape = (num_blocks, index.block_frames)
+    eligible, ignored = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    y = np.zeros(shape, np.uint8)
+    flat_eligible, flat_ignored, flat_y = eligible.reshape(-1), ignored.reshape(-1), y.reshape(-1)
+    start = 0
+    for recording in taken:
+        tables = index.tables(recording)
+        for stream in recording.streams:
+            last = stream.first_block + stream.num_blocks
+            blocks[start : start + stream.num_blocks] = np.arange(stream.first_block, last)
+            targets = frame_targets(
+                label, tables, main=stream.main, other=stream.other, num_frames=stream.num_frames
+            )
+            first_row = start * index.block_frames
+            rows = slice(first_row, first_row + stream.num_frames)
+            flat_eligible[rows], flat_ignored[rows] = ~targets.ignored, targets.ignored
+            flat_y[rows] = targets.y
+            too_early = slice(rows.start, min(rows.start + frames.min_context.frames, rows.stop))
+            flat_eligible[too_early], flat_ignored[too_early], flat_y[too_early] = False, False, 0
+            start += stream.num_blocks
+    if not eligible.any():
+        raise ConfigError(
+            f"no row of split {split!r} takes part: {len(taken)} of its {len(recordings)}"
+            " recordings pass the filter, and all their rows are ignored or have too little"
+            " context; widen --recordings, --exclude, --min-context or the label"
+        )
+    return Selection(index, split, streams, blocks, eligible, y, ignored)
