@@ -6,7 +6,6 @@ flags had in earlier scripts.
 
 import contextlib
 import io
-import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..timebase import Span
+from . import logs
 from .main import EXIT_USAGE
 
 EARLIER_FLAGS = {
@@ -55,14 +55,7 @@ class CommonFlags:
 
     def configure_logging(self) -> None:
         """Send the packages' messages to stderr."""
-        level = logging.INFO if self.verbose else logging.ERROR if self.quiet else logging.WARNING
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        for name in ("laughstore", "extract", "train"):
-            logger = logging.getLogger(name)
-            logger.handlers = [handler]
-            logger.setLevel(level)
-            logger.propagate = False
+        logs.start(verbose=self.verbose, quiet=self.quiet)
 
 
 _registry = ConstructorRegistry()

@@ -17,6 +17,7 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import ConfigError, LaughstoreError
+from . import logs
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -72,6 +73,7 @@ def _run(command: str, arguments: list[str]) -> int:
         return _fail(_one_line(error), getattr(error, "exit_code", EXIT_FAILED))
     finally:
         signal.signal(signal.SIGTERM, before)
+        logs.stop()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
