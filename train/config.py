@@ -65,7 +65,7 @@ class TrainConfig:
     """
 
     shards: Path
-    """Shards folder of a store (STORE/shards)."""
+    """Shards of a store: STORE/shards, or STORE."""
     out: Path
     """Folder of the run; it must not exist yet."""
     label: LabelSpec = _LABEL

@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from laughstore.errors import ConfigError
-from laughstore.index import Index, read_index
+from laughstore.index import Index
 from laughstore.labels import LabelSpec
 from laughstore.sealed import canonical_json
+from laughstore.store import open_shards
 
 from .config import Verify
 from .plan import Plan, check_batching, check_key, rank_share
@@ -71,7 +72,7 @@ class FrameStream(IterableDataset[Batch]):
     order. A context manager; leaving it closes the files.
 
     Args:
-        shards: folder of the shards, or their index.
+        shards: a store, its shards folder, or its index.
         split: one of the index's.
         label: which rows are positive, negative or ignored.
         frames: which rows may take part.
@@ -87,7 +88,7 @@ class FrameStream(IterableDataset[Batch]):
         pin_memory: page-locked buffers, for asynchronous copies to a GPU.
 
     Raises:
-        NotFound, CorruptData: as `laughstore.index.read_index`.
+        NotFound, CorruptData: as `laughstore.open_shards`.
         ConfigError: a setting cannot work, or no row is left.
     """
 
@@ -111,7 +112,7 @@ class FrameStream(IterableDataset[Batch]):
         check_batching(global_batch, lanes, window_blocks)
         check_key(seed, 0)
         self._share = len(rank_share(lanes, rank, world_size)) * (global_batch // lanes)
-        index = shards if isinstance(shards, Index) else read_index(shards)
+        index = shards if isinstance(shards, Index) else open_shards(shards)
         self.selection = select(index, split, label, frames)
         self.rank, self.world_size = rank, world_size
         self.global_batch, self.lanes, self.window_blocks = global_batch, lanes, window_blocks

@@ -1,0 +1,32 @@
+"""Run every benchmark, each in a process of its own, over the same frames.
+
+uv run python -m benchmarks [--quick] [--gb 4] [--dir DIR] [--repeats 5] [--out FOLDER]
+"""
+
+import subprocess
+import sys
+
+from .report import parse_options, working_folder
+
+_SCRIPTS = ("bench_stream", "bench_store")
+
+
+def main() -> int:
+    """Run all scripts. Returns the number of those that failed."""
+    options = parse_options("Run every benchmark.", None)
+    failed = 0
+    with working_folder(options) as folder:
+        flags = ["--dir", str(folder), "--gb", str(options.gb), "--repeats", str(options.repeats)]
+        if options.quick:
+            flags.append("--quick")
+        if options.out is not None:
+            flags += ["--out", str(options.out)]
+        for script in _SCRIPTS:
+            print(f"== {script}", flush=True)
+            command = [sys.executable, "-m", f"{__package__}.{script}", *flags]
+            failed += subprocess.run(command, check=False).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

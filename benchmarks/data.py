@@ -1,0 +1,213 @@
+"""Frames to measure with: a real store of random bfloat16 frames, and the same frames as one file.
+
+    uv run python -m benchmarks.data --dir DIR [--gb 4]
+
+Frames have their real size, 4096 channels. Channels 0 and 1 hold the low and high 16 bits of the
+frame's global id, so that whoever reads a frame can be asked which one it was; the others are
+random numbers of magnitude 1 to 2. Nothing is compressed, so values cost nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laughstore import open_shards
+from laughstore.annotations import Annotations, Event, Speaker, write_annotations
+from laughstore.arrays import CODE_STREAMS, MISSING_CODE
+from laughstore.buildplan import (
+    Assignment,
+    BuildPlan,
+    PlannedRecording,
+    RecordingToPlan,
+    begin_store,
+    make_plan,
+)
+from laughstore.commit import commit_store
+from laughstore.index import Index
+from laughstore.naming import assignment_name, recording_id
+from laughstore.spec import FeatureSpec, Numerics
+from laughstore.timebase import FRAME_US
+from laughstore.unit import UnitWriter
+
+from .report import parse_options, working_folder
+
+DIM = 4096
+FRAME_BYTES = 2 * DIM
+SPLIT = "train"
+SPEAKERS = ("SPEAKER_00", "SPEAKER_01")
+_NUM_RECORDINGS = 8
+_WRITE_FRAMES = 4096
+"""Frames handed to the writer at once."""
+_SIGN_AND_FRACTION, _EXPONENT_OF_ONE = 0x807F, 0x3F80
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """A store and a plain file of the same frames."""
+
+    store: Path
+    flat: Path
+    """u2[N, DIM], little-endian, no header: what somebody without a store would write."""
+    index: Index
+
+    @property
+    def num_frames(self) -> int:
+        """N: frames of all streams."""
+        return sum(stream.num_frames for stream in self.index.streams(SPLIT))
+
+    @property
+    def frame_ids(self) -> NDArray[np.int64]:
+        """i64[N]: global ids of all frames, rising."""
+        return np.concatenate(
+            [
+                np.arange(stream.num_frames) + stream.first_block * self.index.block_frames
+                for stream in self.index.streams(SPLIT)
+            ]
+        )
+
+    @property
+    def shards(self) -> list[Path]:
+        """Paths of the shards, in block order."""
+        return [self.index.folder / shard.name for shard in self.index.split_shards(SPLIT)]
+
+
+def make_data(folder: Path, gb: float) -> BenchData:
+    """Write the store and the flat file, or find them finished under `folder`.
+
+    Args:
+        folder: what is there of the same size is used again.
+        gb: size of the frames in 1e9 bytes; the files take twice that.
+    """
+    per_stream = max(1, round(gb * 1e9 / FRAME_BYTES / _NUM_RECORDINGS / len(SPEAKERS)))
+    base = folder / f"frames-{per_stream}"
+    store, flat = base / "store", base / "flat.u2"
+    if not (flat.exists() and (store / "store.json").exists()):
+        flat.unlink(missing_ok=True)
+        _write(store, flat, per_stream)
+    return BenchData(store, flat, open_shards(store))
+
+
+def bench_spec(*, block_frames: int = 128, shard_frames: int = 4096) -> FeatureSpec:
+    """Return the spec of features that no model made."""
+    numerics = Numerics(
+        slots=1, chunk_frames=64, threads=1, compute_dtype="float32", allow_tf32=False
+    )
+    return FeatureSpec(
+        model="local",
+        revision=None,
+        weights_sha256="0" * 64,
+        dim=DIM,
+        numerics=numerics,
+        block_frames=block_frames,
+        shard_frames=shard_frames,
+    )
+
+
+def random_frames(num_frames: int, seed: int) -> NDArray[np.uint16]:
+    """Return u2[num_frames, DIM], bits of bfloat16 numbers of magnitude 1 to 2."""
+    rng = np.random.default_rng(seed)
+    bits = np.frombuffer(rng.bytes(num_frames * FRAME_BYTES), np.uint16).reshape(-1, DIM)
+    return bits & np.uint16(_SIGN_AND_FRACTION) | np.uint16(_EXPONENT_OF_ONE)
+
+
+def assignments() -> tuple[Assignment, ...]:
+    """Return both roles of the two speakers."""
+    a, b = SPEAKERS
+    return (
+        Assignment(assignment_name(a, b), a, b),
+        Assignment(assignment_name(b, a), b, a),
+    )
+
+
+def annotations(name: str, num_frames: int, num_events: int) -> Annotations:
+    """Return evenly spaced laughs of 0.3 s, none so near another that rows are ignored."""
+    duration_us = num_frames * FRAME_US
+    starts = np.linspace(0, duration_us, num_events, endpoint=False).astype(np.int64).tolist()
+    return Annotations(
+        recording=name,
+        duration_us=duration_us,
+        speakers=tuple(Speaker(speaker, duration_us // 2) for speaker in SPEAKERS),
+        events=tuple(
+            Event(start, start + 300_000, "Laughter", "Laughter", SPEAKERS[i % 2])
+            for i, start in enumerate(starts)
+        ),
+    )
+
+
+def plan_of(lengths: Sequence[int], notes: Sequence[Annotations], spec: FeatureSpec) -> BuildPlan:
+    """Return the plan of recordings of these numbers of frames, two streams each."""
+    return make_plan(
+        spec,
+        "benchmark",
+        [
+            RecordingToPlan(
+                id=recording_id(note.recording),
+                name=note.recording,
+                split=SPLIT,
+                group=note.recording,
+                num_frames=num_frames,
+                assignments=assignments(),
+                annotations_id=note.content_id(),
+            )
+            for num_frames, note in zip(lengths, notes, strict=True)
+        ],
+    )
+
+
+def _write(store: Path, flat: Path, per_stream: int) -> None:
+    # Lengths differ and the longest is a few frames longer than the shortest: ragged last blocks.
+    lengths = [per_stream + i for i in range(_NUM_RECORDINGS)]
+    notes = [
+        annotations(f"episode {i}", num_frames, max(1, num_frames // 100))
+        for i, num_frames in enumerate(lengths)
+    ]
+    spec = bench_spec()
+    plan = plan_of(lengths, notes, spec)
+    begin_store(store, plan)
+    partial = flat.with_suffix(".partial")
+    rows = np.memmap(partial, "<u2", "w+", shape=(2 * sum(lengths), DIM))
+    first_row = first_block = 0
+    for planned, note in zip(plan.recordings, notes, strict=True):
+        write_annotations(store, note, planned.split, planned.id)
+        num_blocks = plan.geometry.num_blocks(planned.num_frames)
+        ids = [(first_block + i * num_blocks) * spec.block_frames for i in range(len(SPEAKERS))]
+        with UnitWriter(store, plan, planned, note) as writer:
+            _write_unit(writer, planned, rows[first_row:], ids)
+        first_row += len(SPEAKERS) * planned.num_frames
+        first_block += len(SPEAKERS) * num_blocks
+    rows.flush()
+    commit_store(store, plan)
+    partial.replace(flat)
+
+
+def _write_unit(
+    writer: UnitWriter, planned: PlannedRecording, rows: NDArray[np.uint16], first_ids: list[int]
+) -> None:
+    """Write a recording's streams into its unit and, one behind the other, into `rows`."""
+    num_frames, num_streams = planned.num_frames, len(first_ids)
+    for start in range(0, num_frames, _WRITE_FRAMES):
+        count = min(_WRITE_FRAMES, num_frames - start)
+        frames = random_frames(num_streams * count, first_ids[0] + start)
+        frames = frames.reshape(num_streams, count, DIM)
+        for stream, first_id in enumerate(first_ids):
+            ids = first_id + np.arange(start, start + count)
+            frames[stream, :, 0], frames[stream, :, 1] = ids & 0xFFFF, ids >> 16
+            row = stream * num_frames + start
+            rows[row : row + count] = frames[stream]
+        writer.write(frames, np.full((num_streams, count, CODE_STREAMS), MISSING_CODE, np.int16))
+    writer.finish()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the frames and say what they are."""
+    options = parse_options("Write the frames that benchmarks read.", argv)
+    with working_folder(options) as folder:
+        data = make_data(folder, options.gb)
+        print(f"{data.num_frames} frames of bf16[{DIM}], {len(data.shards)} shards: {data.index}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What people use today, as well as we know how to use it, over the same frames.
+
+All of them run in one process without DataLoader workers: sending finished batches between
+processes costs more than making them. Each yields every frame once an epoch, in shuffled batches
+i2[B, D] that may be overwritten by the next one.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+from webdataset.compat import WebDataset
+
+from laughstore import layout
+
+from .data import DIM, SPLIT, BenchData
+
+POOL_FRAMES = 8192
+"""Frames among which webdataset's and zarr's batches are shuffled: 64 MiB, 64 blocks."""
+_SHUFFLE_BLOCKS = 64
+
+
+class Memmap:
+    """One giant file of rows, a batch is one gather of globally permuted rows.
+
+    Args:
+        data: its flat file.
+        batch: B.
+        reuse: gather into one buffer; otherwise every batch is a fresh array, as `rows[numbers]`.
+    """
+
+    def __init__(self, data: BenchData, batch: int, *, reuse: bool) -> None:
+        mapped = np.memmap(data.flat, np.int16, "r").reshape(-1, DIM)
+        self._rows = np.asarray(mapped)
+        self._batch = batch
+        self._buffer = np.empty((batch, DIM), np.int16) if reuse else None
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Yield the batches of one epoch."""
+        order = np.random.default_rng(number).permutation(len(self._rows))
+        for start in range(0, len(order), self._batch):
+            rows = order[start : start + self._batch]
+            if self._buffer is None:
+                yield torch.from_numpy(self._rows[rows])
+            else:
+                out = self._buffer[: len(rows)]
+                # With `clip` numpy gathers straight into `out`; the default copies it twice.
+                np.take(self._rows, rows, axis=0, out=out, mode="clip")
+                yield torch.from_numpy(out)
+
+
+class Pool:
+    """Shuffle rows of blocks: fill a pool, deal it out in batches, fill it again.
+
+    Two copies a row, whole blocks in and one gather out: no Python per frame.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self._pool = torch.empty((POOL_FRAMES, DIM), dtype=torch.int16)
+        self._batch = torch.empty((batch, DIM), dtype=torch.int16)
+        self._filled = 0
+
+    def shuffled(self, blocks: Iterable[NDArray[np.int16]], seed: int) -> Iterator[Tensor]:
+        """Yield batches i2[B, D] of the blocks' rows; the last one may be smaller."""
+        generator = torch.Generator().manual_seed(seed)
+        pool = self._pool.numpy()
+        self._filled = 0
+        for block in blocks:
+            if self._filled + len(block) > POOL_FRAMES:
+                yield from self._deal(generator)
+            pool[self._filled : self._filled + len(block)] = block
+            self._filled += len(block)
+        yield from self._deal(generator)
+        if self._filled:
+            yield self._pool[: self._filled]
+
+    def _deal(self, generator: torch.Generator) -> Iterator[Tensor]:
+        order = torch.randperm(self._filled, generator=generator)
+        whole = self._filled // len(self._batch) * len(self._batch)
+        for start in range(0, whole, len(self._batch)):
+            rows = order[start : start + len(self._batch)]
+            torch.index_select(self._pool, 0, rows, out=self._batch)
+            yield self._batch
+        left = self._pool[order[whole:]]
+        self._pool[: len(left)] = left
+        self._filled = len(left)
+
+
+class WebDatasetBlocks:
+    """Stock webdataset over the same shards: a sample is a block of 128 frames.
+
+    Shards are shuffled, blocks in a buffer of 64 of them, rows in a pool of 64 blocks.
+    """
+
+    def __init__(self, data: BenchData, batch: int) -> None:
+        self._urls = [str(path) for path in data.shards]
+        self._pool = Pool(batch)
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Yield the batches of one epoch."""
+        samples = WebDataset(
+            self._urls, shardshuffle=len(self._urls), empty_check=False, seed=number
+        )
+        shuffled = cast("Iterable[dict[str, bytes]]", samples.shuffle(_SHUFFLE_BLOCKS))
+        return self._pool.shuffled((_decode(sample) for sample in shuffled), number)
+
+
+class ZarrBlocks:
+    """Stock zarr-python over the same arrays: inner chunks of 128 frames in permuted order.
+
+    zarr-python checks the CRC-32C of every chunk, because the arrays' codec says so.
+    """
+
+    def __init__(self, data: BenchData, batch: int) -> None:
+        self._block_frames = data.index.block_frames
+        self._pool = Pool(batch)
+        self._arrays: list[zarr.Array] = []
+        for stream in data.index.streams(SPLIT):
+            path = layout.array(
+                layout.FEATURES, stream.split, stream.recording_id, stream.assignment
+            )
+            self._arrays.append(zarr.open_array(data.store / path, mode="r"))
+        self._blocks = [
+            (array, start)
+            for array in self._arrays
+            for start in range(0, array.shape[0], self._block_frames)
+        ]
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Yield the batches of one epoch."""
+        order = np.random.default_rng(number).permutation(len(self._blocks)).tolist()
+        return self._pool.shuffled((self._read(*self._blocks[i]) for i in order), number)
+
+    def _read(self, array: zarr.Array, start: int) -> NDArray[np.int16]:
+        return np.asarray(array[start : start + self._block_frames]).view(np.int16)
+
+
+def _decode(sample: dict[str, bytes]) -> NDArray[np.int16]:
+    num_frames = json.loads(sample["json"])["num_frames"]
+    bits = np.frombuffer(sample["bf16"], np.int16, num_frames * DIM)
+    return bits.reshape(num_frames, DIM)

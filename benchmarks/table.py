@@ -1,0 +1,238 @@
+"""Make the READMEs' tables and the plot from the committed JSON; nothing in them is typed by hand.
+
+uv run python -m benchmarks.table            # rewrite tables and plot
+uv run python -m benchmarks.table --check    # only say whether the tables are up to date
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .report import RESULTS
+
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+_ROOT = Path(__file__).parent.parent
+READMES = (_ROOT / "README.md", _ROOT / "benchmarks" / "README.md")
+PLOT = _ROOT / "docs" / "images" / "throughput"
+"""Without the suffix: a PNG and an SVG."""
+_TITLES = {
+    "stream": "Delivering shuffled frames",
+    "store": "Writing, checking, opening",
+}
+_THROUGHPUT = "GB/s"
+_LEGEND = (
+    "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
+    " speed as a part of the limit's in the same round; *cores* counts all threads. Made from"
+    " `benchmarks/results/*.json` by `uv run python -m benchmarks.table`."
+)
+
+Report = Mapping[str, Any]  # Any: JSON values
+
+
+class TableError(Exception):
+    """A README or result file is not as it must be; the message says what to do."""
+
+
+def read_reports(folder: Path = RESULTS) -> list[Report]:
+    """Return the committed reports, in the order of the tables.
+
+    Raises:
+        TableError: one is missing, or comes from a quick run.
+    """
+    reports: list[Report] = []
+    for name in _TITLES:
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            raise TableError(f"{path.name} is missing; make it with: uv run python -m benchmarks")
+        report = json.loads(path.read_text())
+        if report["settings"]["quick"]:
+            raise TableError(f"{path.name} is of a --quick run; run without it for the READMEs")
+        reports.append(report)
+    return reports
+
+
+def tables(reports: Sequence[Report]) -> str:
+    """Return the text between the markers, without them."""
+    made = (f"**{_TITLES[report['name']]}**\n\n{_table(report)}" for report in reports)
+    return "\n\n".join([_machine(reports), *made, _LEGEND])
+
+
+def between_markers(text: str, where: str) -> tuple[str, str, str]:
+    """Return (before, between, after) of a README's markers.
+
+    Raises:
+        TableError: the markers are missing or not one pair.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise TableError(f"{where} needs one line {BEGIN} and, below it, one line {END}; add them")
+    before, rest = text.split(BEGIN)
+    between, after = rest.split(END)
+    return before, between, after
+
+
+def filled(text: str, table: str, where: str) -> str:
+    """Return a README's text with the table between its markers."""
+    before, _, after = between_markers(text, where)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def plot(report: Report, target: Path = PLOT) -> None:
+    """Draw GB/s of the stream's contestants as `<target>.png` and `<target>.svg`."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    results = [item for item in report["results"] if item["unit"] == _THROUGHPUT]
+    groups = _groups(results)
+    memcpy = next(item["median"] for item in results if not item["group"])
+    names = list(dict.fromkeys(item["name"] for item in results if item["group"]))
+    height = 0.8 / len(groups)
+    # Without a fixed salt, ids in the SVG would differ from run to run.
+    with mpl.rc_context({"svg.hashsalt": "laughstore", "font.size": 8}):
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for number, group in enumerate(groups):
+            found = {item["name"]: item for item in results if item["group"] == group}
+            places = [row + (number - (len(groups) - 1) / 2) * height for row in range(len(names))]
+            medians = [found[name]["median"] for name in names]
+            below = [found[name]["median"] - found[name]["low"] for name in names]
+            above = [found[name]["high"] - found[name]["median"] for name in names]
+            color = ("#2a6f97", "#89c2d9")[number % 2]
+            axes.barh(places, medians, height, xerr=[below, above], color=color, label=group)
+        axes.axvline(memcpy, color="black", linewidth=1, linestyle="--", label="memcpy, 256 MiB")
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"GB/s of bf16[{report['settings']['dim']}] frames, warm")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target.with_suffix(".png"), dpi=130, metadata={"Software": None})
+        figure.savefig(target.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _machine(reports: Sequence[Report]) -> str:
+    first = reports[0]
+    machine, versions = first["machine"], first["versions"]
+    virtual = " (virtual machine)" if machine["virtual"] else ""
+    packages = ", ".join(
+        f"{name} {versions[name]}" for name in ("python", "numpy", "torch", "zarr", "webdataset")
+    )
+    others = " and ".join(f"{item['others_busy_cores']:g}" for item in reports)
+    frames = first["settings"]["frames"]
+    return (
+        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB"
+        f"{virtual}, {machine['kernel']}; {packages}. {frames:,} frames of"
+        f" bf16[{first['settings']['dim']}] ({first['settings']['gb']:g} GB), page cache"
+        f" {first['cache']}, {first['repeats']} rounds, one torch thread. Other"
+        f" processes kept {others} cores busy meanwhile."
+    )
+
+
+def _table(report: Report) -> str:
+    results = report["results"]
+    if any(item["group"] for item in results):
+        return _wide_table(results)
+    rows = [("", "", "", "of limit", "cores")]
+    rows += [
+        (
+            item["name"],
+            f"**{_number(item['median'])}** {item['unit']}",
+            _spread(item),
+            _part(item["of_limit"]),
+            _cores(item["cores"]),
+        )
+        for item in results
+    ]
+    return _markdown(rows)
+
+
+def _wide_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """One row a contestant, columns for each group; frames a second only as thousands."""
+    groups = _groups(results)
+    head = [""]
+    for group in groups:
+        head += [f"{group}: GB/s", "frames/s", "of limit", "cores"]
+    rows = [tuple(head)]
+    for name in dict.fromkeys(item["name"] for item in results):
+        mine = [item for item in results if item["name"] == name]
+        row = [name]
+        for group in groups:
+            # A contestant without groups stands once, in the first columns.
+            here = [item for item in mine if item["group"] == group] or [
+                item for item in mine if not item["group"] and group == groups[0]
+            ]
+            row += _cells({item["unit"]: item for item in here})
+        rows.append(tuple(row))
+    return _markdown(rows)
+
+
+def _cells(by_unit: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not by_unit:
+        return ["", "", "", ""]
+    item = by_unit[_THROUGHPUT]
+    frames = by_unit.get("frames/s")
+    return [
+        f"**{_number(item['median'])}** {_spread(item)}",
+        "" if frames is None else f"{frames['median'] / 1e3:.0f}k",
+        _part(item["of_limit"]),
+        _cores(item["cores"]),
+    ]
+
+
+def _groups(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(item["group"] for item in results if item["group"]))
+
+
+def _spread(item: Mapping[str, Any]) -> str:
+    return f"[{_number(item['low'])} to {_number(item['high'])}]"
+
+
+def _number(value: float) -> str:
+    """Three digits that count, never an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _part(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _cores(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|---" + "|---:" * (len(rows[0]) - 1) + "|")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rewrite or check. Returns 1 when something is missing or out of date."""
+    parser = argparse.ArgumentParser(description="Make the READMEs' benchmark tables.")
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    check = parser.parse_args(argv).check
+    try:
+        reports = read_reports()
+        table = tables(reports)
+        texts = {path: path.read_text() for path in READMES}
+        wanted = {
+            path: filled(text, table, str(path.relative_to(_ROOT))) for path, text in texts.items()
+        }
+    except TableError as error:
+        print(error, file=sys.stderr)
+        return 1
+    stale = [path for path in READMES if texts[path] != wanted[path]]
+    if check:
+        for path in stale:
+            print(f"{path.relative_to(_ROOT)} is out of date: uv run python -m benchmarks.table")
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(wanted[path])
+    plot(reports[0])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Benchmarks run and say what they must; what READMEs show is what the JSON gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.measure import Contestant, Unit, measure
+from benchmarks.rivals import POOL_FRAMES, Pool
+from benchmarks.table import (
+    BEGIN,
+    END,
+    READMES,
+    TableError,
+    between_markers,
+    filled,
+    main,
+    plot,
+    read_reports,
+    tables,
+)
+
+ROOT = Path(__file__).parents[2]
+RESULT_FIELDS = {"name", "group", "unit", "median", "low", "high", "of_limit", "limit", "cores"}
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_table_in_a_readme_is_what_the_json_gives(path):
+    _, between, _ = between_markers(path.read_text(), path.name)
+    assert between.strip("\n") == tables(read_reports())
+
+
+def test_the_plot_is_there_and_small():
+    for suffix in (".png", ".svg"):
+        path = ROOT / "docs" / "images" / f"throughput{suffix}"
+        assert 1_000 < path.stat().st_size < 150_000
+
+
+def test_the_plot_can_be_drawn_from_the_json_and_is_the_same_each_time(tmp_path):
+    stream = read_reports()[0]
+    for name in ("once", "again"):
+        plot(stream, tmp_path / name)
+    assert (tmp_path / "once.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+    assert (tmp_path / "once.png").stat().st_size > 1_000
+
+
+def test_committed_numbers_name_machine_and_versions_but_no_host_or_path():
+    for report in read_reports():
+        assert report["machine"].keys() == {"cpu", "cores", "memory_gib", "kernel", "virtual"}
+        assert {"python", "numpy", "torch", "zarr", "webdataset"} <= report["versions"].keys()
+        text = json.dumps(report)
+        assert os.uname().nodename not in text
+        assert str(ROOT) not in text
+        assert "/tmp" not in text
+        assert report["repeats"] >= 5
+        assert report["settings"]["gb"] >= 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}\n{END}\n{BEGIN}\n{END}"], ids=repr
+)
+def test_a_readme_without_one_pair_of_markers_is_refused(text):
+    with pytest.raises(TableError, match=r"README.md needs one line <!-- benchmarks:begin -->"):
+        filled(text, "table", "README.md")
+
+
+def test_only_what_stands_between_the_markers_changes():
+    text = f"# Title\n{BEGIN}\nold\n{END}\nrest"
+    assert filled(text, "new", "README.md") == f"# Title\n{BEGIN}\nnew\n{END}\nrest"
+
+
+def test_results_of_a_quick_run_make_no_table(tmp_path):
+    for report in read_reports():
+        quick = {**report, "settings": {**report["settings"], "quick": True}}
+        (tmp_path / f"{report['name']}.json").write_text(json.dumps(quick))
+    with pytest.raises(TableError, match="--quick"):
+        read_reports(tmp_path)
+
+
+def test_check_accepts_the_committed_state():
+    assert main(["--check"]) == 0
+
+
+def test_every_round_runs_limit_and_contestants_and_checks_each_run():
+    ran, checked = [], []
+    limit = Contestant("limit", lambda: ran.append("limit") or 10.0, [Unit("x/s", 1)])
+    ours = Contestant(
+        "ours",
+        lambda: ran.append("ours") or 10.0,
+        [Unit("x/s", 1), Unit("ms", 1e3, is_rate=False)],
+        limit=limit,
+        check=lambda: checked.append(len(ran)),
+    )
+    rate_of_limit, rate, elapsed = measure([limit, ours], repeats=5)
+    assert ran.count("limit") == ran.count("ours") == len(checked) == 6  # one is the warm-up
+    assert rate_of_limit.of_limit is None
+    assert rate.of_limit == elapsed.of_limit  # a part of a speed, whatever the unit
+    for result in (rate_of_limit, rate, elapsed):
+        assert 0 < result.low <= result.median <= result.high
+
+
+@pytest.mark.parametrize("batch", [512, 4096])
+def test_the_pool_of_rivals_deals_every_row_once(batch):
+    lengths = [128] * 70 + [37] + [128] * 70 + [1]
+    numbers = torch.arange(sum(lengths), dtype=torch.int16)
+    blocks = [part[:, None].expand(-1, 4096).numpy() for part in numbers.split(lengths)]
+    assert sum(lengths) > 2 * POOL_FRAMES
+    dealt = [bits[:, 0].clone() for bits in Pool(batch).shuffled(blocks, seed=1)]
+    assert all(len(part) == batch for part in dealt[:-1])
+    together = torch.cat(dealt)
+    assert not torch.equal(together, numbers)
+    assert torch.equal(together.sort().values, numbers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stream", "store"])
+def test_a_script_runs_in_quick_mode_and_its_json_has_every_field(name, tmp_path):
+    command = [sys.executable, "-m", f"benchmarks.bench_{name}", "--quick", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=280)
+    report = json.loads((tmp_path / f"{name}.json").read_text())
+    assert report.keys() == {
+        "name",
+        "machine",
+        "versions",
+        "settings",
+        "cache",
+        "repeats",
+        "load_average_before",
+        "others_busy_cores",
+        "results",
+    }
+    assert (report["name"], report["cache"]) == (name, "warm")
+    assert report["settings"]["quick"] is True
+    assert len(report["results"]) > 5
+    for result in report["results"]:
+        assert result.keys() == RESULT_FIELDS
+        assert 0 < result["low"] <= result["median"] <= result["high"]
+        assert (result["of_limit"] is None) == (result["limit"] is None)
+    limited = [result for result in report["results"] if result["of_limit"] is not None]
+    assert limited
