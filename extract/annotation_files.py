@@ -136,12 +136,12 @@ def read_words(path: Path, diarization: Diarization) -> tuple[Word, ...]:
     times: list[tuple[int, int]] = []
     num_dropped = 0
     for item in _words(_Record.load(path)):
-        text = item.text("text")
+        text = item.words("text")
         offset_us = item.ticks_us("offset")
         length_us = item.ticks_us("duration")
-        if offset_us is None or length_us is None or length_us < 0:
+        if not text or offset_us is None or length_us is None or length_us < 0:
             num_dropped += 1
-        elif text:
+        else:
             texts.append(text)
             times.append((offset_us, offset_us + length_us))
     _warn_dropped(num_dropped, "words", path)
@@ -237,7 +237,7 @@ def _without_gaps[T](found: Sequence[T | None], what: str, path: Path) -> tuple[
 
 def _warn_dropped(num_dropped: int, what: str, path: Path) -> None:
     if num_dropped:
-        logger.warning("%s: %d %s dropped, their times are no numbers", path, num_dropped, what)
+        logger.warning("%s: %d %s dropped: no usable time or text", path, num_dropped, what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,14 +284,18 @@ class _Record:
         return [_Record(value, self.path, f"{name}[{k}]") for k, value in enumerate(values)]
 
     def text(self, key: str, *, required: bool = True) -> str:
-        """Return stripped text; the empty string for null, NaN, "None", "" or an optional gap."""
+        """Return a stripped name; the empty string for null, NaN, "None", "" or an optional gap."""
+        stripped = self.words(key, required=required)
+        return "" if stripped == "None" else stripped
+
+    def words(self, key: str, *, required: bool = True) -> str:
+        """Return stripped text, in which "None" is a word; else as `text`."""
         value = self._value(key) if required else self.data.get(key)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if not isinstance(value, str):
             raise self._fault(key, "is no text", value)
-        stripped = value.strip()
-        return "" if stripped == "None" else stripped
+        return value.strip()
 
     def number(self, key: str, *, required: bool = True) -> int | float | None:
         """Return a finite number; None for null, NaN, infinity or an optional gap."""

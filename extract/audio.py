@@ -8,8 +8,8 @@ recording has (a 2 kB file can claim hours), cut files, rates whose resampling k
 Rates other than 24 kHz go through torchaudio's default kernel, fed block by block with overlap:
 what comes out equals resampling the whole track in one piece, and does not depend on how many
 frames each `read` asks for, because every block has one shape. A fault found while decoding (a
-track shorter than its header says, NaN) is a `BadRecording` that tells the second; nothing is
-filled in.
+track shorter than its header says, NaN, numbers far above full scale) is a `BadRecording` that
+tells the second; nothing is filled in.
 """
 
 import math
@@ -30,6 +30,9 @@ MIN_SAMPLE_RATE = 8_000
 MAX_SAMPLE_RATE = 192_000
 MAX_CHANNELS = 8
 MAX_HOURS = 24
+MAX_MAGNITUDE = 1e3
+"""60 dB above full scale, which is 1. No sound gets there, mixed and amplified as it may be; bytes
+of whole numbers read as floats do, and from about 1e19 on the squares overflow inside Mimi."""
 BLOCK_SECONDS = 4
 """Audio decoded and resampled at a time."""
 
@@ -138,7 +141,8 @@ class AudioTrack:
             f32[num_frames * 1920], a fresh array; zeros after the track's end.
 
         Raises:
-            BadRecording: decoding failed, ended early, or gave numbers that are not finite.
+            BadRecording: decoding failed, ended early, or gave numbers that are not finite or
+                above `MAX_MAGNITUDE` in any channel.
         """
         out = np.zeros(num_frames * SAMPLES_PER_FRAME, np.float32)
         filled = 0
@@ -187,17 +191,26 @@ class AudioTrack:
         if not wanted:
             return
         try:
-            decoded = self._file.read(wanted, dtype="float32", always_2d=True)
+            decoded = np.asarray(
+                self._file.read(wanted, dtype="float32", always_2d=True), np.float32
+            )
         except soundfile.SoundFileError as error:
             raise self._fault(f"cannot be decoded ({error})", self._num_decoded) from error
         if len(decoded) < wanted:
             raise self._fault("ends, before its header says", self._num_decoded + len(decoded))
+        self._refuse_what_is_no_sound(decoded)
         mono[:wanted] = decoded[:, 0] if self.info.channels == 1 else decoded.mean(axis=1)
-        finite = np.isfinite(mono[:wanted])
-        if not finite.all():
-            where = self._num_decoded + int(np.argmin(finite))
-            raise self._fault("holds NaN or infinite numbers", where)
         self._num_decoded += wanted
+
+    def _refuse_what_is_no_sound(self, decoded: NDArray[np.float32]) -> None:
+        """Check f32[n, channels]; before they are averaged, where opposite numbers cancel."""
+        fits = np.abs(decoded) <= MAX_MAGNITUDE  # false for NaN
+        if fits.all():
+            return
+        row, channel = np.unravel_index(np.argmin(fits), fits.shape)
+        value = float(decoded[row, channel])
+        what = f"{value:.3g}, where full scale is 1" if math.isfinite(value) else "NaN or infinity"
+        raise self._fault(f"holds {what}", self._num_decoded + int(row))
 
     def _fault(self, what: str, sample: int) -> BadRecording:
         second = sample / self.info.sample_rate

@@ -15,9 +15,10 @@ audio or without annotations is seen: it carries a `problem` and cannot be built
 there stands in its `notes`. Only names are read here; file contents are read when asked for.
 """
 
+import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -194,6 +195,7 @@ def open_dataset(path: Path) -> Dataset:
     for split, name in sorted(keys, key=_order):
         tracks, fault = _tracks(folders.get((split, name)))
         files = {kind: at[split, name] for kind, at in file_paths.items() if (split, name) in at}
+        fault = fault or _encoding_fault([*tracks.values(), *files.values()])
         recordings.append(DatasetRecording(name, split, tracks, files, fault))
     return Dataset(path, tuple(recordings))
 
@@ -263,8 +265,18 @@ def _splits(folder: Path) -> Iterator[Path]:
 
 
 def _name(file_name: str) -> str:
+    # Bytes that are no UTF-8 (old zip files) are shown escaped: `_encoding_fault` tells of them.
+    readable = os.fsencode(file_name).decode("utf-8", "backslashreplace")
     # macOS writes names in form NFD; the same episode must be found under both.
-    return unicodedata.normalize("NFC", file_name)
+    return unicodedata.normalize("NFC", readable)
+
+
+def _encoding_fault(paths: Iterable[Path]) -> str | None:
+    """Why names cannot be written down, if one is not UTF-8."""
+    for path in paths:
+        if _name(str(path)) != unicodedata.normalize("NFC", str(path)):
+            return f"{_name(str(path))}: this name is not UTF-8; rename the file or folder"
+    return None
 
 
 def _track_folders(folder: Path) -> dict[_Key, Path]:

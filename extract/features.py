@@ -7,12 +7,12 @@ and leaves its slot; the others do not notice.
 A slot holds one recording: two rows of Mimi, one a speaker, and two rows of the language model, one
 an assignment: row a has speaker a as main. Every speaker is encoded once. Every call has the same
 shape, and a recording enters its slot at frame 0 of a call, so its features are the same bits
-whatever else is in the batch.
+whatever else is in the batch and whatever was in the slot before. Values of the model that are not
+finite end a recording: they are never delivered.
 
 It never writes files and never resamples.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,15 +20,14 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
+from moshi.utils.compile import no_compile
 from numpy.typing import NDArray
 
 from laughstore.errors import BadRecording, ConfigError
 from laughstore.timebase import SAMPLES_PER_FRAME
 
 from .model import NUM_CODEBOOKS, NUM_STREAMS, FeatureModel
-from .streaming import DelayedInput, exact_streaming
-
-logger = logging.getLogger(__name__)
+from .streaming import DelayedInput, exact_streaming, restart_rows
 
 SPEAKERS = 2
 """Rows of a slot: speakers in Mimi, assignments in the language model."""
@@ -113,6 +112,8 @@ class SlotBatch:
         with torch.inference_mode():
             self._delayed = DelayedInput(lm._get_initial_token(), lm.delays, rows)
             with ExitStack() as stack:
+                # Compiled code has other low bits, and needs a C++ compiler and a minute on CPUs.
+                stack.enter_context(no_compile())
                 stack.enter_context(
                     exact_streaming(
                         mimi,
@@ -139,34 +140,47 @@ class SlotBatch:
     def restart(self, slots: NDArray[np.bool_]) -> None:
         """Begin a new recording, at its frame 0, in the slots where bool[S] is true."""
         rows = torch.from_numpy(slots).repeat_interleave(SPEAKERS).to(self._model.device)
-        self._model.mimi.reset_streaming(rows)
-        self._model.lm.transformer.reset_streaming(rows)
+        restart_rows(self._model.mimi, rows)
+        restart_rows(self._model.lm.transformer, rows)
         self._delayed.reset(rows)
 
     @torch.inference_mode()
-    def step(self, audio: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.int16]]:
-        """Return the features and codes of the next frames of every slot.
+    def step(
+        self, audio: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint16], NDArray[np.int16], NDArray[np.bool_]]:
+        """Return the features and codes of the next frames of every slot, and which can be used.
 
         Args:
             audio: f32[S, 2, n * 1920], n = chunk_frames; zeros where nobody speaks.
 
         Returns:
-            (uint16[S, 2, n, D] bits of bf16, i16[S, 2, n, 17]), assignment a having speaker a as
-            main.
+            (uint16[S, 2, n, D] bits of bf16, i16[S, 2, n, 17], bool[S, n]), assignment a having
+            speaker a as main. The last is false at frames where the model's values are not finite
+            for either speaker or assignment; the codes there mean nothing.
         """
         lm = self._model.lm
         num_samples_audio = self.chunk_frames * SAMPLES_PER_FRAME
         assert audio.shape == (self.slots, SPEAKERS, num_samples_audio), audio.shape
         waves = torch.from_numpy(audio).reshape(-1, 1, num_samples_audio).to(self._model.device)
-        speech = self._model.mimi.encode(waves)  # i64[2 S, 8, n]
+        latents = self._model.mimi.encode_to_latent(waves, quantize=False)  # f32[2 S, C, n]
+        speech = self._model.mimi.quantizer.encode(latents)  # i64[2 S, 8, n]
         codes = self._assignment_codes(speech)
         # A missing code is -1; anything lower would be embedded as code 0 without an error.
         assert int(codes.min()) >= lm.zero_token_id, "codes hold an ungenerated token"
         hidden, _ = lm.forward_text(self._delayed(codes))
-        bits = hidden.to(torch.bfloat16).view(torch.int16).cpu().numpy().view(np.uint16)
+        stored = hidden.to(torch.bfloat16)  # [2 S, n, D]
+        # Codes are finite whatever they were made of, so that the features do not show a damaged
+        # latent. Its square must be finite too: the quantiser compares squared distances. A sum is
+        # finite only if all its terms are; on the CPU it is 30 times as fast as asking each.
+        finite = latents.square().sum(1).isfinite() & stored.sum(2).isfinite()
+        bits = stored.view(torch.int16).cpu().numpy().view(np.uint16)
         frames = codes.transpose(1, 2).to(torch.int16).cpu().numpy()
         shape = (self.slots, SPEAKERS, self.chunk_frames)
-        return bits.reshape(*shape, self._model.dim), frames.reshape(*shape, NUM_STREAMS)
+        return (
+            bits.reshape(*shape, self._model.dim),
+            frames.reshape(*shape, NUM_STREAMS),
+            finite.reshape(shape).all(1).cpu().numpy(),
+        )
 
     def _assignment_codes(self, speech: torch.Tensor) -> torch.Tensor:
         """Return i64[2 S, 17, n], [text | main | other], of the speakers' codes i64[2 S, 8, n]."""
@@ -202,14 +216,17 @@ def extract_features(
         while True:
             for seat, slot_audio in zip(seats, audio, strict=True):
                 yield from seat.fill(waiting, slot_audio)
-            entered = np.array([seat.start_frame == 0 for seat in seats])
             if not any(seat.source for seat in seats):
                 return
-            batch.restart(entered)
-            features, codes = batch.step(audio)
-            for seat, seat_features, seat_codes in zip(seats, features, codes, strict=True):
+            entered = np.array(
+                [seat.source is not None and seat.start_frame == 0 for seat in seats]
+            )
+            if entered.any():
+                batch.restart(entered)
+            features, codes, finite = batch.step(audio)
+            for seat, *delivered in zip(seats, features, codes, finite, strict=True):
                 if seat.source is not None:
-                    yield seat.deliver(seat_features, seat_codes)
+                    yield seat.deliver(*delivered)
 
 
 @dataclass
@@ -237,18 +254,31 @@ class _Seat:
                 for row, track in zip(audio, self.tracks, strict=False):
                     row[:] = track.read(num_frames)
             except BadRecording as error:
-                logger.warning("%s is left out: %s", self.source.key, error)
-                failure = FeatureFailure(self.source, error)
-                self.leave()
-                yield failure
+                yield self._fail(self.source, error)
             else:
                 return
         audio[:] = 0
 
-    def deliver(self, features: NDArray[np.uint16], codes: NDArray[np.int16]) -> FeatureChunk:
-        """Return the chunk of uint16[2, n, D] and i16[2, n, 17], and move on by its frames."""
+    def deliver(
+        self, features: NDArray[np.uint16], codes: NDArray[np.int16], finite: NDArray[np.bool_]
+    ) -> FeatureChunk | FeatureFailure:
+        """Return the chunk of uint16[2, n, D] and i16[2, n, 17], and move on by its frames.
+
+        If a frame of it is not finite, bool[n], free the seat and return the failure.
+        """
         assert self.source is not None
         num_frames = min(features.shape[1], self.source.num_frames - self.start_frame)
+        if not finite[:num_frames].all():
+            # A NaN shows in frames of its call before it too: masked, it has weight 0 there.
+            return self._fail(
+                self.source,
+                BadRecording(
+                    f"{self.source.key}: the model gave values that are not finite at frame"
+                    f" {self.start_frame + int(np.argmin(finite))}; the audio is damaged near it,"
+                    f" before frame {self.start_frame + finite.size}: export it again, or leave"
+                    " the recording out"
+                ),
+            )
         kept = slice(len(self.tracks)), slice(num_frames)
         chunk = FeatureChunk(self.source, self.start_frame, features[kept], codes[kept])
         self.start_frame += num_frames
@@ -263,6 +293,10 @@ class _Seat:
         with ExitStack() as stack:  # every track is closed, also when closing one fails
             for track in tracks:
                 stack.callback(track.close)
+
+    def _fail(self, source: Source, error: BadRecording) -> FeatureFailure:
+        self.leave()
+        return FeatureFailure(source, error)
 
     def _enter_if_free(self, waiting: Iterator[Source]) -> bool:
         if self.source is None:

@@ -4,9 +4,8 @@ Every step can be killed and run again: the plan is a pure function of data set 
 recordings are skipped, and the last step gives the same bytes whoever does it.
 """
 
-import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,14 +17,15 @@ from laughstore.buildplan import (
     RecordingToPlan,
     SkippedRecording,
     begin_store,
+    check_store_folder,
     make_plan,
     read_plan,
 )
 from laughstore.commit import commit_store
-from laughstore.errors import BadRecording, ConfigError, IncompleteStore
+from laughstore.errors import BadRecording, ConfigError, IncompleteStore, LaughstoreError
 from laughstore.progress import NoProgress, Progress
 from laughstore.spec import FeatureSpec, Numerics
-from laughstore.unit import read_unit
+from laughstore.unit import is_whole, read_unit
 
 from .audio import AudioTrack
 from .config import DEFAULT_CHUNK_FRAMES, DEFAULT_ROWS, ROWS_PER_RECORDING, BuildConfig
@@ -33,11 +33,6 @@ from .features import FeatureFailure, Source, TrackReader, extract_features
 from .model import ModelFiles, load_model, resolve_model
 from .survey import Survey, SurveyedRecording, survey
 from .writer import StoreWriter
-
-logger = logging.getLogger(__name__)
-
-_SPARE_BYTES = 64 << 20
-"""Left free beside the features: codes, annotations, the index."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,10 @@ class BuildResult:
     """Recordings extracted by this run; the others had been finished before."""
     left_out: tuple[SkippedRecording, ...]
     """Recordings that are not in the store, with the reason."""
+    was_finished: bool
+    """The store had been finished before: what was left out then stays out."""
+    notes: tuple[str, ...]
+    """What is odd about recordings without stopping a build, one line each."""
 
 
 def build(config: BuildConfig, progress: Progress | None = None) -> BuildResult:
@@ -60,26 +59,27 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildResult:
 
     Raises:
         NotFound: the data set or the model does not exist.
-        ConfigError: a setting cannot work, the disk is too small, or nothing could be built.
+        ConfigError: a setting cannot work.
+        LaughstoreError: the disk is too small, or nothing could be built.
         SpecMismatch: the store holds features of another spec.
         BadRecording: a recording cannot be built and the build is strict.
     """
     progress = progress or NoProgress()
-    found = survey(config)
-    for note in found.notes:
-        logger.info("%s", note)
+    check_store_folder(config.store)
+    was_finished = (config.store / layout.STORE_JSON).exists()
+    found = survey(config, progress)
     for item in found.skipped:
         progress.message(f"left out: {item.reason}")
     if not found.recordings:
-        raise ConfigError(
+        raise LaughstoreError(
             f"{config.dataset}: none of {len(found.skipped)} recordings can be built; the first:"
             f" {found.skipped[0].reason}"
         )
     files = resolve_model(config.model, config.revision)
     device = choose_device(config.device)
     spec = _spec(config, files, device)
-    plan = _plan(config.store, spec, device, found)
-    _check_disk(config.store, plan)
+    plan = _plan(spec, device, found)
+    _check_disk(config.store, found, plan)
     begin_store(config.store, plan)
     by_id = {item.source.id: item for item in found.recordings}
     for item in plan.recordings:
@@ -88,7 +88,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildResult:
             write_annotations(config.store, by_id[item.id].annotations(), item.split, item.id)
     num_built = _extract(config, plan, files, device, by_id, progress)
     left_out = commit_store(config.store, plan)
-    return BuildResult(plan, num_built, left_out)
+    return BuildResult(plan, num_built, left_out, was_finished, found.notes)
 
 
 def choose_device(name: str) -> torch.device:
@@ -121,18 +121,19 @@ def device_kind(device: torch.device) -> str:
 
 
 def _spec(config: BuildConfig, files: ModelFiles, device: torch.device) -> FeatureSpec:
-    auto_dtype = "bfloat16" if device.type == "cuda" else "float32"
-    rows = config.rows or DEFAULT_ROWS[device.type]
-    there = _numerics_there(config.store)
-    threads = there.threads if there else torch.get_num_threads()
-    if device.type == "cuda":
-        threads = 1  # the CPU computes nothing that is stored
-    numerics = Numerics(
-        slots=rows // ROWS_PER_RECORDING,
-        chunk_frames=config.chunk_frames or DEFAULT_CHUNK_FRAMES[device.type],
-        threads=threads,
-        compute_dtype=auto_dtype if config.dtype == "auto" else config.dtype,
+    auto = _numerics_there(config.store) or Numerics(
+        slots=DEFAULT_ROWS[device.type] // ROWS_PER_RECORDING,
+        chunk_frames=DEFAULT_CHUNK_FRAMES[device.type],
+        # On a GPU the CPU's threads compute nothing that is stored.
+        threads=1 if device.type == "cuda" else torch.get_num_threads(),
+        compute_dtype="bfloat16" if device.type == "cuda" else "float32",
         allow_tf32=False,
+    )
+    numerics = replace(
+        auto,
+        slots=config.rows // ROWS_PER_RECORDING if config.rows else auto.slots,
+        chunk_frames=config.chunk_frames or auto.chunk_frames,
+        compute_dtype=auto.compute_dtype if config.dtype == "auto" else config.dtype,
     )
     return FeatureSpec(
         model=files.repo,
@@ -144,14 +145,14 @@ def _spec(config: BuildConfig, files: ModelFiles, device: torch.device) -> Featu
 
 
 def _numerics_there(store: Path) -> Numerics | None:
-    """Numerics of a store that was begun: what is left to `auto` goes on as it was."""
+    """Numerics of a store that was begun: what no flag sets goes on as it was."""
     try:
         return read_plan(store).spec.numerics
     except IncompleteStore:
         return None
 
 
-def _plan(store: Path, spec: FeatureSpec, device: torch.device, found: Survey) -> BuildPlan:
+def _plan(spec: FeatureSpec, device: torch.device, found: Survey) -> BuildPlan:
     return make_plan(
         spec,
         device_kind(device),
@@ -171,16 +172,16 @@ def _plan(store: Path, spec: FeatureSpec, device: torch.device, found: Survey) -
     )
 
 
-def _check_disk(store: Path, plan: BuildPlan) -> None:
+def _check_disk(store: Path, found: Survey, plan: BuildPlan) -> None:
     written = sum(
         sum(record.shard_bytes)
         for item in plan.recordings
         if (record := read_unit(store, item.id)) is not None
     )
-    needed = plan.shard_bytes - written + _SPARE_BYTES
+    needed = found.num_bytes(plan.geometry) - written
     free = free_disk_bytes(store)
     if needed > free:
-        raise ConfigError(
+        raise LaughstoreError(
             f"{store}: {needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free; free some"
             " space, give another --store, or build a part with --split or --recordings"
         )
@@ -235,11 +236,13 @@ def _extract(
 
 
 def _is_done(config: BuildConfig, recording_id: str) -> bool:
-    """Whether a unit needs no work; a quarantined one is tried again until there is a commit."""
+    """Whether a unit needs no work: its files are whole, or the store was finished without it."""
     record = read_unit(config.store, recording_id)
     if record is None:
         return False
-    return record.status == "done" or (config.store / layout.STORE_JSON).exists()
+    if record.status == "quarantined":
+        return (config.store / layout.STORE_JSON).exists()
+    return is_whole(config.store, record)
 
 
 def _source(recording: SurveyedRecording) -> Source:

@@ -4,7 +4,8 @@ moshi's stock streaming is silently wrong with more than one step a call: its ri
 as long as the attention window, and a call of n steps writes all its keys before it attends, so its
 first query has lost the n - 1 oldest keys it should see. The longer the calls, the worse: beyond a
 window the ring even overwrites keys of the same call. Mimi is affected with one frame a call, which
-is two steps of its transformer. Nothing raises; only the numbers differ.
+is two steps of its transformer. Nothing raises; only the numbers differ. Its reset of a row also
+leaves the row's old keys and values behind the mask, where a NaN still reaches the next stream.
 
 This module knows transformers and codes; it never sees audio, files or recordings.
 """
@@ -51,6 +52,26 @@ def exact_streaming(
         set_attention_context(transformer, window)
     with session:
         yield
+
+
+def restart_rows(module: StreamingModule, rows: torch.Tensor) -> None:
+    """Start streams at their first step, with nothing left of what their rows held before.
+
+    Args:
+        module: a module in streaming mode; its parts restart with it.
+        rows: bool[B], true where a stream starts; the other rows are not touched.
+    """
+    # This sets back all that moshi keeps by row, each by selection, so that a NaN is dropped too:
+    # offsets, execution masks, the last inputs of convolutions and of Mimi's downsampling, the
+    # overlap of transposed convolutions. Only the rings of keys and values keep their content.
+    module.reset_streaming(rows)
+    # A masked key has weight 0, and 0 * inf is NaN: what overflowed would outlive its stream.
+    restarted = rows.nonzero().flatten().tolist()
+    for part in module.modules():
+        state = part._streaming_state if isinstance(part, StreamingMultiheadAttention) else None
+        if state is not None and state.kv_cache is not None:
+            for row in restarted:
+                state.kv_cache.cache[:, row] = 0  # of [2, B, heads, steps, channels]
 
 
 def attention_window(transformer: nn.Module) -> int:

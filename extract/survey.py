@@ -4,19 +4,30 @@ Reads every header and annotation file, decodes no audio, loads no model, writes
 """
 
 import fnmatch
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from laughstore.annotations import Annotations
+from laughstore.bouts import clean_events
 from laughstore.buildplan import Assignment, SkippedRecording
 from laughstore.errors import BadRecording, ConfigError
+from laughstore.geometry import ShardGeometry
 from laughstore.naming import assignment_name
-from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
+from laughstore.progress import NoProgress, Progress
+from laughstore.tables import Vocabulary, recording_tables
+from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME, US_PER_SECOND
 
 from .audio import AudioInfo, probe_audio
 from .config import BuildConfig
 from .datasets import DatasetRecording, load_annotations, open_dataset
+
+_DURATION_TOLERANCE_US = US_PER_SECOND
+"""Stated and real length of a recording may differ by this much without a note."""
+_SMALL_FILE_BYTES = 64 << 10
+"""Allowed beside the shards for each recording's other files, whatever its length."""
+_CODE_BYTES_PER_FRAME = 34
+_ANNOTATION_BYTES_PER_FRAME = 40
+"""Twice what two speakers' words take (about 3 words of 100 bytes a second)."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,15 @@ class SurveyedRecording:
     """Of the one or two main speakers, the longer-speaking first."""
     num_frames: int
     """Of the longer track."""
+    duration_us: int
+    """Of the longer track: what the annotations say of it is not believed."""
     assignments: tuple[Assignment, ...]
     annotations_id: str
     """Of the content of its annotations."""
 
     def annotations(self) -> Annotations:
         """Read the recording's annotations (again: a corpus's words do not fit in memory)."""
-        return load_annotations(self.source)
+        return replace(load_annotations(self.source), duration_us=self.duration_us)
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,15 @@ class Survey:
         """Frames of all streams."""
         return sum(item.num_frames * len(item.assignments) for item in self.recordings)
 
+    def num_bytes(self, geometry: ShardGeometry) -> int:
+        """Return about how many bytes a store of it takes; the shards are counted exactly."""
+        small = _SMALL_FILE_BYTES * len(self.recordings)
+        small += (_CODE_BYTES_PER_FRAME + _ANNOTATION_BYTES_PER_FRAME) * self.num_frames
+        return small + sum(
+            len(item.assignments) * geometry.stream_bytes(item.num_frames)
+            for item in self.recordings
+        )
+
     @property
     def audio_hours(self) -> float:
         """Hours of recordings, each counted once."""
@@ -58,35 +80,38 @@ class Survey:
         return samples / SAMPLE_RATE / 3600
 
 
-def survey(config: BuildConfig, on_recording: Callable[[], None] | None = None) -> Survey:
+def survey(config: BuildConfig, progress: Progress | None = None) -> Survey:
     """Survey the data set of a build.
 
     Args:
         config: of the build; `split` and `recordings` choose among its recordings.
-        on_recording: called after each recording.
+        progress: told of each recording.
 
     Raises:
         NotFound: the data set's folder does not exist.
         ConfigError: it has another layout, no such split, or nothing matches.
         BadRecording: a recording cannot be built and the build is strict.
     """
+    progress = progress or NoProgress()
     kept: list[SurveyedRecording] = []
     skipped: list[SkippedRecording] = []
     notes: list[str] = []
-    for recording in _chosen(config):
-        try:
-            kept.append(_survey_recording(recording))
-        except BadRecording as error:
-            if config.strict:
-                raise
-            skipped.append(SkippedRecording(recording.name, recording.split, str(error)))
-        else:
-            notes.extend(f"{recording.name}: {note}" for note in recording.notes)
-            if len(kept[-1].assignments) == 1:
-                only = kept[-1].assignments[0].main
-                notes.append(f"{recording.name}: one speaker ({only}); the other is silence")
-        if on_recording is not None:
-            on_recording()
+    chosen = _chosen(config)
+    progress.begin("survey", len(chosen), "recording")
+    try:
+        for recording in chosen:
+            try:
+                item, about = _survey_recording(recording)
+            except BadRecording as error:
+                if config.strict:
+                    raise
+                skipped.append(SkippedRecording(recording.name, recording.split, str(error)))
+            else:
+                kept.append(item)
+                notes.extend(f"{recording.name}: {note}" for note in about)
+            progress.advance(1)
+    finally:
+        progress.end()
     return Survey(tuple(kept), tuple(skipped), tuple(notes))
 
 
@@ -108,27 +133,54 @@ def _chosen(config: BuildConfig) -> list[DatasetRecording]:
         )
     ]
     if not chosen:
+        of_split = [item for item in dataset.recordings if config.split in ("all", item.split)]
         raise ConfigError(
-            f"no recording of {config.dataset} matches {pattern!r}; there are"
-            f" {len(dataset.recordings)}, the first is {dataset.recordings[0].name!r}"
+            f"no recording of {config.dataset} (split: {config.split}) matches {pattern!r}; there"
+            f" are {len(of_split)}, the first is {of_split[0].name!r}"
         )
     return chosen
 
 
-def _survey_recording(recording: DatasetRecording) -> SurveyedRecording:
+def _survey_recording(recording: DatasetRecording) -> tuple[SurveyedRecording, list[str]]:
+    """Return the recording and what is odd about it without stopping a build."""
     if recording.problem is not None:
         raise BadRecording(recording.problem)
     speakers = [speaker.name for speaker in recording.main_speakers]
     tracks = tuple(recording.tracks[name] for name in speakers)
     headers: list[AudioInfo] = [probe_audio(track) for track in tracks]
-    return SurveyedRecording(
+    duration_us = max(item.num_samples_24k for item in headers) * US_PER_SECOND // SAMPLE_RATE
+    # Reads every annotation file: a broken one is found now, not hours later.
+    stated = load_annotations(recording)
+    annotations = replace(stated, duration_us=duration_us)
+    item = SurveyedRecording(
         source=recording,
         tracks=tracks,
         num_frames=max(header.num_frames for header in headers),
+        duration_us=duration_us,
         assignments=_assignments(speakers),
-        # Reads every annotation file: a broken one is found now, not hours later.
-        annotations_id=load_annotations(recording).content_id(),
+        annotations_id=annotations.content_id(),
     )
+    notes = [*recording.notes, *_oddities(annotations)]
+    if abs(stated.duration_us - duration_us) > _DURATION_TOLERANCE_US:
+        notes.append(
+            f"the annotations say {stated.duration_us / US_PER_SECOND:.1f} s, its tracks last"
+            f" {duration_us / US_PER_SECOND:.1f} s: are they of one recording?"
+        )
+    if len(speakers) == 1:
+        notes.append(f"one speaker ({speakers[0]}); the other is silence")
+    return item, notes
+
+
+def _oddities(annotations: Annotations) -> list[str]:
+    """Events that no label will ever count, by reason."""
+    _, faults = clean_events(recording_tables(annotations, Vocabulary.of([annotations])))
+    reasons = {
+        "end before they begin": faults.empty,
+        "begin after the recording's end": faults.past_end,
+        "are exact duplicates": faults.duplicates,
+        "are cut at the recording's end": faults.cut,
+    }
+    return [f"{number} events {reason}" for reason, number in reasons.items() if number]
 
 
 def _assignments(speakers: list[str]) -> tuple[Assignment, ...]:

@@ -12,7 +12,7 @@ from typing import Self
 
 from laughstore.annotations import read_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
-from laughstore.unit import UnitRecord, UnitWriter, write_unit
+from laughstore.unit import UnitRecord, UnitWriter, remove_unit_files, write_unit
 
 from .features import FeatureChunk, FeatureFailure
 
@@ -111,11 +111,13 @@ class StoreWriter:
             self._units[key] = UnitWriter(self._store, self._plan, planned, annotations)
         self._units[key].write(chunk.features, chunk.codes)
         if chunk.start_frame + chunk.features.shape[1] == chunk.source.num_frames:
-            self._units.pop(key).finish()
+            self._units[key].finish()
+            del self._units[key]
 
     def _quarantine(self, failure: FeatureFailure) -> None:
         unit = self._units.pop(failure.source.key, None)
         if unit is not None:
             unit.__exit__(None, None, None)
+        remove_unit_files(self._store, self._plan, self._planned[failure.source.key])
         reason = str(failure.error)
         write_unit(self._store, UnitRecord(failure.source.key, "quarantined", reason))

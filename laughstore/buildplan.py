@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from . import layout
 from .errors import ConfigError, CorruptData, IncompleteStore, SpecMismatch
-from .files import write_atomic
+from .files import TEMPORARY_MARK, write_atomic
 from .geometry import ShardGeometry
 from .naming import is_path_part
 from .sealed import seal, unseal
@@ -100,13 +100,8 @@ class BuildPlan:
     @property
     def shard_bytes(self) -> int:
         """Bytes of all shard files."""
-        geometry = self.geometry
         return sum(
-            len(item.assignments)
-            * sum(
-                geometry.shard_bytes(geometry.blocks_in_shard(item.num_frames, shard))
-                for shard in range(geometry.num_shards(item.num_frames))
-            )
+            len(item.assignments) * self.geometry.stream_bytes(item.num_frames)
             for item in self.recordings
         )
 
@@ -187,7 +182,7 @@ def read_plan(store: Path) -> BuildPlan:
     path = store / layout.PLAN_JSON
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise IncompleteStore(
             f"{store} holds no {layout.PLAN_JSON}; begin it with: laughstore build DATASET --store"
             f" {store}"
@@ -205,9 +200,21 @@ def begin_store(store: Path, plan: BuildPlan) -> None:
     if (store / layout.PLAN_JSON).exists():
         _check_same(store, read_plan(store), plan)
         return
-    if store.exists() and (not store.is_dir() or any(store.iterdir())):
-        raise ConfigError(f"{store} exists and is no laughstore store; give another --store")
+    check_store_folder(store)
     write_atomic(store / layout.PLAN_JSON, seal(plan.to_json()))
+
+
+def check_store_folder(store: Path) -> None:
+    """Check that a store stands in this folder, or could be begun there.
+
+    Raises:
+        ConfigError: it is a file, or a folder that holds something else.
+    """
+    if not store.exists() or (store / layout.PLAN_JSON).exists():
+        return
+    # A plan that was being written when its process was killed is nobody's work.
+    if not store.is_dir() or any(TEMPORARY_MARK not in item.name for item in store.iterdir()):
+        raise ConfigError(f"{store} exists and is no laughstore store; give another --store")
 
 
 def _check_same(store: Path, there: BuildPlan, wanted: BuildPlan) -> None:

@@ -12,7 +12,7 @@ from . import layout
 from .annotations import Annotations, read_annotations
 from .arrays import group_json
 from .buildplan import BuildPlan, PlannedRecording, SkippedRecording
-from .errors import ConfigError, IncompleteStore
+from .errors import IncompleteStore, LaughstoreError
 from .files import write_atomic
 from .index import Recording, Stream, encode_index
 from .manifest import FileRecord, Manifest
@@ -36,7 +36,7 @@ def commit_store(store: Path, plan: BuildPlan) -> tuple[SkippedRecording, ...]:
     Raises:
         IncompleteStore: a unit has not been finished.
         CorruptData: a unit's record or annotations were altered.
-        ConfigError: no recording at all could be built.
+        LaughstoreError: no recording at all could be built.
     """
     units = _units(store, plan)
     done = [item for item in plan.recordings if units[item.id].status == "done"]
@@ -46,7 +46,7 @@ def commit_store(store: Path, plan: BuildPlan) -> tuple[SkippedRecording, ...]:
             reason = units[item.id].reason or "unknown"
             left_out.append(SkippedRecording(item.name, item.split, reason))
     if not done:
-        raise ConfigError(
+        raise LaughstoreError(
             f"{store}: none of {len(plan.recordings) + len(plan.skipped)} recordings could be"
             f" built; the first: {left_out[0].name!r}: {left_out[0].reason}"
         )

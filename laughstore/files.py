@@ -5,6 +5,7 @@ Whatever kills the process, a reader sees the old file, the new one or none, nev
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +16,8 @@ _HASH_CHUNK_BYTES = 4 << 20
 
 
 def temporary_sibling(path: Path) -> Path:
-    """Return the name under which `path` is written before its rename; one a process."""
-    return path.with_name(f"{path.name}{TEMPORARY_MARK}{os.getpid()}")
+    """Return a name to write `path` under before its rename, which no other writer uses."""
+    return path.with_name(f"{path.name}{TEMPORARY_MARK}{secrets.token_hex(6)}")
 
 
 def fsync_dir(folder: Path) -> None:

@@ -109,6 +109,13 @@ class ShardGeometry:
         end = num_blocks * self.rows_per_block * self.row_bytes + TAR_BLOCK + _END_OF_ARCHIVE
         return -(-(end + self.index_bytes) // self.row_bytes) * self.row_bytes
 
+    def stream_bytes(self, num_frames: int) -> int:
+        """Return the bytes of all shards of a stream of this many frames."""
+        return sum(
+            self.shard_bytes(self.blocks_in_shard(num_frames, shard))
+            for shard in range(self.num_shards(num_frames))
+        )
+
     def num_blocks(self, num_frames: int) -> int:
         """Return how many blocks hold this many frames of one stream."""
         return -(-num_frames // self.block_frames)

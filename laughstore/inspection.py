@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import layout
-from .errors import ConfigError
+from .bouts import clean_events
+from .errors import ConfigError, IncompleteStore
 from .index import Index
 from .labels import LabelCounts, LabelSpec, check_event, check_whose, count, frame_targets
 from .manifest import Manifest
@@ -33,6 +34,8 @@ class SplitSummary:
     shard_bytes: int
     events: dict[str, int]
     """Annotated events by class, most first."""
+    events_dropped: int
+    """Of these: empty, behind the end, or exact duplicates; no label counts them."""
     rates: dict[str, float | None]
     """Share of positive rows by label."""
 
@@ -99,8 +102,17 @@ def _why_no_rates(index: Index) -> str | None:
 
 def _are_links(index: Index, manifest: Manifest) -> bool:
     root = index.folder.parent
-    doubled = [item for item in manifest.files if item.also is not None]
-    return all((root / item.path).samefile(root / item.also) for item in doubled if item.also)
+    linked = True
+    for item in manifest.files:
+        for path in (item.path, item.also):
+            if path is not None and not (root / path).is_file():
+                raise IncompleteStore(
+                    f"{root / path} is missing, {layout.STORE_JSON} names it; restore it, or run"
+                    " the same `laughstore build` again"
+                )
+        if item.also is not None:
+            linked = linked and (root / item.path).samefile(root / item.also)
+    return linked
 
 
 def _split(index: Index, split: str, *, with_rates: bool) -> SplitSummary:
@@ -108,12 +120,14 @@ def _split(index: Index, split: str, *, with_rates: bool) -> SplitSummary:
     streams = index.streams(split)
     shards = index.split_shards(split)
     events: Counter[str] = Counter()
+    num_dropped = 0
     totals = {spec.label: LabelCounts() for spec in RATES if with_rates}
     for recording in recordings:
         tables = index.tables(recording)
         codes, numbers = np.unique(tables.events.label, return_counts=True)
         for code, times in zip(codes.tolist(), numbers.tolist(), strict=True):
             events[index.vocabulary.labels[code] or "(outside the classes)"] += times
+        num_dropped += clean_events(tables)[1].dropped
         for spec in RATES if with_rates else ():
             for stream in recording.streams:
                 targets = frame_targets(
@@ -135,6 +149,7 @@ def _split(index: Index, split: str, *, with_rates: bool) -> SplitSummary:
         shards=len(shards),
         shard_bytes=sum(shard.num_bytes for shard in shards),
         events=dict(events.most_common()),
+        events_dropped=num_dropped,
         rates={label: total.base_rate for label, total in totals.items()},
     )
 

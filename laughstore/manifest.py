@@ -85,7 +85,8 @@ def read_manifest(store: Path) -> Manifest:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         if not store.is_dir():
-            raise NotFound(f"{store} does not exist; give the folder of a store") from error
+            what = "is a file" if store.exists() else "does not exist"
+            raise NotFound(f"{store} {what}; give the folder of a store") from error
         if (store / layout.PLAN_JSON).exists():
             raise IncompleteStore(
                 f"{store} has not been finished; run the same `laughstore build` again to go on"

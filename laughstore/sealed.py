@@ -36,7 +36,7 @@ def unseal(data: bytes, *, where: str) -> tuple[dict[str, Any], str]:
     Raises:
         CorruptData: the bytes are not what `seal` wrote; the message begins with `where`.
     """
-    advice = "the file was altered or cut; restore it, or build the store again"
+    advice = "the file was altered or cut; restore it"
     suffix = data[-_SUFFIX_BYTES:]
     if len(data) < _SUFFIX_BYTES + 2 or not suffix.startswith(_KEY) or suffix[-3:] != b'"}\n':
         raise CorruptData(f"{where}: no seal at the end; {advice}")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import CorruptData
-from .files import fsync_dir, make_dirs, temporary_sibling
+from .files import fsync_dir, make_dirs, removed_on_error, temporary_sibling
 from .geometry import CRC_BYTES, TAR_BLOCK, ShardGeometry
 from .sealed import canonical_json
 
@@ -57,7 +57,8 @@ class ShardWriter:
         make_dirs(path.parent)
         self._temporary.unlink(missing_ok=True)
         self._file: BinaryIO = self._temporary.open("wb", buffering=0)
-        self._write(_tar_header(PREAMBLE_NAME, 0))
+        with removed_on_error(self._temporary):
+            self._write(_tar_header(PREAMBLE_NAME, 0))
 
     def __enter__(self) -> Self:
         return self

@@ -89,7 +89,8 @@ class Store:
         except (ValueError, FileNotFoundError) as error:
             raise CorruptData(
                 f"{self.path}: {recording!r} {stream.assignment}, frames {start} to {stop}:"
-                f" {error}; restore the file, or build the store again"
+                f" {error}; restore the file, or delete it and"
+                " run the same `laughstore build` again"
             ) from error
 
     def annotations(self, recording: str) -> Annotations:
@@ -143,7 +144,8 @@ def open_shards(path: str | Path) -> Index:
     if (folder / layout.STORE_JSON).is_file() or (folder / layout.PLAN_JSON).is_file():
         return open_store(folder).index
     if not folder.is_dir():
-        raise NotFound(f"{folder} does not exist; give a store or its shards folder")
+        what = "is a file" if folder.exists() else "does not exist"
+        raise NotFound(f"{folder} {what}; give a store or its shards folder")
     if not (folder / layout.INDEX_NAME).is_file() and (folder.parent / layout.PLAN_JSON).is_file():
         read_manifest(folder.parent)  # says that the build has not finished
     return read_index(folder)

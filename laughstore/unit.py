@@ -4,6 +4,7 @@ A unit is idempotent: written again from frame 0 it gives the same bytes under t
 record in `units/` is written last and says that every file of it is whole.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -256,10 +257,38 @@ class _StreamWriter:
         ]
 
 
+def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording) -> None:
+    """Delete whatever a recording's unit has written, under all its names.
+
+    A unit that fails late has finished shards: left in place they would be read by everyone who
+    lists the folder.
+    """
+    num_shards = plan.geometry.num_shards(recording.num_frames)
+    for first in recording.first_shards:
+        for number in range(first, first + num_shards):
+            (store / layout.shard(recording.split, number)).unlink(missing_ok=True)
+    for root in (layout.FEATURES, layout.CODES):
+        shutil.rmtree(store / root / recording.split / recording.id, ignore_errors=True)
+
+
 def write_unit(store: Path, record: UnitRecord) -> None:
     """Write a unit's record: from now on its files count as whole."""
     data = {"format": UNIT_FORMAT, "version": UNIT_VERSION, **asdict(record)}
     write_atomic(store / layout.unit(record.id), seal(data))
+
+
+def is_whole(store: Path, record: UnitRecord) -> bool:
+    """Tell whether every file of a finished unit is there, under both names, in its size."""
+    for item in record.files:
+        for path in (item.path, item.also):
+            if path is None:
+                continue
+            try:
+                if (store / path).stat().st_size != item.num_bytes:
+                    return False
+            except FileNotFoundError:
+                return False
+    return True
 
 
 def read_unit(store: Path, recording_id: str) -> UnitRecord | None:

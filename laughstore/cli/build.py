@@ -1,6 +1,7 @@
 """`laughstore build`: extract features from recordings into a store."""
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from extract.config import MOSHI_DIM, BuildConfig
 
 from .. import layout
-from ..buildplan import SkippedRecording
+from ..buildplan import SkippedRecording, check_store_folder
 from ..errors import NotFound
 from ..geometry import ShardGeometry
+from ..store import open_shards
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import human_bytes, print_some
+from .text import human_bytes, print_some, program
 
 if TYPE_CHECKING:
     from extract.run import BuildResult
-    from extract.survey import Survey
 
 EXIT_LEFT_OUT = 3
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ def run(arguments: Sequence[str]) -> int:
     flags.common.configure_logging()
     progress = TerminalProgress(quiet=flags.common.quiet)
     if flags.config.dry_run:
-        return _dry_run(flags)
+        return _dry_run(flags, progress)
     from extract.run import build
 
     try:
         result = build(flags.config, progress)
     except (KeyboardInterrupt, SystemExit):
-        again = shlex.join(["laughstore", "build", *arguments])
+        again = f"{program()} {shlex.join(['build', *arguments])}"
         progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
         raise
     _report(flags, result)
@@ -55,42 +57,49 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report(flags: _Flags, result: "BuildResult") -> None:
-    store, plan = flags.config.store, result.plan
-    num_left_out = len(result.left_out)
-    num_recordings = len(plan.recordings) + len(plan.skipped) - num_left_out
+    store = flags.config.store
+    index = open_shards(store)
+    num_frames = sum(s.num_frames for item in index.recordings for s in item.streams)
+    num_bytes = sum(shard.num_bytes for shard in index.shards)
     if flags.common.json:
         report = {
             "store": str(store),
-            "recordings": num_recordings,
+            "recordings": len(index.recordings),
             "built_now": result.num_built,
             "left_out": [asdict(item) for item in result.left_out],
-            "frames": plan.num_frames,
-            "shards": plan.num_shards,
-            "shard_bytes": plan.shard_bytes,
-            "spec_id": plan.spec.spec_id,
+            "notes": list(result.notes),
+            "frames": num_frames,
+            "shards": len(index.shards),
+            "shard_bytes": num_bytes,
+            "spec_id": index.spec_id,
         }
         print(json.dumps(report, indent=2))
         return
     print(
-        f"{num_recordings} recordings ({result.num_built} built now), {plan.num_frames:,} frames of"
-        f" {plan.spec.dim} channels, {human_bytes(plan.shard_bytes)}"
+        f"{len(index.recordings)} recordings ({result.num_built} built now), {num_frames:,} frames"
+        f" of {index.dim} channels, {human_bytes(num_bytes)}"
     )
+    print_some("notes", result.notes)
     _print_left_out(result.left_out)
-    if num_left_out:
+    if result.left_out:
         print(f"their list: {store / layout.QUARANTINE_JSON}")
+        if result.was_finished:
+            print("the store was finished without them: once repaired, build them into another")
     print(f"store: {store}")
     shards = shlex.quote(str(store / layout.SHARDS))
-    print(f"next: laughstore train --shards {shards} --out RUN")
+    print(f"next: {program()} train --shards {shards} --out RUN")
 
 
-def _dry_run(flags: _Flags) -> int:
+def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
     from extract.run import free_disk_bytes
     from extract.survey import survey
 
     config = flags.config
-    found = survey(config)
+    check_store_folder(config.store)
     dim, assumed = _dim(config)
-    num_bytes = _shard_bytes(found, ShardGeometry(dim))
+    found = survey(config, progress)
+    geometry = ShardGeometry(dim)
+    num_bytes = found.num_bytes(geometry)
     free = free_disk_bytes(config.store)
     if flags.common.json:
         report: dict[str, Any] = {  # Any: JSON values
@@ -99,7 +108,7 @@ def _dry_run(flags: _Flags) -> int:
             "frames": found.num_frames,
             "dim": dim,
             "dim_assumed": assumed,
-            "shard_bytes": num_bytes,
+            "bytes": num_bytes,
             "free_disk_bytes": free,
             "left_out": [asdict(item) for item in found.skipped],
             "notes": list(found.notes),
@@ -112,36 +121,28 @@ def _dry_run(flags: _Flags) -> int:
             f" {streams} streams (each speaker main once), {found.num_frames:,} frames"
         )
         why = f" (assumed: {config.model} is fetched when building)" if assumed else ""
-        print(f"{human_bytes(num_bytes)} of features at {dim} channels{why}")
+        print(f"{human_bytes(num_bytes)} on disk at {dim} channels{why}")
         print(
             f"{human_bytes(free)} free at {config.store}: "
             + ("enough" if free > num_bytes else "NOT ENOUGH")
         )
         _print_left_out(found.skipped)
-        print_some("gaps that stop nothing", found.notes)
+        print_some("notes", found.notes)
     return EXIT_LEFT_OUT if found.skipped or not found.recordings else 0
 
 
 def _dim(config: BuildConfig) -> tuple[int, bool]:
     """Channels of the model, and whether that is a guess because it has not been fetched."""
-    if not Path(config.model).is_dir():
-        if config.model.startswith((".", "/", "~")):
-            raise NotFound(f"{config.model} does not exist; give a model directory or a repository")
+    if not Path(config.model).expanduser().is_dir():
+        if not _REPOSITORY.fullmatch(config.model):
+            raise NotFound(
+                f"{config.model} does not exist; give a model directory, or a Hugging Face"
+                " repository (OWNER/NAME)"
+            )
         return MOSHI_DIM, True
     from extract.model import resolve_model
 
     return int(resolve_model(config.model, config.revision).config["dim"]), False
-
-
-def _shard_bytes(found: "Survey", geometry: ShardGeometry) -> int:
-    return sum(
-        len(item.assignments)
-        * sum(
-            geometry.shard_bytes(geometry.blocks_in_shard(item.num_frames, shard))
-            for shard in range(geometry.num_shards(item.num_frames))
-        )
-        for item in found.recordings
-    )
 
 
 def _print_left_out(items: Sequence[SkippedRecording]) -> None:

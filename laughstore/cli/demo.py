@@ -1,6 +1,7 @@
 """`laughstore demo`: every part on a small synthetic corpus, with no network, GPU or download."""
 
 import json
+import secrets
 import shlex
 import shutil
 import time
@@ -19,6 +20,7 @@ from .evaluate import ScoringProgress
 from .evaluate import report as report_evaluation
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
+from .text import program
 from .train import TrainingProgress
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ EPISODES = {"train": 6, "validation": 2, "test": 3}
 _MARK = "demo.json"
 """Says that a folder was made by a demo, which may therefore be replaced by another."""
 _CORPUS, _CHECKPOINT, _STORE, _RUN = "corpus", "checkpoint", "store", "run"
+_REPLACED = ".replaced-"
 _SPLIT = "test"
 _BATCH, _LEARNING_RATE, _EPOCHS = 512, 1e-3, 30
 """For a corpus of minutes; the defaults are for one of hundreds of hours."""
@@ -48,6 +51,8 @@ class _Flags:
     def __post_init__(self) -> None:
         if not 10 <= self.seconds <= 600:
             raise ConfigError(f"seconds is {self.seconds}; it must be between 10 and 600")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; it must be at least 0")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -64,10 +69,16 @@ def run(arguments: Sequence[str]) -> int:
     began_s = time.monotonic()
     bar = TerminalProgress(quiet=flags.common.quiet)
     _prepare(flags)
-    _write_inputs(flags, bar)
-    _build(flags, bar)
-    _train(flags, bar)
-    result = _evaluate(flags, bar)
+    try:
+        _write_inputs(flags, bar)
+        _build(flags, bar)
+        _train(flags, bar)
+        result = _evaluate(flags, bar)
+    except (KeyboardInterrupt, SystemExit):
+        kept = [word for word in arguments if word != "--keep"]
+        again = f"{program()} {shlex.join(['demo', '--keep', *kept])}"
+        bar.message(f"stopped; what is finished is kept. Go on with:\n  {again}")
+        raise
     _report(flags, result, time.monotonic() - began_s)
     return 0
 
@@ -87,8 +98,11 @@ def _prepare(flags: _Flags) -> None:
             )
         parts = (_RUN,) if flags.keep else (_RUN, _STORE, _CHECKPOINT, _CORPUS)
         for part in parts:
+            # Renamed first: a part that is half deleted must not be taken for a whole one.
             if (flags.out / part).exists():
-                shutil.rmtree(flags.out / part)
+                (flags.out / part).rename(flags.out / f"{_REPLACED}{part}-{secrets.token_hex(4)}")
+        for replaced in flags.out.glob(f"{_REPLACED}*"):
+            shutil.rmtree(replaced)
     write_atomic(mark, settings)
 
 
@@ -181,6 +195,8 @@ def _report(flags: _Flags, result: "EvaluationResult", seconds: float) -> None:
     print(f"run: {run_path}")
     print(f"plots: {result.out}")
     print("next:")
-    print(f"  laughstore inspect {shlex.quote(str(store))}")
-    print(f"  laughstore train --shards {shards} --label onset:0.8s --lr 1e-3 --out my-run")
-    print(f"  laughstore build {corpus} --dry-run --store my-store   # then with your own data set")
+    print(f"  {program()} inspect {shlex.quote(str(store))}")
+    print(f"  {program()} train --shards {shards} --label onset:0.8s --lr 1e-3 --out my-run")
+    print(
+        f"  {program()} build {corpus} --dry-run --store my-store   # then with your own data set"
+    )

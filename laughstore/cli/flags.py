@@ -6,10 +6,12 @@ flags had in earlier scripts.
 
 import contextlib
 import io
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import tyro
@@ -38,6 +40,7 @@ _SETTINGS = (
     tyro.conf.FlagCreatePairsOff,
     tyro.conf.HelptextFromCommentsOff,
 )
+_WIDE = 10_000
 _BOX = re.compile(r"[╭╮╰╯│]")
 _RULE = re.compile(r"^\s*─{3,}\s*$")
 
@@ -52,6 +55,8 @@ class CommonFlags:
     """Tell more on stderr."""
     quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
     """Tell nothing on stderr but errors."""
+    debug: bool = False
+    """Show where in the code an error comes from."""
 
     def configure_logging(self) -> None:
         """Send the packages' messages to stderr."""
@@ -74,6 +79,20 @@ def _span(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Span] | None:
     )
 
 
+@_registry.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Paths with `~` expanded: shells leave it alone in `--store=~/x`."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: Path(words[0]).expanduser(),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
 def parse[T](kind: type[T], command: str, arguments: Sequence[str], description: str) -> T:
     """Return the flags of a command as an instance of its dataclass.
 
@@ -92,8 +111,9 @@ def parse[T](kind: type[T], command: str, arguments: Sequence[str], description:
             _usage_error(command, f"{name} is a flag of the earlier scripts; {EARLIER_FLAGS[name]}")
     errors = io.StringIO()
     settings: tuple[Any, ...] = _SETTINGS  # Any: tyro's markers have no common type
+    wants_help = bool({"-h", "--help"} & set(arguments))
     try:
-        with _registry, contextlib.redirect_stderr(errors):
+        with _registry, contextlib.redirect_stderr(errors), _width(None if wants_help else _WIDE):
             return tyro.cli(
                 kind,
                 args=list(arguments),
@@ -105,6 +125,21 @@ def parse[T](kind: type[T], command: str, arguments: Sequence[str], description:
         if error.code == 0:
             raise
         _usage_error(command, _one_line(errors.getvalue()))
+
+
+@contextlib.contextmanager
+def _width(columns: int | None) -> Iterator[None]:
+    """Let tyro write as wide as this: its boxes would break words, and we want one line."""
+    before = os.environ.get("COLUMNS")
+    if columns is not None:
+        os.environ["COLUMNS"] = str(columns)
+    try:
+        yield
+    finally:
+        if columns is not None:
+            os.environ.pop("COLUMNS")
+            if before is not None:
+                os.environ["COLUMNS"] = before
 
 
 def _usage_error(command: str, message: str) -> NoReturn:
@@ -124,4 +159,6 @@ def _one_line(box: str) -> str:
             break
         message.append(line)
     text = " ".join(" ".join(message).split())
-    return re.sub(r"^Error parsing \w+: ", "", text) or "wrong flags"
+    return re.sub(
+        r"^Error parsing [a-z_]*config[\w.]*: |^Error parsing (?=--)", "", text, flags=re.I
+    )

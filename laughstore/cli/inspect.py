@@ -15,7 +15,7 @@ from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse
 from .text import human_bytes, percent, print_some
 
-_RUN_CONFIG = "config.json"
+_RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     flags.common.configure_logging()
     if not flags.path.exists():
         raise NotFound(f"{flags.path} does not exist; give a store, its shards folder, or a run")
-    if (flags.path / _RUN_CONFIG).is_file():
+    if _is_run(flags.path):
         _run(flags)
         return 0
     root = store_root(flags.path)
@@ -81,7 +81,8 @@ def _print(flags: _Flags, summary: StoreSummary) -> None:
             f" {human_bytes(split.shard_bytes)}"
         )
         events = ", ".join(f"{name} {count:,}" for name, count in split.events.items())
-        print(f"  events: {events or 'none'}")
+        dropped = f" ({split.events_dropped} of them unusable)" if split.events_dropped else ""
+        print(f"  events: {events or 'none'}{dropped}")
         if split.rates:
             rates = ", ".join(f"{label} {percent(rate)}" for label, rate in split.rates.items())
             print(f"  positive rows, Laughter of main: {rates}")
@@ -132,6 +133,15 @@ def _run(flags: _Flags) -> None:
             f"latest validation (step {last['step']}): AP {last['average_precision']:.3f},"
             f" base rate {percent(last['base_rate'])}"
         )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder's config.json is that of a run; checkpoints of models have one too."""
+    try:
+        content = json.loads((path / _RUN_CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == _RUN_FORMAT
 
 
 def _last_validation(path: Path) -> dict[str, float] | None:

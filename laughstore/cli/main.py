@@ -58,7 +58,7 @@ def _run(command: str, arguments: list[str]) -> int:
     try:
         _check_packages()
         module = import_module(f".{command.replace('-', '_')}", __package__)
-        return module.run([item for item in arguments if item != "--debug"])
+        return module.run(arguments)
     except SystemExit as error:  # of the parser of flags, or of SIGTERM
         return error.code if isinstance(error.code, int) else EXIT_FAILED
     except KeyboardInterrupt:
@@ -82,8 +82,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _one_line(error: LaughstoreError | OSError) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, LaughstoreError):
+        return text
+    if error.errno == errno.ENOSPC:
         return f"the disk is full ({text}); free some space and run the same command again"
+    if error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror.lower()}"
     return text
 
 

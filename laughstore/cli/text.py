@@ -1,23 +1,29 @@
 """Small pieces of text that several commands print."""
 
+import os
 from collections.abc import Sequence
 
 SHOWN = 20
 """Lines printed of a list before the rest is only counted."""
 
 
+def program() -> str:
+    """Return what the user types to run laughstore: `uv run` puts it on no PATH of theirs."""
+    return "uv run laughstore" if "UV_RUN_RECURSION_DEPTH" in os.environ else "laughstore"
+
+
 def human_bytes(num_bytes: float) -> str:
     """Return a size with three digits and its unit, powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
+        if num_bytes < 999.5:
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.3g} TB"
 
 
 def percent(share: float | None) -> str:
-    """Return a share as percent with three digits, or why there is none."""
-    return "undefined" if share is None else f"{100 * share:.3g} %"
+    """Return a share as percent with two decimals, or `undefined`."""
+    return "undefined" if share is None else f"{100 * share:.2f} %"
 
 
 def number(value: float | None) -> str:

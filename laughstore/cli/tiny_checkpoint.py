@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from .flags import CommonFlags, parse
+from .text import program
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,5 @@ def run(arguments: Sequence[str]) -> int:
         print(json.dumps({"checkpoint": str(path), "bytes": num_bytes}))
     else:
         print(f"checkpoint: {path} ({num_bytes / 1e6:.1f} MB)")
-        print(f"next: laughstore build DATASET --store STORE --model {path}")
+        print(f"next: {program()} build DATASET --store STORE --model {path}")
     return 0

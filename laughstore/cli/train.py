@@ -10,7 +10,7 @@ from train.config import TrainConfig
 
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import number, percent
+from .text import number, percent, program
 
 if TYPE_CHECKING:
     from train import TrainResult
@@ -42,6 +42,15 @@ def run(arguments: Sequence[str]) -> int:
     shown = TrainingProgress(bar)
     try:
         result = train(flags.config, progress=shown)
+    except (KeyboardInterrupt, SystemExit):
+        shown.close()
+        if flags.config.out.exists():
+            run_path = shlex.quote(str(flags.config.out))
+            bar.message(
+                f"stopped; what it has learned is kept. Score it with:\n  {program()} evaluate"
+                f" {run_path} --checkpoint last"
+            )
+        raise
     finally:
         shown.close()
     report(result, as_json=flags.common.json)
@@ -107,5 +116,6 @@ def report(result: "TrainResult", *, as_json: bool) -> None:
     )
     run_path = shlex.quote(str(result.run))
     print(f"run: {result.run}")
-    print(f"next: laughstore evaluate {run_path}")
-    print(f"      tensorboard --logdir {run_path}/tensorboard")
+    tensorboard = program().replace("laughstore", "tensorboard")
+    print(f"next: {program()} evaluate {run_path}")
+    print(f"      {tensorboard} --logdir {run_path}/tensorboard")

@@ -1,6 +1,7 @@
 """Bad input ends with one clear line, the right exit code, and nothing half-written."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -108,11 +109,9 @@ def test_one_speaker_gives_one_stream_against_silence(run, own_corpus, tmp_path,
     diarization["speaker_statistics"] = {only: diarization["speaker_statistics"][only]}
     diarization["segments"] = [s for s in diarization["segments"] if s["speaker_id"] == only]
     path.write_text(json.dumps(diarization))
-    code, out, err = run(
-        "build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "--verbose"
-    )
+    code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
     assert code == 0
-    assert "one speaker (SPEAKER_00); the other is silence" in err
+    assert "one speaker (SPEAKER_00); the other is silence" in out
     _, out, _ = run("inspect", tmp_path / "s", "--recordings")
     assert "speaker-00--silence" in out
 
@@ -128,7 +127,21 @@ def test_a_wrong_sample_rate_is_left_out_with_the_limits(
     assert f"sample rate {rate} Hz is outside 8000..192000" in err
 
 
-def test_a_track_that_is_cut_is_quarantined_while_others_are_built(
+def test_a_track_that_is_cut_is_left_out_while_others_are_built(
+    run, own_corpus, tmp_path, nano_checkpoint
+):
+    episode = _episodes(own_corpus, "train")[0]
+    samples, rate = soundfile.read(episode / "SPEAKER_01.wav", dtype="float32")
+    (episode / "SPEAKER_01.wav").unlink()
+    cut = episode / "SPEAKER_01.flac"
+    soundfile.write(cut, samples, rate)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    code, _, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert "SPEAKER_01.flac" in err
+
+
+def test_a_track_with_nan_is_quarantined_while_others_are_built(
     run, own_corpus, tmp_path, nano_checkpoint
 ):
     episode = _episodes(own_corpus, "train")[0]
@@ -140,7 +153,109 @@ def test_a_track_that_is_cut_is_quarantined_while_others_are_built(
     assert "SPEAKER_01.wav" in err
     code, out, _ = run("inspect", tmp_path / "s", "--json")
     assert json.loads(out)["splits"][0]["recordings"] == 1
+    soundfile.write(episode / "SPEAKER_01.wav", np.nan_to_num(samples), rate)
+    code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert "the store was finished without them" in out
     assert not list((tmp_path / "s").rglob("*.partial-*"))
+
+
+def test_a_name_that_is_not_utf8_is_told_and_leaves_out_its_recording_only(
+    run, own_corpus, tmp_path, nano_checkpoint
+):
+    episode = _episodes(own_corpus, "train")[0]
+    episode.rename(os.fsdecode(os.fsencode(episode.parent) + b"/Caf\xe9_1"))
+    code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert "Caf\\xe9_1" in out
+    assert "not UTF-8" in out
+    assert json.loads((tmp_path / "s/quarantine.json").read_text())["recordings"]
+
+
+def test_a_wrong_stated_duration_is_told_and_costs_no_event(
+    run, own_corpus, built, tmp_path, nano_checkpoint
+):
+    for path in (own_corpus / "metadata/episode_diarizations").rglob("*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"original_duration": 5.0}))
+    code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 0
+    assert "the annotations say 5.0 s, its tracks last 15.0 s" in out
+    rates = [
+        json.loads(run("inspect", path, "--json")[1])["splits"] for path in (built, tmp_path / "s")
+    ]
+    assert rates[0] == rates[1]
+
+
+def test_events_behind_the_end_are_counted(run, own_corpus, tmp_path, nano_checkpoint):
+    path = next((own_corpus / EVENTS / "train").glob("*.json"))
+    content = json.loads(path.read_text())
+    late = {"event_start_inepisode": 500.0, "event_end_inepisode": 501.0}
+    content["events"].append(content["events"][0] | late)
+    path.write_text(json.dumps(content))
+    code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 0
+    assert "1 events begin after the recording's end" in out
+    assert "(1 of them unusable)" in run("inspect", tmp_path / "s")[1]
+
+
+def test_no_recording_at_all_is_a_failure(run, own_corpus, tmp_path, nano_checkpoint):
+    shutil.rmtree(own_corpus / EVENTS)
+    code, out, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert (code, out) == (1, "")
+    assert "none of 4 recordings can be built" in err
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "CORPUS", "--store", "FILE", "--model", "MODEL"],
+        ["build", "CORPUS", "--store", "FILE", "--dry-run"],
+        ["build", "FILE", "--store", "NEW", "--dry-run"],
+        ["inspect", "FILE"],
+        ["inspect", "MODEL"],
+        ["train", "--shards", "FILE", "--out", "NEW", "-q"],
+        ["evaluate", "FILE", "-q"],
+        ["demo", "--out", "FILE", "-q"],
+        ["tiny-checkpoint", "FILE/x"],
+        ["build", "CORPUS", "--store", "NEW", "--model", "nanoo", "--dry-run"],
+    ],
+)
+def test_a_file_where_a_folder_is_wanted_is_one_line(
+    arguments, run, corpus, tmp_path, nano_checkpoint
+):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    names = {"CORPUS": corpus, "FILE": file, "NEW": tmp_path / "new", "MODEL": nano_checkpoint}
+    words = [str(names.get(word, word)).replace("FILE", str(file)) for word in arguments]
+    code, out, err = run(*words)
+    assert code in (1, 2)
+    assert out == ""
+    assert "[Errno" not in _only_line(err)
+    assert file.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_plan_that_was_being_written_does_not_block_its_folder(
+    run, corpus, tmp_path, nano_checkpoint
+):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/plan.json.partial-0123").write_text("{")
+    code, _, _ = run("build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 0
+
+
+def test_a_tilde_is_the_home_folder(run, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    code, _, _ = run("tiny-checkpoint", "~/nano", "--size", "nano")
+    assert code == 0
+    assert (tmp_path / "nano/config.json").is_file()
+    assert not (tmp_path / "~").exists()
+    code, out, _ = run("build", corpus, "--store=~/s", "--model=~/nano", "--dry-run")
+    assert code == 0
+    assert "at 64 channels" in out
 
 
 def test_a_store_with_another_spec_is_refused_and_untouched(
@@ -234,6 +349,15 @@ def test_evaluating_what_is_no_run(run, tmp_path):
     assert "no training run" in _only_line(err)
 
 
+def test_a_demo_with_a_wrong_flag_leaves_an_earlier_one_alone(run, tmp_path):
+    (tmp_path / "demo.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    code, _, err = run("demo", "--out", tmp_path, "--seed", -1)
+    assert code == 2
+    assert "seed is -1" in _only_line(err)
+    assert (tmp_path / "run").is_dir()
+
+
 def test_a_demo_never_replaces_a_folder_it_did_not_make(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("important")
     code, _, err = run("demo", "--out", tmp_path, "-q")
@@ -248,7 +372,7 @@ def test_dry_run_tells_hours_bytes_and_gaps_and_writes_nothing(run, own_corpus, 
     code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--dry-run")
     assert code == 3
     assert "3 recordings" in out
-    assert "at 4096 channels (assumed" in out
+    assert "on disk at 4096 channels (assumed" in out
     assert "enough" in out
     assert lost.name in out
     assert not (tmp_path / "s").exists()

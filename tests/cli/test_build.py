@@ -97,6 +97,71 @@ def test_the_two_streams_of_a_recording_have_swapped_codes(built):
     np.testing.assert_array_equal(one[:, 9:], other[:, 1:9])
 
 
+def test_a_deleted_shard_is_made_again_by_the_same_build(
+    run, corpus, built, tmp_path, nano_checkpoint
+):
+    store = Path(shutil.copytree(built, tmp_path / "s"))
+    next(iter((store / "shards").glob("*.tar"))).unlink()
+    code, _, err = run("inspect", store)
+    assert code == 1
+    assert "is missing" in err
+    code, out, _ = run("build", corpus, "--store", store, "--model", nano_checkpoint, "--json")
+    assert code == 0
+    assert json.loads(out)["built_now"] == 1
+    assert contents(store) == contents(built)
+
+
+def test_flags_that_are_left_out_go_on_as_the_store_was_begun(
+    run, corpus, tmp_path, nano_checkpoint
+):
+    command = ["build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "-q"]
+    assert run(*command, "--chunk-frames", 50, "--rows", 4, "--dtype", "bfloat16")[0] == 0
+    assert run(*command)[0] == 0
+
+
+def test_a_recording_that_fails_late_leaves_no_shard_behind(corpus, tmp_path, nano_checkpoint):
+    from extract.features import FeatureChunk, FeatureFailure, Source
+    from extract.writer import StoreWriter
+    from laughstore.annotations import write_annotations
+    from laughstore.buildplan import RecordingToPlan, begin_store, make_plan
+    from laughstore.commit import commit_store
+    from laughstore.errors import BadRecording
+    from tests.stores import DEVICE_KIND, Episode, spec_for
+
+    episodes = [Episode("bad", num_frames=700), Episode("good", num_frames=700)]
+    spec = spec_for(64, shard_frames=256)
+    items = [
+        RecordingToPlan(
+            e.name, e.name, "train", e.name, e.num_frames, e.assignments, annotations_id
+        )
+        for e in episodes
+        for annotations_id in [e.annotations.content_id()]
+    ]
+    store = tmp_path / "s"
+    plan = make_plan(spec, DEVICE_KIND, items)
+    begin_store(store, plan)
+    for episode in episodes:
+        write_annotations(store, episode.annotations, "train", episode.name)
+    sources = {e.name: Source(e.name, e.num_frames, list) for e in episodes}
+    with StoreWriter(store, plan) as writer:
+        for start in range(0, 700, 100):
+            for source in sources.values():
+                if source.key == "bad" and start == 600:
+                    failure = FeatureFailure(source, BadRecording("broken at second 48"))
+                    writer.put(failure)
+                else:
+                    frames = np.zeros((2, 100, 64), np.uint16), np.zeros((2, 100, 17), np.int16)
+                    writer.put(FeatureChunk(source, start, *frames))
+    left_out = commit_store(store, plan)
+    assert [(item.name, item.reason) for item in left_out] == [("bad", "broken at second 48")]
+    index = open_store(store).index
+    assert {shard.name for shard in index.shards} == {
+        path.name for path in (store / "shards").glob("*.tar")
+    }
+    assert len(index.shards) == 6
+    assert not list(store.glob("*.zarr/train/bad"))
+
+
 @contextmanager
 def _building(corpus: Path, store: Path, model: Path) -> Iterator[subprocess.Popen[str]]:
     command = ["build", corpus, "--store", store, "--model", model]
@@ -112,6 +177,23 @@ def _building(corpus: Path, store: Path, model: Path) -> Iterator[subprocess.Pop
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_build_needs_no_compiler_and_gives_the_bytes_of_any_other(
+    corpus, built, tmp_path, nano_checkpoint
+):
+    environment = {key: value for key, value in os.environ.items() if key != "NO_TORCH_COMPILE"}
+    command = ["build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "-q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "laughstore", *map(str, command)],
+        env=environment | {"PATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "s") == contents(built)
 
 
 def _wait_for_first_unit(store: Path, process: subprocess.Popen[str]) -> None:

@@ -52,7 +52,6 @@ def test_every_command_of_the_guide_runs_in_its_order(workplace):
     environment = os.environ | {
         "HF_HOME": str(workplace / "hf"),
         "HF_HUB_OFFLINE": "1",
-        "NO_TORCH_COMPILE": "1",
         "OMP_NUM_THREADS": "1",
     }
     for command in commands:

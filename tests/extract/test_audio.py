@@ -193,6 +193,52 @@ def test_numbers_that_are_not_finite_are_reported_with_their_second(tmp_path, va
             track.read(50)
 
 
+def test_nan_in_one_of_several_channels_is_reported(tmp_path):
+    samples = noise(24_000, channels=2)
+    samples[12_000, 1] = np.nan
+    with (
+        AudioTrack(write(tmp_path / "a.wav", samples)) as track,
+        pytest.raises(BadRecording, match=r"holds NaN .* from second 0\.500 on"),
+    ):
+        track.read(1)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(1e20, r"1e\+20"), (-32_768, r"-3\.28e\+04"), (1_001, r"1e\+03")]
+)
+def test_numbers_far_above_full_scale_are_reported_with_value_and_second(tmp_path, value, said):
+    samples = noise(24_000 * 9)
+    samples[24_000 * 5 + 240] = value
+    with AudioTrack(write(tmp_path / "a.wav", samples)) as track:
+        np.testing.assert_array_equal(track.read(50), samples[: 50 * SAMPLES_PER_FRAME])
+        with pytest.raises(
+            BadRecording, match=rf"a\.wav: holds {said}, where full scale is 1, from second 5\.010"
+        ):
+            track.read(50)
+
+
+@pytest.mark.parametrize("value", [1.5, -30, 1e3])
+def test_numbers_somewhat_above_full_scale_are_read_as_they_are(tmp_path, value):
+    samples = noise(SAMPLES_PER_FRAME)
+    samples[100] = value
+    out, _ = read_all(write(tmp_path / "a.wav", samples))
+    np.testing.assert_array_equal(out, samples)
+
+
+def test_channels_far_above_full_scale_are_refused_also_where_their_average_is_small(tmp_path):
+    samples = noise(24_000, channels=2)
+    samples[2_400] = 1e20, -1e20
+    with pytest.raises(BadRecording, match=r"holds 1e\+20.* from second 0\.100 on"):
+        read_all(write(tmp_path / "a.wav", samples))
+
+
+def test_whole_numbers_marked_as_floats_are_no_sound(tmp_path):
+    samples = (noise(24_000) * 2**31).astype(np.int32).view(np.float32)
+    finite = np.where(np.isfinite(samples), samples, 0)
+    with pytest.raises(BadRecording, match=r"where full scale is 1, from second 0\.000 on"):
+        read_all(write(tmp_path / "a.wav", finite))
+
+
 def test_a_cut_flac_is_reported_when_decoding_reaches_the_cut(tmp_path):
     path = write(tmp_path / "a.flac", noise(24_000 * 12), subtype="PCM_16")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -355,7 +355,15 @@ def test_words_without_text_or_times_are_left_out(tree, caplog):
     ]
     tree.write(TRANSCRIPTS, {"segments": [{"nbest": [{"words": words}]}]})
     assert load_annotations(tree.only).words == (Word(2, 2, "c", "SPEAKER_00"),)
-    assert "2 words dropped" in caplog.text
+    assert "3 words dropped" in caplog.text
+
+
+def test_the_spoken_word_none_is_a_word(tree):
+    words = [{"text": text, "offset": 0, "duration": 1} for text in ("None", "of", "us")]
+    tree.write(TRANSCRIPTS, {"segments": [{"nbest": [{"words": words}]}]})
+    found = load_annotations(tree.only).words
+    assert found is not None
+    assert [word.text for word in found] == ["None", "of", "us"]
 
 
 def spoken(*segments):

@@ -1,9 +1,11 @@
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from moshi.modules.transformer import StreamingMultiheadAttention
 
 from extract.features import (
     FeatureChunk,
@@ -141,6 +143,94 @@ def test_recordings_one_after_the_other_in_a_slot_equal_each_alone(model: Featur
     found = extract(model, first, second, slots=1, chunk_frames=32)
     for item in (first, second):
         assert_equal_bits(found[item.key], extract(model, item, chunk_frames=32)[item.key])
+
+
+def damaged(value: float, *, frame: int = 30, speaker: int = 0) -> Source:
+    """A recording of 40 frames in which one sample of one speaker has this value."""
+    waves = [sound(1, 40), sound(2, 40)]
+    waves[speaker][frame * SAMPLES_PER_FRAME + 100] = value
+    return source("damaged", 40, *waves)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3e38, 1e20])
+@pytest.mark.parametrize("speaker", [0, 1])
+def test_a_damaged_recording_changes_no_bit_of_those_beside_it_and_after_it(
+    model: FeatureModel, value: float, speaker: int
+) -> None:
+    bad = damaged(value, speaker=speaker)
+    beside, after = talk("beside", 120, 7), talk("after", 60, 8)
+    for slots, queue in ((1, [bad, after]), (2, [bad, beside, after]), (2, [beside, bad, after])):
+        found = extract(model, *queue, slots=slots, chunk_frames=16)
+        assert set(found) == {item.key for item in queue} - {"damaged"}
+        for item in queue:
+            if item is not bad:
+                alone = extract(model, item, slots=slots, chunk_frames=16)
+                assert_equal_bits(found[item.key], alone[item.key])
+
+
+# Mimi's latents of 3.2e19 are finite; the distances by which it chooses codes are not.
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e20, 3.2e19])
+def test_values_of_the_model_that_are_not_finite_fail_their_recording(
+    model: FeatureModel, value: float
+) -> None:
+    bad = damaged(value)
+    tracks = [MemoryTrack(sound(3, 20))]
+    good = Source("good", 20, lambda: tracks)
+    items = list(extract_features(model, [bad, good], slots=1, chunk_frames=16))
+    assert [(item.source.key, type(item)) for item in items] == [
+        ("damaged", FeatureChunk),
+        ("damaged", FeatureFailure),
+        ("good", FeatureChunk),
+        ("good", FeatureChunk),
+    ]
+    failure = items[1]
+    assert isinstance(failure, FeatureFailure)
+    said = r"damaged: the model gave values that are not finite at frame (\d+); .* before frame 32"
+    message = re.match(said, str(failure.error))
+    assert message is not None
+    assert 16 <= int(message[1]) <= 31
+    assert tracks[0].closed
+
+
+def test_the_tracks_of_a_recording_that_the_model_fails_on_are_closed(model: FeatureModel) -> None:
+    wave = np.full(40 * SAMPLES_PER_FRAME, np.nan, np.float32)
+    tracks = [MemoryTrack(wave), MemoryTrack(sound(1, 40))]
+    items = list(
+        extract_features(model, [Source("a", 40, lambda: tracks)], slots=1, chunk_frames=8)
+    )
+    assert [type(item) for item in items] == [FeatureFailure]
+    assert all(track.closed for track in tracks)
+
+
+def test_a_restart_empties_the_memory_of_both_networks(model: FeatureModel) -> None:
+    def rings() -> list[torch.Tensor]:
+        return [
+            part._streaming_state.kv_cache.cache
+            for network in (model.mimi.encoder_transformer, model.lm.transformer)
+            for part in (network.modules() if network else ())
+            if isinstance(part, StreamingMultiheadAttention)
+            and part._streaming_state
+            and part._streaming_state.kv_cache
+        ]
+
+    audio = np.stack([sound(seed, 8) for seed in range(4)]).reshape(2, 2, -1)
+    with SlotBatch(model, slots=2, chunk_frames=8) as batch:
+        batch.step(audio)
+        before = [ring.clone() for ring in rings()]
+        batch.restart(np.array([False, True]))
+        assert len(before) >= 2
+        for ring, full in zip(rings(), before, strict=True):
+            assert full[:, 2:].any()
+            assert not ring[:, 2:].any()
+            assert torch.equal(ring[:, :2], full[:, :2])
+
+
+def test_features_that_are_not_finite_are_not_delivered_though_the_audio_is_sound(
+    nano_checkpoint: Path,
+) -> None:
+    model = load_model(resolve_model(str(nano_checkpoint)), device="cpu", dtype=torch.float32)
+    model.lm.text_emb.weight[model.lm.text_padding_token_id, 5] = torch.inf
+    assert extract(model, talk("talk", 20), chunk_frames=8) == {}
 
 
 def test_a_track_that_fails_frees_its_slot_and_leaves_the_others_bit_equal(

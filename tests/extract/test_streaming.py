@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from moshi.models.lm_utils import _delay_sequence
-from moshi.modules.transformer import StreamingTransformer, set_attention_context
+from moshi.modules.streaming import StreamingModule
+from moshi.modules.transformer import RingKVCache, StreamingTransformer, set_attention_context
 
 from extract.model import FeatureModel, load_model, resolve_model
-from extract.streaming import DelayedInput, attention_window, exact_streaming
+from extract.streaming import DelayedInput, attention_window, exact_streaming, restart_rows
 from extract.tiny_checkpoint import CONTEXT_FRAMES
 from extract.tiny_mimi import CONTEXT_STEPS
 from laughstore.errors import ConfigError
@@ -172,6 +173,49 @@ def test_the_attention_window_is_what_it_was_after_streaming_and_after_an_error(
             exact_streaming(transformer, transformer, rows=1, steps_per_call=9).__enter__()
         assert attention_window(transformer) == CONTEXT_FRAMES
     assert not transformer.is_streaming
+
+
+def state_by_row(module: StreamingModule) -> dict[str, torch.Tensor]:
+    """Copies of all tensors that a module streams with, by name, rows first."""
+    found = {}
+    for name, state in module.get_streaming_state().items():
+        for key, value in vars(state).items():
+            if isinstance(value, torch.Tensor):
+                found[f"{name}.{key}"] = value.clone()
+            elif isinstance(value, RingKVCache):
+                found[f"{name}.end_offset"] = value.end_offset.clone()
+                found[f"{name}.cache"] = value.cache.transpose(0, 1).clone()
+    return found
+
+
+@torch.inference_mode()
+def test_a_restarted_row_holds_nothing_of_its_past_and_the_others_all_of_theirs(
+    model: FeatureModel,
+) -> None:
+    lm, mimi = model.lm.transformer, model.mimi
+    assert mimi.encoder_transformer is not None
+    waves = torch.from_numpy(np.stack([sound(1, 8), sound(2, 8)]))[:, None]
+    waves[1, :, 1_000] = torch.nan
+    hidden = torch.randn(2, 8, model.dim, generator=torch.Generator().manual_seed(0))
+    hidden[1, 3] = torch.inf
+    with ExitStack() as stack:
+        stack.enter_context(
+            exact_streaming(mimi, mimi.encoder_transformer, rows=2, steps_per_call=16)
+        )
+        stack.enter_context(exact_streaming(lm, lm, rows=2, steps_per_call=8))
+        fresh = [state_by_row(module) for module in (mimi, lm)]
+        mimi.encode(waves)
+        lm(hidden)
+        for module, at_first in zip((mimi, lm), fresh, strict=True):
+            before = state_by_row(module)
+            assert any(not value[1].isfinite().all() for value in before.values())
+            restart_rows(module, torch.tensor([False, True]))
+            after = state_by_row(module)
+            assert set(after) == set(at_first)
+            for name, value in after.items():
+                assert len(value) == 2, name
+                assert torch.equal(value[1], at_first[name][1]), name
+                assert torch.equal(value[0], before[name][0]), name
 
 
 def test_a_transformer_without_one_window_is_refused() -> None:

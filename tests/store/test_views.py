@@ -22,11 +22,15 @@ LENGTHS = {"one frame": 1, "exactly a shard": 512, "ragged, three shards": 1024 
 """Frames of the episodes: a ragged last block, a full last shard, a last shard of one block."""
 
 
+EVENTS = [laugh(0.0, 0.05), laugh(10.0, 10.2), laugh(30.9, 31.5), laugh(50.0, 51.0)]
+"""A block takes 10.24 s: the second event ends 0.04 s before block 1, the third is in block 3."""
+
+
 @pytest.fixture(scope="module", params=[64, 4096], ids=lambda dim: f"dim{dim}")
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     dim = request.param
     episodes = [
-        Episode(f'Show, "{name}".', "train", num_frames, [laugh(0.0, 0.05), laugh(3.0, 4.0)])
+        Episode(f'Show, "{name}".', "train", num_frames, EVENTS[:1] if num_frames == 1 else EVENTS)
         for name, num_frames in LENGTHS.items()
     ]
     features = random_features(dim)
@@ -169,7 +173,16 @@ def test_codes_stand_beside_the_features(built):
     assert np.asarray(codes[5]).tolist() == list(range(5, 22))
 
 
-def test_events_around_a_block_are_in_its_sample_as_far_as_they_fit(built):
+def test_events_around_a_block_are_in_its_sample(built):
     path, _, _ = built
-    first = json.loads(next(iter(WebDataset([str(_shards(path)[0])], shardshuffle=False)))["json"])
-    assert ("events" in first) != first.get("events_cut", False)
+    stream = open_store(path).stream('Show, "ragged, three shards".')
+    shard = path / "shards" / f"train-{stream.first_shard:06d}.tar"
+    found = [
+        [event["start_us"] for event in about["events"]]
+        if "events" in about
+        else about["events_cut"]
+        for sample in WebDataset([str(shard)], shardshuffle=False)
+        for about in [json.loads(sample["json"])]
+    ]
+    # From 0.5 s before to 10 s after a block.
+    assert found == [[0, 10_000_000], [10_000_000], [30_900_000], [30_900_000, 50_000_000]]
