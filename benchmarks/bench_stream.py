@@ -102,7 +102,14 @@ class StreamEpochs:
             yield batch.x.view(torch.int16)
 
     def _open(self) -> FrameStream:
-        return FrameStream(self._data.index, SPLIT, global_batch=self._batch, verify=self._verify)
+        # The trainer's way: batches are used one after another, so a ring of buffers is enough.
+        return FrameStream(
+            self._data.index,
+            SPLIT,
+            global_batch=self._batch,
+            verify=self._verify,
+            copy=False,
+        )
 
 
 class RivalEpochs:

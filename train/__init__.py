@@ -12,9 +12,10 @@ from .selection import FrameFilter
 
 if TYPE_CHECKING:
     from .evaluation import EvaluationResult, evaluate
-    from .loop import TrainResult, train
+    from .loop import train
     from .progress import Progress
     from .stream import Batch, FrameStream
+    from .trainer import TrainResult
 
 __all__ = [
     "Batch",
@@ -35,7 +36,7 @@ _HOMES = {
     "EvaluationResult": "evaluation",
     "FrameStream": "stream",
     "Progress": "progress",
-    "TrainResult": "loop",
+    "TrainResult": "trainer",
     "evaluate": "evaluation",
     "train": "loop",
 }

@@ -15,7 +15,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,23 +49,17 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     state: dict[str, Any]  # Any: JSON values
-    """Where training stood: `step`, `epoch`, the stream's state, metrics."""
+    """Where training stood, as a JSON object; `train.trainer` says what it holds."""
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint durably under `folder` and return its path.
 
-    A sound checkpoint of the same step is left as it is.
+    A sound checkpoint of the same step is left as it is if it has the same state, too.
     """
     path = folder / f"step-{step:09d}"
-    if path.exists():
-        try:
-            load_checkpoint(path)
-        except (NotFound, CorruptData) as error:
-            logger.warning("written again: %s", error)
-            shutil.rmtree(path)
-        else:
-            return path
+    if path.exists() and _holds(path, checkpoint.state):
+        return path
     files = {
         "model.safetensors": safetensors.torch.save(checkpoint.model),
         "optimiser.safetensors": safetensors.torch.save(checkpoint.optimiser),
@@ -80,7 +75,6 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     }
     make_dirs(folder)
     temporary = temporary_sibling(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         for name, data in {**files, _MANIFEST: seal(manifest)}.items():
@@ -89,7 +83,8 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
                 file.flush()
                 os.fsync(file.fileno())
         fsync_dir(temporary)
-        temporary.rename(path)
+        with _out_of_the_way(path):
+            temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -163,6 +158,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except SafetensorError as error:
         raise CorruptData(f"{path}: no safetensors file ({error}); {_ADVICE}") from error
+
+
+def _holds(path: Path, state: Mapping[str, Any]) -> bool:  # Any: JSON values
+    """Whether the checkpoint at this path is sound and has this state."""
+    try:
+        return canonical_json(load_checkpoint(path).state) == canonical_json(state)
+    except (NotFound, CorruptData) as error:
+        logger.warning("written again: %s", error)
+        return False
+
+
+@contextmanager
+def _out_of_the_way(path: Path) -> Iterator[None]:
+    """Move a folder aside while another takes its name; it comes back if that fails."""
+    if not path.exists():
+        yield
+        return
+    aside = temporary_sibling(path)
+    path.rename(aside)
+    try:
+        yield
+    except BaseException:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside)
 
 
 def _read(path: Path, manifest: Mapping[str, Any]) -> bytes:  # Any: JSON values

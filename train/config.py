@@ -17,6 +17,8 @@ from .selection import FrameFilter
 Verify = Literal["always", "first", "never"]
 """When to check a block's CRC-32C: at every read, at the first of this process, or never."""
 
+_MAX_LR: Final = 1e3
+"""Far above all that can learn, and far below what overflows within a step."""
 _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
 
@@ -104,8 +106,8 @@ class TrainConfig:
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ConfigError(f"lr is {self.lr}; it must be above 0 and finite")
+        if not 0 < self.lr <= _MAX_LR:  # also refuses NaN
+            raise ConfigError(f"lr is {self.lr}; it must be above 0 and at most {_MAX_LR:g}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
 

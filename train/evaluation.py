@@ -26,7 +26,7 @@ from .model import ScoreModel
 from .plots import Panel, precision_recall_png, timeline_png
 from .run import Run
 from .score import StreamScores, by_recording, metrics_of, score_streams
-from .selection import Selection, select
+from .selection import select
 from .source import FrameSource
 
 logger = logging.getLogger(__name__)
@@ -67,9 +67,9 @@ class EvaluationResult:
     label: LabelSpec
     metrics: FrameMetrics
     num_ignored: int
-    """Rows that the label leaves out."""
+    """Rows of the scored streams that the label leaves out."""
     num_streams: int
-    """Streams scored; one a recording where roles do not matter (pair, any)."""
+    """Streams scored; those that ask the same (pair, any) count as one."""
     recordings: tuple[RecordingMetrics, ...]
     plots: tuple[Path, ...]
 
@@ -120,7 +120,8 @@ def evaluate(
 
     Raises:
         NotFound: no run, shards or checkpoint there.
-        ConfigError: no such split, out exists, or no row takes part.
+        ConfigError: no such split, out exists, no row takes part, the checkpoint is another run's,
+            or its scores are not finite.
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
@@ -134,7 +135,14 @@ def evaluate(
             f"{index.folder} holds other features than {run} was trained on"
             f" ({'; '.join(index.spec.differences(opened.spec))}); give shards of the same spec"
         )
-    selection = select(index, split, config.label, config.filter)
+    selection = select(
+        index,
+        split,
+        config.label,
+        config.filter,
+        advice=f"the filter and the label are those that {run} was trained with: evaluate another"
+        " --split or --shards, or train another run",
+    )
     path = _find(opened, checkpoint)
     model = _load(path, opened).to(choose_device(device))
     with FrameSource(index, split, verify=config.verify) as source:
@@ -152,7 +160,7 @@ def evaluate(
         checkpoint=path,
         label=config.label,
         metrics=metrics,
-        num_ignored=selection.counts.ignored,
+        num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
         num_streams=len(streams),
         recordings=tuple(
             RecordingMetrics(key, index.recording(key).name, len(group), metrics_of(group))
@@ -160,7 +168,7 @@ def evaluate(
         ),
         plots=(
             *_draw_curve(folder, streams, metrics, f"{split}: {config.label.describe()}"),
-            *_draw_timelines(folder, index, selection, groups, config.label, timelines),
+            *_draw_timelines(folder, index, groups, config.label, metrics.base_rate, timelines),
         ),
     )
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
@@ -175,9 +183,17 @@ def _find(run: Run, checkpoint: str) -> Path:
 
 
 def _load(path: Path, run: Run) -> ScoreModel:
+    checkpoint = load_checkpoint(path)
+    saved_by, ours = checkpoint.state.get("run", {}), run.identity
+    if saved_by != ours:
+        differ = [name for name in ours if saved_by.get(name) != ours[name]]
+        raise ConfigError(
+            f"{path} is a checkpoint of another run than {run.path} (other {', '.join(differ)});"
+            " evaluate it with the folder of the run that saved it"
+        )
     model = ScoreModel(run.config.head, run.spec.dim)
     try:
-        model.load_state_dict(load_checkpoint(path).model)
+        model.load_state_dict(checkpoint.model)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CorruptData(f"{path} is no checkpoint of {run.path}'s model ({reason})") from error
@@ -205,12 +221,11 @@ def _draw_curve(
 def _draw_timelines(
     folder: Path,
     index: Index,
-    selection: Selection,
     groups: dict[str, list[StreamScores]],
     label: LabelSpec,
+    base_rate: float | None,
     limit: int,
 ) -> list[Path]:
-    counts = selection.counts
     drawn = sorted(
         groups.items(), key=lambda item: -sum(int(stream.y.sum()) for stream in item[1])
     )[:limit]
@@ -224,7 +239,7 @@ def _draw_timelines(
             title=recording.name,
             event=label.event,
             question=_question(label),
-            base_rate=counts.base_rate,
+            base_rate=base_rate,
         )
         write_atomic(path, png)
         paths.append(path)

@@ -66,11 +66,12 @@ class Interval:
     """Loss and waiting time since the last line of the log."""
 
     def __init__(self) -> None:
-        self.frames = 0
+        self.num_rows = 0
         """Rows trained on in this epoch."""
         self.loss: float | None = None
         """Mean loss of the latest closed interval."""
         self._losses: list[Tensor] = []
+        self._frames: list[Tensor] = []
         self._wait_s = 0.0
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -83,17 +84,19 @@ class Interval:
                 return
             yield batch
 
-    def add(self, loss: Tensor, num_rows: int) -> None:
+    def add(self, loss: Tensor, batch: Batch) -> None:
         """Count a step."""
         self._losses.append(loss)
-        self.frames += num_rows
+        self._frames.append(batch.frame)
+        self.num_rows += batch.num_real
 
-    def close(self) -> tuple[float, float]:
-        """Return (mean loss, milliseconds waited a step), and begin anew."""
+    def close(self) -> tuple[float, float, Tensor]:
+        """Return (mean loss, milliseconds waited a step, i64[n] frame ids), and begin anew."""
         self.loss = float(torch.stack(self._losses).mean())
         wait_ms = 1000 * self._wait_s / len(self._losses)
-        self._losses, self._wait_s = [], 0.0
-        return self.loss, wait_ms
+        frames = torch.cat(self._frames)
+        self._losses, self._frames, self._wait_s = [], [], 0.0
+        return self.loss, wait_ms, frames
 
 
 def _json(value: Number | str) -> Number | str:

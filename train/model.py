@@ -44,7 +44,7 @@ class ScoreModel(nn.Module):
     """
 
     mean: Tensor
-    std: Tensor
+    inverse_std: Tensor
     log_pos_weight: Tensor
 
     def __init__(self, config: HeadConfig, dim: int) -> None:
@@ -52,7 +52,7 @@ class ScoreModel(nn.Module):
         assert config.head == "linear", "HeadConfig knows no other head"
         self.head = LinearHead(dim)
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("inverse_std", torch.ones(dim))
         self.register_buffer("log_pos_weight", torch.zeros(()))
 
     @classmethod
@@ -70,7 +70,7 @@ class ScoreModel(nn.Module):
         model = cls(config, len(standardiser.mean))
         with torch.no_grad():
             model.mean.copy_(torch.from_numpy(standardiser.mean))
-            model.std.copy_(torch.from_numpy(standardiser.std))
+            model.inverse_std.copy_(torch.from_numpy(standardiser.inverse_std))
             model.log_pos_weight.fill_(math.log(pos_weight))
             model.head.last_bias.fill_(bias)
         return model
@@ -83,7 +83,7 @@ class ScoreModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the head's logits, f32[B], of bf16[B, D]: what the loss is computed from."""
         first = self.head.first
-        weight = first.weight / self.std
+        weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
         return self.head.rest(F.linear(x.float(), weight, bias))
 

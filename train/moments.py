@@ -6,6 +6,7 @@ pass uses all frames of a stream, whatever their label.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ STATS_FORMAT = "laughstore-stats"
 STATS_VERSION = 1
 _BLOCKS_A_CHUNK = 8
 _DEAD_BELOW = 1e-3
-"""Channels that spread less than this share of the median channel are held to that spread."""
+"""Channels that spread less than this share of the median channel are dropped."""
+_KEEP_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Moments:
     """f8[D]."""
     m2: NDArray[np.float64]
     """f8[D]."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number is."""
+        return bool(np.isfinite(self.mean).all() and np.isfinite(self.m2).all())
 
     @classmethod
     def none(cls, dim: int) -> "Moments":
@@ -80,20 +87,23 @@ class Standardiser:
 
     mean: NDArray[np.float32]
     """f4[D]."""
-    std: NDArray[np.float32]
-    """f4[D], above 0."""
+    inverse_std: NDArray[np.float32]
+    """f4[D], finite; 0 for channels that are dropped."""
 
     @classmethod
     def of(cls, moments: Moments) -> "Standardiser":
         """Return the standardiser of these rows.
 
-        A channel that hardly moves would be blown up by its own noise, so its spread is taken to
-        be at least a thousandth of the median channel's (1 if all are constant).
+        A channel that hardly moves in them (less than a thousandth of the median moving channel)
+        says nothing about them, and its scale is unknown: where it moves in other rows, dividing by
+        its spread would drown all other channels. It is dropped.
         """
         std = np.sqrt(moments.m2 / max(moments.n, 1))
-        alive = std[std > 0]
-        floor = _DEAD_BELOW * float(np.median(alive)) if len(alive) else 1.0
-        return cls(moments.mean.astype(np.float32), np.maximum(std, floor).astype(np.float32))
+        moving = std[std > 0]
+        floor = _DEAD_BELOW * float(np.median(moving)) if len(moving) else np.inf
+        kept = std >= max(floor, float(np.finfo(np.float32).tiny))  # so that 1 / std is finite
+        inverse = np.divide(1.0, std, out=np.zeros_like(std), where=kept)
+        return cls(moments.mean.astype(np.float32), inverse.astype(np.float32))
 
 
 def merged(moments: Iterable[Moments], dim: int) -> Moments:
@@ -110,30 +120,40 @@ def stream_moments(
     source: FrameSource,
     *,
     progress: Callable[[int, int], None] | None = None,
+    keep_every_s: float = _KEEP_EVERY_S,
 ) -> list[Moments]:
     """Return the moments of each of these streams of one split.
 
-    They are kept in `stats/<index id>.json` beside the shards folder; only those not there yet cost
-    a pass. Where that file cannot be written, nothing is kept.
+    They are kept in `stats/<index id>.json` beside the shards folder, whatever ends the pass; only
+    those not there yet cost one. Because they are kept, checksums are checked even when `source`
+    would not. Where that file cannot be written, nothing is kept.
 
     Args:
         index: of the shards.
         streams: of the split that `source` reads.
         source: reads their frames.
         progress: called with (streams done, streams to do).
+        keep_every_s: seconds after which the file is written anew during a long pass.
 
     Raises:
-        CorruptData: a block was altered or cut.
+        CorruptData: a block was altered or cut, or a stream holds what has no finite moments; the
+            message names it.
     """
     path = index.folder.absolute().parent / "stats" / f"{index.index_id}.json"
     known = _read(path, index)
     missing = [stream for stream in streams if _key(stream) not in known]
-    for done, stream in enumerate(missing):
-        known[_key(stream)] = _pass(stream, source)
-        if progress is not None:
-            progress(done + 1, len(missing))
-    if missing:
-        _write(path, index, known)
+    num_kept, kept_at = len(known), time.monotonic()
+    try:
+        for done, stream in enumerate(missing):
+            known[_key(stream)] = _pass(stream, source)
+            if time.monotonic() - kept_at >= keep_every_s:
+                _write(path, index, known)
+                num_kept, kept_at = len(known), time.monotonic()
+            if progress is not None:
+                progress(done + 1, len(missing))
+    finally:
+        if len(known) > num_kept:
+            _write(path, index, known)
     return [known[_key(stream)] for stream in streams]
 
 
@@ -144,13 +164,21 @@ def _pass(stream: Stream, source: FrameSource) -> Moments:
     chunk_rows = _BLOCKS_A_CHUNK * source.block_frames
     buffer = torch.empty(min(chunk_rows, stream.num_frames), source.dim, dtype=torch.int16)
     total = Moments.none(source.dim)
-    with ReadAhead(source.prepare, chunk, blocks, max_ahead=4 * _BLOCKS_A_CHUNK) as ahead:
+    with ReadAhead(source.prepare_checked, chunk, blocks, max_ahead=4 * _BLOCKS_A_CHUNK) as ahead:
         for number, start in enumerate(range(0, stream.num_frames, chunk_rows)):
             ahead.wait(number)
             stop = min(start + chunk_rows, stream.num_frames)
             rows = buffer[: stop - start]
-            source.gather(first_frame + np.arange(start, stop), rows)
-            total = total.merge(Moments.of(rows.view(torch.bfloat16)))
+            frames = first_frame + np.arange(start, stop)
+            source.gather(frames, rows)
+            part = Moments.of(rows.view(torch.bfloat16))
+            if not part.finite:
+                source.check_finite(frames)
+                raise CorruptData(
+                    f"{_key(stream)}: rows {start} to {stop - 1} hold values too large to be"
+                    " features; restore the shard, build the recording again, or leave it out"
+                )
+            total = total.merge(part)
     return total
 
 
@@ -162,6 +190,8 @@ def _read(path: Path, index: Index) -> dict[str, Moments]:
     """Moments by stream. The file is derived: a damaged one is made again, and the log says so."""
     try:
         content, _ = unseal(path.read_bytes(), where=str(path))
+        if (content["format"], content["version"]) != (STATS_FORMAT, STATS_VERSION):
+            raise CorruptData(f"{path}: not of this release")
         return {
             key: _decode(item, index.dim, where=str(path))
             for key, item in content["streams"].items()
@@ -174,11 +204,14 @@ def _read(path: Path, index: Index) -> dict[str, Moments]:
 
 
 def _decode(item: Mapping[str, Any], dim: int, *, where: str) -> Moments:  # Any: JSON values
-    return Moments(
+    moments = Moments(
         n=int(item["n"]),
         mean=decode_array(item["mean"], "<f8", dim, where=where),
         m2=decode_array(item["m2"], "<f8", dim, where=where),
     )
+    if not moments.finite:
+        raise CorruptData(f"{where}: holds numbers that are not finite")
+    return moments
 
 
 def _write(path: Path, index: Index, known: Mapping[str, Moments]) -> None:

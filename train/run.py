@@ -8,7 +8,7 @@ evaluation/<split>/  made by `train.evaluate`
 """
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -37,8 +37,19 @@ class Run:
     """Of the features it was trained on; only such features can be scored."""
     index_id: str
     """Of the index it was trained on."""
+    sha256: str
+    """Of config.json."""
     about: dict[str, Any]  # Any: JSON values
     """Counts of rows, and versions of what trained it."""
+
+    @property
+    def identity(self) -> dict[str, Any]:  # Any: JSON values
+        """What a checkpoint says about the run that it is of, as a JSON object."""
+        return {
+            "config_sha256": self.sha256,
+            "label": self.config.label.identity(),
+            "spec_id": self.spec.spec_id,
+        }
 
     @property
     def checkpoints(self) -> Path:
@@ -60,7 +71,8 @@ class Run:
         """Make the folder of a new run.
 
         Args:
-            config: of the run.
+            config: of the run; its paths are kept absolute, so that the run can be used from
+                wherever it is opened.
             index: of the shards it trains on.
             counts: JSON object of rows and positives of each split used.
 
@@ -68,6 +80,7 @@ class Run:
             ConfigError: the folder exists.
         """
         check_absent(config.out)
+        kept = replace(config, shards=config.shards.absolute(), out=config.out.absolute())
         about = {"counts": counts, "versions": _versions()}
         make_dirs(config.out.absolute().parent)
         config.out.mkdir()
@@ -75,14 +88,16 @@ class Run:
         content = {
             "format": RUN_FORMAT,
             "version": RUN_VERSION,
-            "config": config.to_json(),
+            "config": kept.to_json(),
             "spec": index.spec.to_json(),
             "spec_id": index.spec_id,
             "index_id": index.index_id,
             "about": about,
         }
-        write_atomic(config.out / _CONFIG, seal(content))
-        return cls(config.out, config, index.spec, index.index_id, about)
+        data = seal(content)
+        _, sha256 = unseal(data, where=_CONFIG)
+        write_atomic(config.out / _CONFIG, data)
+        return cls(config.out, kept, index.spec, index.index_id, sha256, about)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -100,7 +115,7 @@ class Run:
                 f"{path} holds no {_CONFIG}: it is no training run; give the folder that"
                 " laughstore train --out made"
             ) from error
-        content, _ = unseal(data, where=str(config_path))
+        content, sha256 = unseal(data, where=str(config_path))
         if (content.get("format"), content.get("version")) != (RUN_FORMAT, RUN_VERSION):
             raise CorruptData(
                 f"{config_path}: {content.get('format')} version {content.get('version')} is not"
@@ -111,6 +126,7 @@ class Run:
             TrainConfig.from_json(content["config"], where=str(config_path)),
             FeatureSpec.from_json(content["spec"], where=str(config_path)),
             content["index_id"],
+            sha256,
             content["about"],
         )
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from laughstore.errors import ConfigError
 from laughstore.index import Stream
-from laughstore.labels import LabelSpec
+from laughstore.labels import LabelSpec, Whose
 
 from .metrics import FrameMetrics, frame_metrics
 from .model import ScoreModel
@@ -26,7 +27,7 @@ class StreamScores:
     """Scored rows of one stream, n of its T, in the order of time."""
 
     stream: Stream
-    """Where roles do not matter (pair, any): the first of the recording, for all of them."""
+    """Where roles do not matter (pair, any): the first of those that ask the same."""
     title: str
     """Whose events, for people."""
     row: NDArray[np.int64]
@@ -59,7 +60,8 @@ def score_rows(
         f4[N], in the order of `selection.frames`.
 
     Raises:
-        CorruptData: a block was altered or cut.
+        ConfigError: a score is not finite, because training the model diverged.
+        CorruptData: a block was altered or cut, or holds values that are not finite.
     """
     device = model.mean.device
     used = np.flatnonzero(selection.block_counts)  # blocks without rows are not read
@@ -77,6 +79,12 @@ def score_rows(
             source.gather(frames[start:stop], rows)
             x = rows.view(torch.bfloat16).to(device)
             probability[start:stop] = model.probability(x).cpu().numpy()
+            if not np.isfinite(probability[start:stop]).all():
+                source.check_finite(frames[start:stop])
+                raise ConfigError(
+                    "the model's scores are not finite: training it diverged; train again with a"
+                    " lower --lr"
+                )
             if progress is not None:
                 progress(stop, len(frames))
     return probability
@@ -93,8 +101,8 @@ def score_streams(
 ) -> list[StreamScores]:
     """Return scores stream by stream.
 
-    A question about the pair, or about anyone, has one answer a recording: the mean of what its
-    assignments say.
+    Assignments of a recording that ask the same question (about the same pair, or about anyone)
+    get one answer: the mean of what they say.
 
     Args:
         model: on the device that does the work.
@@ -105,7 +113,7 @@ def score_streams(
         progress: called with (rows done, rows).
 
     Raises:
-        CorruptData: a block was altered or cut.
+        ConfigError, CorruptData: as `score_rows`.
     """
     scored = selection
     if ignored_too:
@@ -119,14 +127,14 @@ def score_streams(
         streams.append(
             StreamScores(
                 stream=stream,
-                title=f"{stream.main} (with {stream.other or 'silence'})",
+                title=_title(stream, label.whose),
                 row=row,
                 probability=probability[start:stop],
                 y=y[row],
                 eligible=counts[row],
             )
         )
-    return _one_a_recording(streams) if label.whose in ("pair", "any") else streams
+    return _one_a_question(streams, label.whose)
 
 
 def metrics_of(streams: Sequence[StreamScores]) -> FrameMetrics:
@@ -144,13 +152,44 @@ def by_recording(streams: Sequence[StreamScores]) -> dict[str, list[StreamScores
     return groups
 
 
-def _one_a_recording(streams: Sequence[StreamScores]) -> list[StreamScores]:
+def _one_a_question(streams: Sequence[StreamScores], whose: Whose) -> list[StreamScores]:
+    groups: dict[tuple[str, frozenset[str | None]], list[StreamScores]] = {}
+    for item in streams:
+        groups.setdefault(_question(item.stream, whose), []).append(item)
     merged = []
-    for group in by_recording(streams).values():
+    for group in groups.values():
         first = group[0]
-        assert all(np.array_equal(item.row, first.row) for item in group), (
-            "assignments of a recording have the same rows when nobody's role matters"
-        )
+        for item in group:
+            same = (
+                np.array_equal(item.row, first.row)
+                and np.array_equal(item.y, first.y)
+                and np.array_equal(item.eligible, first.eligible)
+            )
+            assert same, "streams that ask the same question have the same rows and targets"
         mean = np.mean([item.probability for item in group], axis=0, dtype=np.float64)
-        merged.append(replace(first, title="all speakers", probability=mean.astype(np.float32)))
+        merged.append(replace(first, probability=mean.astype(np.float32)))
     return merged
+
+
+def _question(stream: Stream, whose: Whose) -> tuple[str, frozenset[str | None]]:
+    """Equal for streams of which a label asks the same."""
+    match whose:
+        case "any":
+            return stream.recording_id, frozenset()
+        case "pair":
+            return stream.recording_id, frozenset((stream.main, stream.other))
+        case "main" | "other":
+            return f"{stream.recording_id}/{stream.assignment}", frozenset()
+
+
+def _title(stream: Stream, whose: Whose) -> str:
+    """Whose events a label asks about, for people."""
+    match whose:
+        case "main":
+            return f"{stream.main} (with {stream.other or 'silence'})"
+        case "other":
+            return f"{stream.other or 'nobody'} (with {stream.main} as main speaker)"
+        case "pair":
+            return " or ".join(name for name in (stream.main, stream.other) if name is not None)
+        case "any":
+            return "anyone"

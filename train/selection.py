@@ -46,6 +46,17 @@ class FrameFilter:
             return False
         return self.exclude is None or not fnmatchcase(recording_id, self.exclude)
 
+    def describe(self) -> str:
+        """Return the conditions, for people."""
+        conditions = [
+            f"{name} {value}"
+            for name, value in (("recordings", self.recordings), ("exclude", self.exclude))
+            if value is not None
+        ]
+        if self.min_context.frames:
+            conditions.append(f"min_context {self.min_context}")
+        return ", ".join(conditions) or "all frames"
+
     def identity(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the canonical JSON object of this filter, spans resolved to frames."""
         return {
@@ -146,9 +157,21 @@ class Selection:
 
 
 def select(
-    index: Index, split: str, label: LabelSpec, frames: FrameFilter | None = None
+    index: Index,
+    split: str,
+    label: LabelSpec,
+    frames: FrameFilter | None = None,
+    *,
+    advice: str = "widen --recordings, --exclude or --min-context, or use another label",
 ) -> Selection:
     """Return the rows of a split that take part, with their targets.
+
+    Args:
+        index: of the shards.
+        split: one of the index's.
+        label: which rows are positive, negative or ignored.
+        frames: which rows may take part; all if None.
+        advice: what to do when nothing is left, for the message.
 
     Raises:
         ConfigError: no such split; the event occurs nowhere; the label asks for speakers that are
@@ -160,6 +183,11 @@ def select(
     check_whose(label, index.all_tables)
     recordings = [item for item in index.recordings if item.split == split]
     taken = [item for item in recordings if frames.takes(item.id)]
+    if not taken:
+        raise ConfigError(
+            f"none of the {len(recordings)} recordings of split {split!r} passes the filter"
+            f" ({frames.describe()}); {advice}"
+        )
     streams = tuple(stream for recording in taken for stream in recording.streams)
     num_blocks = sum(stream.num_blocks for stream in streams)
     blocks = np.empty(num_blocks, np.int64)
@@ -184,9 +212,14 @@ def select(
             flat_eligible[too_early], flat_ignored[too_early], flat_y[too_early] = False, False, 0
             start += stream.num_blocks
     if not eligible.any():
+        num_ignored = int(ignored.sum())
+        reason = (
+            f"the label ignores all {num_ignored} rows"
+            if num_ignored
+            else f"no row has enough context ({frames.describe()})"
+        )
         raise ConfigError(
-            f"no row of split {split!r} takes part: {len(taken)} of its {len(recordings)}"
-            " recordings pass the filter, and all their rows are ignored or have too little"
-            " context; widen --recordings, --exclude, --min-context or the label"
+            f"no row of split {split!r} takes part: {reason} of the {len(taken)} recordings that"
+            f" pass the filter; {advice}"
         )
     return Selection(index, split, streams, blocks, eligible, y, ignored)

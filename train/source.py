@@ -12,10 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laughstore.errors import CorruptData
 from laughstore.index import Index
 from laughstore.rows import open_rows
 
 from .config import Verify
+
+_CHECKED_TOGETHER = 4096
+"""Frames that `check_finite` copies in one go."""
 
 
 class FrameSource:
@@ -31,12 +35,13 @@ class FrameSource:
     """
 
     def __init__(self, index: Index, split: str, *, verify: Verify = "first") -> None:
+        self._index, self._split = index, split
         self._rows = open_rows(index, split)
         self._verify: Verify = verify
         self.dim = index.dim
         self.block_frames = index.block_frames
         # DLPack, because torch.from_numpy warns of read-only memory; nothing here writes to it.
-        self._matrix: Tensor = torch.from_dlpack(self._rows.matrix.view(np.int16))
+        self._matrix: Tensor | None = torch.from_dlpack(self._rows.matrix.view(np.int16))
 
     def prepare(self, blocks: NDArray[np.int64]) -> None:
         """Make frames of these blocks (i64[K], global numbers) ready to be gathered. Thread safe.
@@ -48,13 +53,30 @@ class FrameSource:
         if self._verify == "first":
             self._rows.prepare_once(blocks)
 
+    def prepare_checked(self, blocks: NDArray[np.int64]) -> None:
+        """Like `prepare`, and check these blocks even when `verify` is never.
+
+        For what is computed once and kept: an answer from damaged bytes would outlive the damage.
+
+        Raises:
+            CorruptData: as `prepare`.
+        """
+        self.prepare(blocks)
+        if self._verify == "never":
+            self._rows.prepare_once(blocks)
+
     def gather(self, frames: NDArray[np.int64], out: Tensor) -> None:
         """Copy frames into rows of a tensor.
 
         Args:
             frames: i64[N] global frame ids of prepared blocks; negative ids are pad rows.
             out: int16[N, D], the bits of bfloat16; pad rows become zeros.
+
+        Raises:
+            ValueError: this was closed.
         """
+        if self._matrix is None:
+            raise ValueError("this stream was closed; open it again to read its frames")
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
             out.zero_()
@@ -68,9 +90,44 @@ class FrameSource:
         if len(pads):
             out[torch.from_numpy(pads)] = 0
 
+    def check_finite(self, frames: NDArray[np.int64]) -> None:
+        """Find out whether features are to blame for a result that is not finite.
+
+        Args:
+            frames: i64[N] global frame ids; negative ids are pad rows.
+
+        Raises:
+            CorruptData: a feature is NaN or infinite (the message names recording and frame), or
+                as `prepare`.
+        """
+        real = np.unique(frames[frames >= 0])
+        for start in range(0, len(real), _CHECKED_TOGETHER):
+            part = real[start : start + _CHECKED_TOGETHER]
+            self.prepare(np.unique(part // self.block_frames))
+            bits = torch.empty(len(part), self.dim, dtype=torch.int16)
+            self.gather(part, bits)
+            bad = ~bits.view(torch.bfloat16).isfinite().all(dim=1).numpy()
+            if bad.any():
+                raise CorruptData(
+                    f"{self._index.folder}: {self._name(int(part[bad][0]))} holds a value that is"
+                    " not finite; restore the shard if it was altered: if it was not, the features"
+                    " were made so, and the recording must be built again or left out"
+                )
+
+    def _name(self, frame: int) -> str:
+        """A frame in words."""
+        block = frame // self.block_frames
+        stream = next(
+            item
+            for item in self._index.streams(self._split)
+            if item.first_block <= block < item.first_block + item.num_blocks
+        )
+        row = frame - stream.first_block * self.block_frames
+        return f"frame {row} of {stream.recording_id}/{stream.assignment}"
+
     def close(self) -> None:
         """Let go of the mapped files."""
-        self._matrix = torch.empty(0, self.dim, dtype=torch.int16)
+        self._matrix = None
         self._rows.close()
 
     def __enter__(self) -> Self:

@@ -16,7 +16,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -52,6 +51,8 @@ class Batch:
     """f32[B]: 1, or 0 in pad rows."""
     frame: Tensor
     """i64[B] global frame ids (see `laughstore.index`); -1 in pad rows."""
+    epoch: int
+    """From 0."""
     step: int
     """In the epoch, from 0."""
     num_real: int
@@ -60,16 +61,21 @@ class Batch:
     def __repr__(self) -> str:
         rows, dim = self.x.shape
         return (
-            f"Batch(step {self.step}, x bf16[{rows}, {dim}], {self.num_real} real over all ranks)"
+            f"Batch(epoch {self.epoch}, step {self.step}, x bf16[{rows}, {dim}],"
+            f" {self.num_real} real over all ranks)"
         )
 
 
 class FrameStream(IterableDataset[Batch]):
-    """Stream the frames of a split in batches.
+    """Stream the frames of a split in batches, each in memory of its own.
 
-    Each iteration yields what is left of the current epoch: all of it, or, for the first iteration
-    after `load_state_dict`, what the saved batch had not reached. Set another epoch for another
-    order. A context manager; leaving it closes the files.
+    With `copy=False`, features stand in a ring of RING_BUFFERS buffers instead, which is faster:
+    a batch's `x` holds until the third batch after it is made, so it must be used at once and never
+    collected.
+
+    Each iteration yields what is left of the current epoch when its first batch is asked for: all
+    of it, or, for the first iteration after `load_state_dict`, what the saved batch had not
+    reached. Set another epoch for another order. A context manager; leaving it closes the files.
 
     Args:
         shards: a store, its shards folder, or its index.
@@ -83,8 +89,7 @@ class FrameStream(IterableDataset[Batch]):
         rank: of this process.
         world_size: number of ranks that share each step.
         verify: when checksums of blocks are checked.
-        copy: yield features in fresh memory. Otherwise they stand in a ring of RING_BUFFERS
-            buffers, which costs one copy a byte and no allocation.
+        copy: yield features in fresh memory, not in the ring.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU.
 
     Raises:
@@ -106,7 +111,7 @@ class FrameStream(IterableDataset[Batch]):
         rank: int = 0,
         world_size: int = 1,
         verify: Verify = "first",
-        copy: bool = False,
+        copy: bool = True,
         pin_memory: bool = False,
     ) -> None:
         check_batching(global_batch, lanes, window_blocks)
@@ -166,16 +171,23 @@ class FrameStream(IterableDataset[Batch]):
             self._plan = self._make_plan()
 
     def __iter__(self) -> Generator[Batch]:
-        """Yield the batches that are left of the epoch."""
+        """Yield the batches that are left of the epoch.
+
+        Raises:
+            ConfigError: called in a worker of a DataLoader.
+            CorruptData: a block was altered or cut.
+            ValueError: the stream was closed.
+        """
         if get_worker_info() is not None:
             raise ConfigError(
                 "FrameStream reads ahead in a thread of its own: use"
                 " DataLoader(stream, batch_size=None, num_workers=0), or iterate over it"
             )
-        plan, start, self._start = self._plan, self._start, 0
-        return self._batches(plan, start)
+        return self._batches()
 
-    def _batches(self, plan: Plan, start: int) -> Generator[Batch]:
+    def _batches(self) -> Generator[Batch]:
+        # Runs at the first `next`: an iterator that is never used takes no position away.
+        plan, epoch, start, self._start = self._plan, self._epoch, self._start, 0
         selection, source = self.selection, self._source
         topology = {"rank": self.rank, "world_size": self.world_size}
         reads = plan.reads(start, **topology)
@@ -192,23 +204,21 @@ class FrameStream(IterableDataset[Batch]):
                     bits = ring.popleft() if full else self._buffer()
                     if not self.copy:
                         ring.append(bits)
-                    yield self._batch(positions, bits, step, plan.num_real(step))
+                    real = positions >= 0
+                    frames = np.where(real, selection.frames[positions], -1)
+                    y = np.where(real, selection.targets[positions], 0).astype(np.float32)
+                    source.gather(frames, bits)
+                    yield Batch(
+                        x=bits.view(torch.bfloat16),
+                        y=torch.from_numpy(y),
+                        weight=torch.from_numpy(real.astype(np.float32)),
+                        frame=torch.from_numpy(frames),
+                        epoch=epoch,
+                        step=step,
+                        num_real=plan.num_real(step),
+                    )
         finally:
             self._ring = ring
-
-    def _batch(self, positions: NDArray[np.int64], bits: Tensor, step: int, num_real: int) -> Batch:
-        real = positions >= 0
-        frames = np.where(real, self.selection.frames[positions], -1)
-        y = np.where(real, self.selection.targets[positions], 0).astype(np.float32)
-        self._source.gather(frames, bits)
-        return Batch(
-            x=bits.view(torch.bfloat16),
-            y=torch.from_numpy(y),
-            weight=torch.from_numpy(real.astype(np.float32)),
-            frame=torch.from_numpy(frames),
-            step=step,
-            num_real=num_real,
-        )
 
     def _buffer(self) -> Tensor:
         shape = (self._share, self._source.dim)
@@ -233,14 +243,15 @@ class FrameStream(IterableDataset[Batch]):
         """Return where the stream stands, as a JSON object.
 
         Args:
-            after: the last batch that was used, of the current epoch; None for the place where the
+            after: the last batch that was used, of whatever epoch; None for the place where the
                 next iteration begins.
         """
+        here = (self._epoch, self._start) if after is None else (after.epoch, after.step + 1)
         return {
             "format": STATE_FORMAT,
             "version": STATE_VERSION,
-            "epoch": self._epoch,
-            "step": self._start if after is None else after.step + 1,
+            "epoch": here[0],
+            "step": here[1],
             "identity": self.identity,
             "fields": self._identity,
         }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from laughstore.annotations import Event
 from laughstore.timebase import FRAME_US
 from tests.stores import SPEAKERS, Episode, bf16_bits, laugh, write_store
+from train import Progress, TrainConfig, TrainResult, train
 
 DIM = 64
 
@@ -83,3 +84,16 @@ def own_shards(tmp_path: Path) -> Path:
     path = tmp_path / "store"
     write_store(path, episodes, Planted(episodes), dim=DIM, block_frames=32, shard_frames=256)
     return path / "shards"
+
+
+def config_for(shards: Path, out: Path, **changes) -> TrainConfig:
+    quick = {"global_batch": 512, "lanes": 16, "epochs": 10, "lr": 0.02, "device": "cpu"}
+    return TrainConfig(shards=shards, out=out, **{**quick, **changes})
+
+
+@pytest.fixture(scope="session")
+def trained(planted_shards, tmp_path_factory) -> tuple[TrainConfig, TrainResult, list[Progress]]:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    config = config_for(planted_shards, out)
+    reports: list[Progress] = []
+    return config, train(config, progress=reports.append), reports

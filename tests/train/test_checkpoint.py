@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,14 @@ def test_best_and_last_are_found_and_the_others_pruned(tmp_path):
     assert load_checkpoint(paths[10]).model["head.first.weight"][0, 0] == 10
 
 
-def test_saving_a_step_again_keeps_a_sound_checkpoint_and_replaces_a_damaged_one(tmp_path):
+def test_saving_a_step_again_keeps_what_is_sound_and_replaces_another_state_or_damage(tmp_path):
     path = save_checkpoint(tmp_path, 5, some_checkpoint(1.0))
     save_checkpoint(tmp_path, 5, some_checkpoint(2.0))
     assert load_checkpoint(path).model["head.first.weight"][0, 0] == 1.0
+    validated = replace(some_checkpoint(1.0), state={"step": 5, "validated": True})
+    save_checkpoint(tmp_path, 5, validated)
+    assert load_checkpoint(path).state == {"step": 5, "validated": True}
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
     (path / "state.json").write_text("{}")
     save_checkpoint(tmp_path, 5, some_checkpoint(2.0))
     assert load_checkpoint(path).model["head.first.weight"][0, 0] == 2.0

@@ -6,22 +6,31 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from laughstore.columns import encode_array
+from laughstore.errors import CorruptData
 from laughstore.index import read_index
 from laughstore.rows import open_rows
-from laughstore.sealed import unseal
+from laughstore.sealed import seal, unseal
+from tests.stores import Episode, bf16_bits, write_store
+from train import FrameFilter, train
+from train.checkpoint import checkpoint_path, load_checkpoint
 from train.moments import Moments, Standardiser, merged, stream_moments
 from train.source import FrameSource
 
-from .conftest import DIM
+from .conftest import DIM, Planted, config_for, planted_episodes
+from .test_stream import flip_a_bit
 
 
-def true_rows(shards: Path) -> np.ndarray:
-    """f8[T, D] of all frames of the train split."""
+def true_rows(shards: Path, *, exclude: str = "") -> np.ndarray:
+    """f8[T, D] of all frames of the train split, but of recordings that begin so."""
     index = read_index(shards)
     with open_rows(index, "train") as rows:
         parts = []
         for stream in index.streams("train"):
+            if exclude and stream.recording_id.startswith(exclude):
+                continue
             blocks = stream.first_block + np.arange(stream.num_blocks)
             rows.prepare(blocks, verify=True)
             frames = stream.first_block * index.block_frames + np.arange(stream.num_frames)
@@ -41,10 +50,23 @@ def test_the_standardiser_of_a_split_is_that_of_numpy_in_float64(own_shards):
     assert total.mean == pytest.approx(rows.mean(axis=0), rel=1e-7)
     assert total.m2[live] == pytest.approx(rows.var(axis=0)[live] * len(rows), rel=1e-5)
     standardiser = Standardiser.of(total)
-    assert standardiser.std[live] == pytest.approx(rows.std(axis=0)[live], rel=1e-5)
-    # The dead channel is held to a thousandth of the median spread.
-    median = float(np.median(rows.std(axis=0)[live]))
-    assert standardiser.std[~live] == pytest.approx(median / 1000, rel=1e-4)
+    assert standardiser.inverse_std[live] == pytest.approx(1 / rows.std(axis=0)[live], rel=1e-5)
+    assert standardiser.inverse_std[~live].tolist() == [0]
+
+
+def test_a_run_is_standardised_over_exactly_the_recordings_it_trains_on(own_shards, tmp_path):
+    first = "train-part-1-"
+    for name, exclude in (("all", ""), ("some", first)):
+        limits = FrameFilter(exclude=f"{exclude}*" if exclude else None)
+        config = config_for(own_shards, tmp_path / name, epochs=1, filter=limits)
+        path = checkpoint_path(train(config).run / "checkpoints", "last")
+        model = load_checkpoint(path).model
+        rows = true_rows(own_shards, exclude=exclude)
+        live = rows.std(axis=0) > 0
+        assert model["mean"].numpy() == pytest.approx(rows.mean(axis=0), rel=1e-5)
+        inverse_std = model["inverse_std"].numpy()[live]
+        assert inverse_std == pytest.approx(1 / rows.std(axis=0)[live], rel=1e-5)
+    assert 0 < len(rows) < len(true_rows(own_shards))
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 1000))
@@ -63,10 +85,33 @@ def test_moments_of_parts_merge_to_those_of_the_whole(lengths, seed):
     assert total.m2 == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
-def test_constant_rows_are_standardised_by_one():
-    moments = Moments.of(torch.full((5, 2), 3.0).bfloat16())
-    assert Standardiser.of(moments).std.tolist() == [1.0, 1.0]
-    assert Standardiser.of(moments).mean.tolist() == [3.0, 3.0]
+def test_channels_that_hardly_move_are_dropped():
+    constant = Standardiser.of(Moments.of(torch.full((5, 2), 3.0).bfloat16()))
+    assert constant.inverse_std.tolist() == [0, 0]
+    assert constant.mean.tolist() == [3, 3]
+    # Spreads of 1, 1, 2e-3, 5e-4, 0 and one whose inverse float32 cannot hold.
+    spread = np.array([1, 1, 2e-3, 5e-4, 0, 1e-42])
+    some = Standardiser.of(Moments(10, np.zeros(6), 10 * spread**2))
+    assert some.inverse_std.tolist() == pytest.approx([1, 1, 500, 2000, 0, 0])
+    many = Standardiser.of(Moments(10, np.zeros(8), 10 * np.append(spread, [1, 1]) ** 2))
+    assert many.inverse_std.tolist() == pytest.approx([1, 1, 500, 0, 0, 0, 1, 1])
+
+
+def test_a_channel_constant_in_training_does_no_harm_where_it_moves(trained, tmp_path):
+    _, reference, _ = trained
+    episodes = planted_episodes()
+    planted = Planted(episodes)
+
+    def features(name: str, assignment: int, num_frames: int) -> NDArray[np.uint16]:
+        bits = planted(name, assignment, num_frames)
+        if name.startswith("validation"):
+            noise = np.random.default_rng(assignment).standard_normal(num_frames)
+            bits[:, 7] = bf16_bits(0.25 + noise)
+        return bits
+
+    write_store(tmp_path / "store", episodes, features, dim=DIM, block_frames=32, shard_frames=256)
+    result = train(config_for(tmp_path / "store" / "shards", tmp_path / "run"))
+    assert result.best == reference.best
 
 
 def test_moments_are_kept_beside_the_store_and_not_computed_twice(own_shards):
@@ -111,3 +156,97 @@ def test_a_store_that_cannot_be_written_is_no_obstacle(own_shards):
     index = read_index(own_shards)
     with FrameSource(index, "train") as source:
         assert len(stream_moments(index, index.streams("train")[:1], source)) == 1
+
+
+def kept_streams(shards: Path) -> set[str]:
+    """Streams whose moments are kept."""
+    path = shards.parent / "stats" / f"{read_index(shards).index_id}.json"
+    if not path.exists():
+        return set()
+    return set(unseal(path.read_bytes(), where="stats")[0]["streams"])
+
+
+def test_moments_are_never_made_of_damaged_frames_whatever_verify_says(own_shards):
+    name, key = flip_a_bit(own_shards)
+    index = read_index(own_shards)
+    streams = index.streams("train")
+    with (
+        FrameSource(index, "train", verify="never") as source,
+        pytest.raises(CorruptData, match=f"{name}, sample {key}: crc32c"),
+    ):
+        stream_moments(index, streams, source)
+    # What was sound is kept, and nothing else.
+    assert kept_streams(own_shards)
+    assert key.rpartition("/")[0] not in kept_streams(own_shards)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, r"frame 200 of odd-[^/]+/speaker-00--speaker-01 holds a value that is not finite"),
+        (
+            -np.inf,
+            r"frame 200 of odd-[^/]+/speaker-00--speaker-01 holds a value that is not finite",
+        ),
+        (2e38, r"odd-[^/]+/speaker-00--speaker-01: rows 0 to 255 hold values too large"),
+    ],
+)
+def test_features_without_finite_moments_are_refused_by_name(tmp_path, value, message):
+    def features(name: str, assignment: int, num_frames: int) -> NDArray[np.uint16]:
+        x = np.random.default_rng(assignment).standard_normal((num_frames, 16))
+        if name == "odd":
+            x[200, 3] = value
+        return bf16_bits(x.astype(np.float32))
+
+    episodes = [Episode("even"), Episode("odd")]
+    write_store(tmp_path / "store", episodes, features, dim=16, block_frames=32, shard_frames=256)
+    index = read_index(tmp_path / "store" / "shards")
+    with FrameSource(index, "train") as source, pytest.raises(CorruptData, match=message):
+        stream_moments(index, index.streams("train"), source)
+    assert {key.partition("-")[0] for key in kept_streams(tmp_path / "store" / "shards")} == {
+        "even"
+    }
+
+
+@pytest.mark.parametrize("change", ["mean", "m2", "version"])
+def test_kept_moments_that_cannot_be_are_computed_again(own_shards, caplog, change):
+    index = read_index(own_shards)
+    streams = index.streams("validation")
+    path = own_shards.parent / "stats" / f"{index.index_id}.json"
+    with FrameSource(index, "validation") as source:
+        first = stream_moments(index, streams, source)
+        content, _ = unseal(path.read_bytes(), where="stats")
+        if change == "version":
+            content["version"] = 99
+        for item in content["streams"].values():
+            values = np.arange(DIM, dtype=np.float64)
+            values[5] = np.inf if change != "version" else 0
+            item["mean" if change == "version" else change] = encode_array(values, "<f8")
+        path.write_bytes(seal(content))
+        again = stream_moments(index, streams, source)
+    assert "computed again" in caplog.text
+    for mine, theirs in zip(first, again, strict=True):
+        assert np.array_equal(mine.mean, theirs.mean)
+        assert np.array_equal(mine.m2, theirs.m2)
+
+
+@pytest.mark.parametrize("keep_every_s", [0.0, 1e9])
+def test_moments_are_kept_during_a_pass_and_when_it_is_cut_short(own_shards, keep_every_s):
+    index = read_index(own_shards)
+    found: list[int] = []
+
+    def stop_after_three(done: int, total: int) -> None:
+        found.append(len(kept_streams(own_shards)))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with FrameSource(index, "train") as source, pytest.raises(KeyboardInterrupt):
+        stream_moments(
+            index,
+            index.streams("train"),
+            source,
+            progress=stop_after_three,
+            keep_every_s=keep_every_s,
+        )
+    assert found == ([1, 2, 3] if keep_every_s == 0 else [0, 0, 0])
+    assert len(kept_streams(own_shards)) == 3

@@ -115,10 +115,50 @@ def test_a_resume_at_every_step_gives_the_same_tail_twice_in_a_row(planted_shard
 
 
 def test_fresh_copies_and_a_ring_of_three_hold_the_same(planted_shards):
-    with stream(planted_shards) as ring, stream(planted_shards, copy=True) as fresh:
+    with stream(planted_shards, copy=False) as ring, stream(planted_shards) as fresh:
         assert_same(kept(list(fresh)), kept(ring))
         addresses = [batch.x.data_ptr() for batch in ring]
     assert len(set(addresses)) == 3
+
+
+def test_a_list_of_batches_holds_every_batch(planted_shards):
+    with FrameStream(planted_shards, "train", global_batch=96, lanes=12) as frames:
+        assert_same(kept(list(frames)), kept(frames))
+
+
+def test_a_position_is_of_the_epoch_of_its_batch(planted_shards):
+    with stream(planted_shards) as frames:
+        batch = next(iter(frames))
+        frames.set_epoch(5)
+        state = frames.state_dict(after=batch)
+        assert (batch.epoch, state["epoch"], state["step"]) == (0, 0, 1)
+        assert next(iter(frames)).epoch == 5
+        frames.load_state_dict(state)
+        resumed = next(iter(frames))
+        assert (resumed.epoch, resumed.step) == (0, 1)
+
+
+def test_an_iterator_that_is_never_used_takes_no_position_away(planted_shards):
+    with stream(planted_shards) as frames:
+        frames.load_state_dict(frames.state_dict() | {"step": 4})
+        unused = iter(frames)
+        assert len(frames) == frames.num_steps - 4
+        assert frames.state_dict()["step"] == 4
+        assert next(iter(frames)).step == 4
+        assert next(unused).step == 0  # the position was used by the other
+
+
+def test_reading_from_a_closed_stream_says_so(planted_shards):
+    with stream(planted_shards) as frames:
+        batches = iter(frames)
+        first = next(batches)
+    out = torch.empty(len(first.frame), DIM, dtype=torch.int16)
+    with pytest.raises(ValueError, match="this stream was closed"):
+        frames.source.gather(first.frame.numpy(), out)
+    with pytest.raises(ValueError, match="closed"):
+        list(batches)
+    with pytest.raises(ValueError, match="closed"):
+        list(frames)
 
 
 def test_a_data_loader_without_workers_passes_the_stream_through(planted_shards):
@@ -156,7 +196,7 @@ def test_a_state_of_another_stream_is_refused_and_the_field_named(planted_shards
 def test_world_checks_and_copies_are_no_part_of_the_identity(planted_shards):
     with (
         stream(planted_shards) as one,
-        stream(planted_shards, rank=1, world_size=2, verify="never", copy=True) as two,
+        stream(planted_shards, rank=1, world_size=2, verify="never", copy=False) as two,
     ):
         assert one.identity == two.identity
 
@@ -252,8 +292,22 @@ def test_filters_leave_out_early_rows_and_recordings(planted_shards):
     ("split", "changes", "message"),
     [
         ("tset", {}, "no split 'tset'"),
-        ("train", {"frames": FrameFilter(recordings="nobody*")}, "no row of split 'train'"),
-        ("train", {"frames": FrameFilter(min_context=Span("900s"))}, "no row of split 'train'"),
+        (
+            "train",
+            {"frames": FrameFilter(recordings="nobody*", exclude="b*")},
+            r"none of the 5 recordings of split 'train' passes the filter"
+            r" \(recordings nobody\*, exclude b\*\); widen --recordings",
+        ),
+        (
+            "train",
+            {"frames": FrameFilter(min_context=Span("900s"))},
+            r"no row of split 'train' .* enough context \(min_context 900s\) of the 5",
+        ),
+        (
+            "train",
+            {"label": LabelSpec(lead=Span("900s"))},
+            r"no row of split 'train' takes part: the label ignores all \d+ rows of the 5",
+        ),
         ("train", {"label": LabelSpec(event="Applause")}, "Applause"),
         ("train", {"world_size": 5}, "lanes is 12.*5 ranks"),
     ],

@@ -1,44 +1,36 @@
 import json
-import os
-import signal
-import threading
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from laughstore.errors import ConfigError, CorruptData, NotFound, SpecMismatch
+from laughstore.errors import ConfigError, CorruptData, NotFound
 from laughstore.index import read_index
 from laughstore.labels import LabelSpec
 from laughstore.timebase import Span
 from tests.stores import Episode, laugh, random_features, write_store
-from train import FrameFilter, FrameStream, LossConfig, Progress, TrainConfig, evaluate, train
+from train import (
+    FrameFilter,
+    FrameStream,
+    HeadConfig,
+    LossConfig,
+    Progress,
+    TrainConfig,
+    evaluate,
+    train,
+)
 from train.checkpoint import checkpoint_path, load_checkpoint
-from train.evaluation import timeline_panel
 from train.model import ScoreModel
 from train.run import Run
-from train.score import score_rows, score_streams
+from train.score import score_rows
 from train.selection import select
-from train.signals import Interruptible
 from train.source import FrameSource
 
-from .conftest import DIM
-from .test_stream import flip_a_bit
-
-
-def config_for(shards: Path, out: Path, **changes) -> TrainConfig:
-    quick = {"global_batch": 512, "lanes": 16, "epochs": 10, "lr": 0.02, "device": "cpu"}
-    return TrainConfig(shards=shards, out=out, **{**quick, **changes})
-
-
-@pytest.fixture(scope="module")
-def trained(planted_shards, tmp_path_factory) -> tuple[TrainConfig, object, list[Progress]]:
-    out = tmp_path_factory.mktemp("runs") / "run"
-    config = config_for(planted_shards, out)
-    reports: list[Progress] = []
-    return config, train(config, progress=reports.append), reports
+from .conftest import DIM, config_for
 
 
 def rows_of(shards: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +83,8 @@ def test_a_run_can_be_read_back_and_holds_the_best_checkpoint(planted_shards, tr
     assert best.state["best"]["average_precision"] == result.best.average_precision
     last = load_checkpoint(checkpoint_path(run.checkpoints, "last"))
     assert last.state["step"] == result.steps
+    assert last.state["epoch"] == result.epochs - 1
+    assert last.state["validated"] is True
 
 
 def test_the_same_config_gives_the_same_weights(planted_shards, tmp_path):
@@ -104,7 +98,7 @@ def test_the_same_config_gives_the_same_weights(planted_shards, tmp_path):
 
 
 def test_patience_stops_a_run_that_gets_no_better(planted_shards, tmp_path):
-    result = train(config_for(planted_shards, tmp_path / "run", lr=1e-9, patience=2))
+    result = train(config_for(planted_shards, tmp_path / "run", lr=1e-12, patience=2))
     assert result.stopped == "patience"
     assert result.epochs == result.best_epoch + 3
 
@@ -153,80 +147,13 @@ def test_splits_without_positives_are_refused_before_anything_is_made(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_a_flipped_bit_ends_training_with_shard_and_sample(own_shards, tmp_path):
-    name, key = flip_a_bit(own_shards)
-    with pytest.raises(CorruptData, match=f"{name}, sample {key}"):
-        train(config_for(own_shards, tmp_path / "run"))
-
-
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
-def test_a_signal_saves_the_last_step_and_leaves_a_valid_run(
-    planted_shards, tmp_path, number, error
-):
-    stop_at = 17
-
-    def press(report: Progress) -> None:
-        if report.phase == "train" and report.epoch * report.total + report.done == stop_at:
-            os.kill(os.getpid(), number)
-
-    before = signal.getsignal(number)
-    with pytest.raises(error):
-        train(config_for(planted_shards, tmp_path / "run"), progress=press)
-    assert signal.getsignal(number) == before
-    run = Run.open(tmp_path / "run")
-    state = load_checkpoint(checkpoint_path(run.checkpoints, "last")).state
-    assert state["step"] == stop_at
-    with FrameStream(planted_shards, "train", global_batch=512, lanes=16) as stream:
-        stream.load_state_dict(state["stream"])
-        assert stream.epoch * stream.num_steps + stream.num_steps - len(stream) == stop_at
-    assert not [t for t in threading.enumerate() if t.name == "laughstore-readahead"]
-
-
-def test_ctrl_c_while_statistics_are_made_leaves_no_run(own_shards, tmp_path):
-    def press(report: Progress) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config_for(own_shards, tmp_path / "run"), progress=press)
-    assert not (tmp_path / "run").exists()
-
-
-def test_ctrl_c_while_validating_keeps_the_epoch_s_steps(planted_shards, tmp_path):
-    def press(report: Progress) -> None:
-        if report.phase == "validate":
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config_for(planted_shards, tmp_path / "run"), progress=press)
-    last = checkpoint_path(tmp_path / "run" / "checkpoints", "last")
-    state = load_checkpoint(last).state
-    assert state["step"] == state["stream"]["step"] > 0
-    assert evaluate(tmp_path / "run", checkpoint="last", device="cpu").checkpoint == last
-    with pytest.raises(NotFound, match="--checkpoint last"):
-        evaluate(tmp_path / "run", device="cpu")
-
-
-def test_a_signal_within_a_step_waits_for_its_end():
-    interruptible = Interruptible()
-    finished: list[bool] = []
-
-    def step() -> None:
-        with interruptible.installed(), interruptible.held():
-            os.kill(os.getpid(), signal.SIGINT)
-            finished.append(True)
-
-    with pytest.raises(KeyboardInterrupt):
-        step()
-    assert finished == [True]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs is 0"),
         ({"lr": 0.0}, "lr is 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"lr": 1e38}, "lr is 1e\\+38; it must be above 0 and at most 1000"),
         ({"global_batch": 100}, "96 and 112"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"seed": -1}, "seed"),
@@ -257,64 +184,6 @@ def test_configs_survive_json():
         TrainConfig.from_json({}, where="here")
 
 
-def test_evaluation_agrees_with_training_and_writes_metrics_and_plots(trained):
-    config, result, _ = trained
-    evaluation = evaluate(config.out, device="cpu")
-    assert evaluation.metrics == result.best
-    content = json.loads((evaluation.out / "metrics.json").read_text())
-    assert content == evaluation.to_json()
-    assert content["metrics"]["rows"] == sum(item["rows"] for item in content["recordings"])
-    assert evaluation.hours == pytest.approx(content["metrics"]["rows"] * 0.08 / 3600)
-    assert [path.name for path in evaluation.plots] == sorted(
-        (path.name for path in evaluation.out.glob("*.png")), key=lambda name: name != "pr.png"
-    )
-    assert len(evaluation.plots) == 1 + len(evaluation.recordings)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in evaluation.plots)
-    assert evaluate(config.out, device="cpu", checkpoint="last").checkpoint.name.startswith("step")
-
-
-def test_questions_about_anyone_have_one_answer_a_recording(planted_shards, tmp_path):
-    config = config_for(planted_shards, tmp_path / "run", label=LabelSpec(whose="any"), epochs=2)
-    result = train(config)
-    evaluation = evaluate(config.out, device="cpu")
-    assert evaluation.num_streams == len(evaluation.recordings) == 2
-    assert evaluation.metrics == result.best
-
-
-def test_evaluation_refuses_what_is_not_there(trained, planted_shards, tmp_path):
-    config, _, _ = trained
-    with pytest.raises(NotFound, match="no training run"):
-        evaluate(tmp_path)
-    with pytest.raises(ConfigError, match="no split 'test'"):
-        evaluate(config.out, split="test", device="cpu")
-    with pytest.raises(ConfigError, match="exists"):
-        evaluate(config.out, out=tmp_path)
-    with pytest.raises(NotFound):
-        evaluate(config.out, checkpoint=str(tmp_path), device="cpu")
-    episodes = [Episode("v", "validation", 200, [laugh(2, 3)])]
-    other = write_store(tmp_path / "store", episodes, random_features(16), dim=16)
-    with pytest.raises(SpecMismatch, match="dim: 16, 64"):
-        evaluate(config.out, shards=other / "shards", device="cpu")
-
-
-def test_a_split_without_positives_is_evaluated_with_nulls(trained, tmp_path):
-    config, _, _ = trained
-    episodes = [
-        Episode("quiet", "test", 200, []),
-        Episode("elsewhere", "train", 200, [laugh(2, 3)]),
-    ]
-    store = write_store(
-        tmp_path / "store", episodes, random_features(64), block_frames=32, shard_frames=256
-    )
-    result = evaluate(
-        config.out, split="test", shards=store / "shards", out=tmp_path / "out", device="cpu"
-    )
-    assert result.metrics.average_precision is None
-    content = json.loads((result.out / "metrics.json").read_text())
-    assert content["metrics"]["undefined"] == "no positive rows"
-    assert not (result.out / "pr.png").exists()
-
-
 def test_an_altered_config_is_found(planted_shards, tmp_path):
     config = config_for(planted_shards, tmp_path / "run", epochs=1)
     train(config)
@@ -324,21 +193,66 @@ def test_an_altered_config_is_found(planted_shards, tmp_path):
         Run.open(tmp_path / "run")
 
 
-def test_scores_of_labels_with_a_lead_stand_at_the_frame_they_speak_of(planted_shards, tmp_path):
-    label = LabelSpec(lead=Span("3f"), edge=Span("2f"))
-    config = config_for(planted_shards, tmp_path / "run", epochs=2, label=label)
-    train(config)
-    assert evaluate(config.out, device="cpu").num_ignored > 0
+def test_training_starts_from_the_rate_of_positives(planted_shards, tmp_path):
+    # One step an epoch, so the first line is the loss of all rows before any step.
+    config = config_for(planted_shards, tmp_path / "run", global_batch=65536, epochs=1)
+    run = Run.open(train(config).run)
+    counts = run.about["counts"]["train"]
+    rate = counts["positives"] / counts["rows"]
+    entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
+    line = json.loads(run.metrics_log.read_text().splitlines()[0])
+    assert (line["kind"], line["step"], line["frames"]) == ("train", 1, counts["rows"])
+    assert line["loss"] == pytest.approx(entropy, rel=1e-5)
+
+
+def test_a_run_that_diverges_says_what_to_lower_and_saves_no_broken_weights(
+    planted_shards, tmp_path
+):
+    loss = LossConfig(pos_weight=1e38)
+    with pytest.raises(ConfigError, match=r"the loss is (nan|inf) at step 10; lower --lr"):
+        train(config_for(planted_shards, tmp_path / "run", lr=1e3, loss=loss))
+    with pytest.raises(NotFound):
+        checkpoint_path(tmp_path / "run" / "checkpoints", "last")
+
+
+def test_scores_that_are_not_finite_are_refused(planted_shards):
     index = read_index(planted_shards)
-    selection = select(index, "validation", label)
-    model = ScoreModel(config.head, DIM)
-    with FrameSource(index, "validation") as source:
-        streams = score_streams(model, selection, source, label, ignored_too=True)
-    panel = timeline_panel(index, streams[0], label)
-    assert panel.frame.tolist() == list(range(3, streams[0].stream.num_frames + 3))
-    positive = panel.frame[(streams[0].y == 1)]
-    inside = (positive[:, None] * 0.08 >= panel.bout_start_s - 0.08) & (
-        positive[:, None] * 0.08 < panel.bout_end_s
-    )
-    assert len(positive)
-    assert inside.any(axis=1).all()
+    selection = select(index, "validation", LabelSpec())
+    model = ScoreModel(HeadConfig(), DIM)
+    with torch.no_grad():
+        model.head.last_bias.fill_(float("nan"))
+    with (
+        FrameSource(index, "validation") as source,
+        pytest.raises(ConfigError, match=r"scores are not finite.*lower --lr"),
+    ):
+        score_rows(model, selection, source)
+
+
+def test_a_loss_spoilt_by_features_names_the_recording_and_not_the_learning_rate(
+    own_shards, tmp_path
+):
+    index = read_index(own_shards)
+    shard = index.split_shards("train")[4]
+
+    def spoil(report: Progress) -> None:
+        """Make a frame infinite once the statistics are made."""
+        if report.phase == "statistics" and report.done == report.total:
+            path = own_shards / shard.name
+            path.chmod(0o644)
+            with path.open("r+b") as file:
+                file.seek(index.geometry.data_offset(1))
+                file.write(b"\x80\x7f")
+
+    block = shard.first_block + 1 - shard.stream.first_block
+    frame = f"frame {block * 32} of {shard.stream.recording_id}/{shard.stream.assignment} holds"
+    with pytest.raises(CorruptData, match=frame):
+        train(config_for(own_shards, tmp_path / "run", verify="never"), progress=spoil)
+
+
+def test_a_run_on_a_relative_path_is_evaluated_from_another_folder(
+    planted_shards, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(planted_shards.parent)
+    result = train(config_for(Path("shards"), tmp_path / "run", epochs=1))
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(Path("run"), device="cpu").metrics == result.best

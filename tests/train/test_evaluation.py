@@ -1,0 +1,254 @@
+import json
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laughstore.buildplan import Assignment
+from laughstore.errors import ConfigError, NotFound, SpecMismatch
+from laughstore.index import read_index
+from laughstore.labels import LabelSpec, frame_targets
+from laughstore.naming import assignment_name
+from laughstore.timebase import Span
+from tests.stores import SPEAKERS, Episode, laugh, random_features, write_store
+from train import FrameFilter, HeadConfig, evaluate, train
+from train.checkpoint import checkpoint_path, load_checkpoint
+from train.evaluation import timeline_panel
+from train.model import ScoreModel
+from train.plots import timeline_png
+from train.score import score_rows, score_streams
+from train.selection import select
+from train.source import FrameSource
+
+from .conftest import DIM, Planted, config_for, planted_episodes
+
+
+def test_evaluation_agrees_with_training_and_writes_metrics_and_plots(trained):
+    config, result, _ = trained
+    evaluation = evaluate(config.out, device="cpu")
+    assert evaluation.metrics == result.best
+    content = json.loads((evaluation.out / "metrics.json").read_text())
+    assert content == evaluation.to_json()
+    assert content["metrics"]["rows"] == sum(item["rows"] for item in content["recordings"])
+    assert evaluation.hours == pytest.approx(content["metrics"]["rows"] * 0.08 / 3600)
+    assert [path.name for path in evaluation.plots] == sorted(
+        (path.name for path in evaluation.out.glob("*.png")), key=lambda name: name != "pr.png"
+    )
+    assert len(evaluation.plots) == 1 + len(evaluation.recordings)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in evaluation.plots)
+    assert evaluate(config.out, device="cpu", checkpoint="last").checkpoint.name.startswith("step")
+
+
+def test_questions_about_anyone_have_one_answer_a_recording(planted_shards, tmp_path):
+    config = config_for(planted_shards, tmp_path / "run", label=LabelSpec(whose="any"), epochs=2)
+    result = train(config)
+    evaluation = evaluate(config.out, device="cpu")
+    assert evaluation.num_streams == len(evaluation.recordings) == 2
+    assert evaluation.metrics == result.best
+    index = read_index(planted_shards)
+    selection = select(index, "validation", config.label)
+    model = ScoreModel(config.head, DIM)
+    model.load_state_dict(load_checkpoint(evaluation.checkpoint).model)
+    with FrameSource(index, "validation") as source:
+        streams = score_streams(model, selection, source, config.label)
+        each = np.split(score_rows(model, selection, source), selection.stream_starts[1:-1])
+    assert len(each) == 4
+    for item, first, second in zip(streams, each[::2], each[1::2], strict=True):
+        assert not np.allclose(first, second)
+        assert item.probability == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+def test_evaluation_refuses_what_is_not_there(trained, planted_shards, tmp_path):
+    config, _, _ = trained
+    with pytest.raises(NotFound, match="no training run"):
+        evaluate(tmp_path)
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        evaluate(config.out, split="test", device="cpu")
+    with pytest.raises(ConfigError, match="exists"):
+        evaluate(config.out, out=tmp_path)
+    with pytest.raises(NotFound):
+        evaluate(config.out, checkpoint=str(tmp_path), device="cpu")
+    episodes = [Episode("v", "validation", 200, [laugh(2, 3)])]
+    other = write_store(tmp_path / "store", episodes, random_features(16), dim=16)
+    with pytest.raises(SpecMismatch, match="dim: 16, 64"):
+        evaluate(config.out, shards=other / "shards", device="cpu")
+
+
+def test_a_split_without_positives_is_evaluated_with_nulls(trained, tmp_path):
+    config, _, _ = trained
+    episodes = [
+        Episode("quiet", "test", 200, []),
+        Episode("elsewhere", "train", 200, [laugh(2, 3)]),
+    ]
+    store = write_store(
+        tmp_path / "store", episodes, random_features(64), block_frames=32, shard_frames=256
+    )
+    result = evaluate(
+        config.out, split="test", shards=store / "shards", out=tmp_path / "out", device="cpu"
+    )
+    assert result.metrics.average_precision is None
+    content = json.loads((result.out / "metrics.json").read_text())
+    assert content["metrics"]["undefined"] == "no positive rows"
+    assert not (result.out / "pr.png").exists()
+
+
+def test_scores_of_labels_with_a_lead_stand_at_the_frame_they_speak_of(planted_shards, tmp_path):
+    label = LabelSpec(lead=Span("3f"), edge=Span("2f"))
+    config = config_for(planted_shards, tmp_path / "run", epochs=2, label=label)
+    train(config)
+    assert evaluate(config.out, device="cpu").num_ignored > 0
+    index = read_index(planted_shards)
+    selection = select(index, "validation", label)
+    model = ScoreModel(config.head, DIM)
+    with FrameSource(index, "validation") as source:
+        streams = score_streams(model, selection, source, label, ignored_too=True)
+    panel = timeline_panel(index, streams[0], label)
+    assert panel.frame.tolist() == list(range(3, streams[0].stream.num_frames + 3))
+    positive = panel.frame[(streams[0].y == 1)]
+    inside = (positive[:, None] * 0.08 >= panel.bout_start_s - 0.08) & (
+        positive[:, None] * 0.08 < panel.bout_end_s
+    )
+    assert len(positive)
+    assert inside.any(axis=1).all()
+
+
+@pytest.fixture(scope="module")
+def lone_shards(tmp_path_factory) -> Path:
+    """A store of which one validation recording has a single speaker, and laughs a lot."""
+    episodes = planted_episodes()
+    laughs = [laugh(2, 9), laugh(10, 19)]
+    lone = Episode("validation, alone", "validation", 400, laughs, speakers=SPEAKERS[:1])
+    episodes = (*episodes, lone)
+    path = tmp_path_factory.mktemp("lone") / "store"
+    write_store(path, episodes, Planted(episodes), dim=DIM, block_frames=32, shard_frames=256)
+    return path / "shards"
+
+
+@pytest.mark.parametrize("whose", ["pair", "any"])
+def test_counts_and_base_rates_are_those_of_the_rows_that_metrics_count(
+    lone_shards, tmp_path, whose
+):
+    label = LabelSpec(whose=whose, edge=Span("3f"))
+    config = config_for(lone_shards, tmp_path / "run", label=label, epochs=2)
+    result = train(config)
+    evaluation = evaluate(config.out, device="cpu")
+    assert evaluation.metrics == result.best
+    assert evaluation.num_streams == 3
+    assert evaluation.num_ignored > 0
+    assert evaluation.num_ignored + evaluation.metrics.num_rows == 600 + 333 + 400
+    # The plot of a recording is that which its scores and the metrics' base rate give.
+    index = read_index(lone_shards)
+    selection = select(index, "validation", label)
+    assert selection.counts.base_rate != pytest.approx(evaluation.metrics.base_rate, rel=0.05)
+    model = ScoreModel(config.head, DIM)
+    model.load_state_dict(load_checkpoint(evaluation.checkpoint).model)
+    with FrameSource(index, "validation") as source:
+        streams = score_streams(model, selection, source, label, ignored_too=True)
+    expected = timeline_png(
+        [timeline_panel(index, streams[0], label)],
+        title=index.recording(streams[0].stream.recording_id).name,
+        event="Laughter",
+        question="Laughter",
+        base_rate=evaluation.metrics.base_rate,
+    )
+    path = evaluation.out / f"timeline-{streams[0].stream.recording_id}.png"
+    assert path.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("whose", "titles"),
+    [
+        ("main", ["SPEAKER_00 (with SPEAKER_01)", "SPEAKER_01 (with SPEAKER_00)"]),
+        (
+            "other",
+            [
+                "SPEAKER_01 (with SPEAKER_00 as main speaker)",
+                "SPEAKER_00 (with SPEAKER_01 as main speaker)",
+            ],
+        ),
+        ("pair", ["SPEAKER_00 or SPEAKER_01"]),
+        ("any", ["anyone"]),
+    ],
+)
+def test_titles_name_those_whose_events_are_asked_for(planted_shards, whose, titles):
+    index = read_index(planted_shards)
+    label = LabelSpec(whose=whose)
+    selection = select(index, "validation", label)
+    with FrameSource(index, "validation") as source:
+        streams = score_streams(ScoreModel(HeadConfig(), DIM), selection, source, label)
+    assert [item.title for item in streams] == titles * 2
+
+
+@dataclass(frozen=True)
+class AllPairs(Episode):
+    """An episode in which everyone is main once with everyone else."""
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        pairs = permutations(self.speakers, 2)
+        return tuple(Assignment(assignment_name(a, b), a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("whose", "num_streams"), [("main", 6), ("pair", 3), ("any", 1)])
+def test_only_assignments_that_ask_the_same_are_merged(tmp_path, whose, num_streams):
+    events = [laugh(2, 4, "A"), laugh(8, 9, "B"), laugh(12, 15, "C")]
+    episode = AllPairs("trio", "validation", 300, events, speakers=("A", "B", "C"))
+    store = write_store(tmp_path / "store", [episode], random_features(16), dim=16)
+    index = read_index(store / "shards")
+    label = LabelSpec(whose=whose)
+    selection = select(index, "validation", label)
+    model = ScoreModel(HeadConfig(), 16)
+    with FrameSource(index, "validation") as source:
+        streams = score_streams(model, selection, source, label, ignored_too=True)
+    assert len(streams) == num_streams
+    tables = index.tables(index.recordings[0])
+    for item in streams:
+        main, other = item.stream.main, item.stream.other
+        targets = frame_targets(label, tables, main=main, other=other, num_frames=300)
+        assert item.y.tolist() == targets.y.tolist()
+        assert item.eligible.tolist() == (~targets.ignored).tolist()
+
+
+def test_a_checkpoint_of_another_run_is_refused(trained, planted_shards, tmp_path):
+    config, result, _ = trained
+    label = LabelSpec("onset:10f")
+    train(config_for(planted_shards, tmp_path / "other", label=label, epochs=1))
+    train(config_for(planted_shards, tmp_path / "twin", epochs=1, seed=1))
+    for name, differ in (("other", "config_sha256, label"), ("twin", "config_sha256")):
+        path = checkpoint_path(tmp_path / name / "checkpoints", "best")
+        with pytest.raises(ConfigError, match=rf"another run than .*\(other {differ}\)"):
+            evaluate(config.out, checkpoint=str(path), device="cpu", out=tmp_path / "out")
+    own = checkpoint_path(config.out / "checkpoints", "best")
+    out = tmp_path / "own"
+    assert evaluate(config.out, checkpoint=str(own), device="cpu", out=out).metrics == result.best
+
+
+def test_a_run_s_filter_holds_in_validation_too(planted_shards, trained, tmp_path):
+    _, unfiltered, _ = trained
+    limits = FrameFilter(min_context=Span("50f"), exclude="*-part-1-*")
+    config = config_for(planted_shards, tmp_path / "run", filter=limits, epochs=2)
+    result = train(config)
+    evaluation = evaluate(config.out, device="cpu")
+    assert evaluation.metrics == result.best
+    assert evaluation.num_ignored + result.best.num_rows == 2 * (600 - 50)
+    assert result.best.num_rows < unfiltered.best.num_rows
+
+
+def test_a_filter_that_leaves_nothing_to_evaluate_is_told_to_be_the_run_s(planted_shards, tmp_path):
+    config = config_for(
+        planted_shards, tmp_path / "run", filter=FrameFilter(exclude="quiet*"), epochs=1
+    )
+    train(config)
+    episodes = [Episode("quiet", "test", 200, [laugh(2, 3)])]
+    store = write_store(
+        tmp_path / "store", episodes, random_features(64), block_frames=32, shard_frames=256
+    )
+    with pytest.raises(ConfigError) as raised:
+        evaluate(config.out, split="test", shards=store / "shards", device="cpu")
+    message = str(raised.value)
+    assert "none of the 1 recordings of split 'test' passes the filter (exclude quiet*)" in message
+    assert f"those that {config.out} was trained with" in message
+    assert "--recordings" not in message
+    assert "--exclude" not in message
