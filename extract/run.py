@@ -14,6 +14,7 @@ from laughstore import layout
 from laughstore.annotations import write_annotations
 from laughstore.buildplan import (
     BuildPlan,
+    PlannedRecording,
     RecordingToPlan,
     SkippedRecording,
     begin_store,
@@ -21,11 +22,12 @@ from laughstore.buildplan import (
     make_plan,
     read_plan,
 )
-from laughstore.commit import commit_store
+from laughstore.commit import commit_store, restore_names
 from laughstore.errors import BadRecording, ConfigError, IncompleteStore, LaughstoreError
+from laughstore.manifest import read_manifest
 from laughstore.progress import NoProgress, Progress
 from laughstore.spec import FeatureSpec, Numerics
-from laughstore.unit import is_whole, read_unit
+from laughstore.unit import is_whole, read_unit, remove_unit_files
 
 from .audio import AudioTrack
 from .config import DEFAULT_CHUNK_FRAMES, DEFAULT_ROWS, ROWS_PER_RECORDING, BuildConfig
@@ -75,20 +77,41 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildResult:
             f"{config.dataset}: none of {len(found.skipped)} recordings can be built; the first:"
             f" {found.skipped[0].reason}"
         )
-    files = resolve_model(config.model, config.revision)
     device = choose_device(config.device)
+    files = resolve_model(config.model, config.revision)
     spec = _spec(config, files, device)
-    plan = _plan(spec, device, found)
-    _check_disk(config.store, found, plan)
-    begin_store(config.store, plan)
+    wanted = _plan(spec, device, found)
     by_id = {item.source.id: item for item in found.recordings}
+    if not was_finished:
+        _check_disk(config.store, wanted, by_id)
+    plan = begin_store(config.store, wanted)
+    if was_finished:
+        left_out = _check_finished(config, progress)
+        return BuildResult(plan, 0, left_out, was_finished, found.notes)
     for item in plan.recordings:
         path = layout.annotations(item.annotations_id, item.split, item.id)
         if not (config.store / path).exists():  # named by its content
             write_annotations(config.store, by_id[item.id].annotations(), item.split, item.id)
     num_built = _extract(config, plan, files, device, by_id, progress)
     left_out = commit_store(config.store, plan)
+    _refuse_if_strict(config, left_out)
     return BuildResult(plan, num_built, left_out, was_finished, found.notes)
+
+
+def _check_finished(config: BuildConfig, progress: Progress) -> tuple[SkippedRecording, ...]:
+    """Check that a finished store is all there. Returns what it was finished without."""
+    manifest = read_manifest(config.store)
+    num_restored = restore_names(config.store, manifest)
+    if num_restored:
+        progress.message(f"{num_restored} lost names of files were given back")
+    left_out = tuple(SkippedRecording(**item) for item in manifest.quarantined)
+    _refuse_if_strict(config, left_out)
+    return left_out
+
+
+def _refuse_if_strict(config: BuildConfig, left_out: tuple[SkippedRecording, ...]) -> None:
+    if config.strict and left_out:
+        raise BadRecording(f"{config.store} was finished without {left_out[0].reason}")
 
 
 def choose_device(name: str) -> torch.device:
@@ -172,13 +195,10 @@ def _plan(spec: FeatureSpec, device: torch.device, found: Survey) -> BuildPlan:
     )
 
 
-def _check_disk(store: Path, found: Survey, plan: BuildPlan) -> None:
-    written = sum(
-        sum(record.shard_bytes)
-        for item in plan.recordings
-        if (record := read_unit(store, item.id)) is not None
-    )
-    needed = found.num_bytes(plan.geometry) - written
+def _check_disk(store: Path, plan: BuildPlan, by_id: dict[str, SurveyedRecording]) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    left = tuple(by_id[item.id] for item in _pending(store, plan))
+    needed = Survey(left, (), ()).num_bytes(plan.geometry)
     free = free_disk_bytes(store)
     if needed > free:
         raise LaughstoreError(
@@ -202,9 +222,11 @@ def _extract(
     progress: Progress,
 ) -> int:
     """Extract the units that are not done. Returns how many were finished."""
-    pending = [item for item in plan.recordings if not _is_done(config, item.id)]
+    pending = _pending(config.store, plan)
     if not pending:
         return 0
+    for item in pending:
+        remove_unit_files(config.store, plan, item)  # of an earlier try
     # Longest first: the last slots to finish then finish close together.
     pending.sort(key=lambda item: (-item.num_frames, item.id))
     numerics = plan.spec.numerics
@@ -222,10 +244,10 @@ def _extract(
     try:
         with StoreWriter(config.store, plan) as writer:
             for item in chunks:
+                if isinstance(item, FeatureFailure) and config.strict:
+                    raise item.error
                 writer.put(item)
                 if isinstance(item, FeatureFailure):
-                    if config.strict:
-                        raise item.error
                     num_failed += 1
                     progress.message(f"left out: {item.error}")
                 else:
@@ -235,14 +257,14 @@ def _extract(
     return len(pending) - num_failed
 
 
-def _is_done(config: BuildConfig, recording_id: str) -> bool:
-    """Whether a unit needs no work: its files are whole, or the store was finished without it."""
-    record = read_unit(config.store, recording_id)
-    if record is None:
-        return False
-    if record.status == "quarantined":
-        return (config.store / layout.STORE_JSON).exists()
-    return is_whole(config.store, record)
+def _pending(store: Path, plan: BuildPlan) -> list[PlannedRecording]:
+    """Recordings not yet whole in a store that is not finished; failed ones are tried again."""
+    pending = []
+    for item in plan.recordings:
+        record = read_unit(store, item.id)
+        if record is None or record.status == "quarantined" or not is_whole(store, record):
+            pending.append(item)
+    return pending
 
 
 def _source(recording: SurveyedRecording) -> Source:

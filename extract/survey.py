@@ -172,7 +172,7 @@ def _survey_recording(recording: DatasetRecording) -> tuple[SurveyedRecording, l
 
 
 def _oddities(annotations: Annotations) -> list[str]:
-    """Events that no label will ever count, by reason."""
+    """Events that labels leave out or cut, by reason."""
     _, faults = clean_events(recording_tables(annotations, Vocabulary.of([annotations])))
     reasons = {
         "end before they begin": faults.empty,

@@ -190,18 +190,23 @@ def read_plan(store: Path) -> BuildPlan:
     return BuildPlan.from_json(unseal(data, where=str(path))[0], where=str(path))
 
 
-def begin_store(store: Path, plan: BuildPlan) -> None:
+def begin_store(store: Path, plan: BuildPlan) -> BuildPlan:
     """Write the plan into a new store, or check that the store there has the same one.
+
+    Returns:
+        The plan that holds: that of the store if it was begun before.
 
     Raises:
         ConfigError: the folder holds something else than a store, or a store of other recordings.
         SpecMismatch: the store holds features of another model or other settings.
     """
     if (store / layout.PLAN_JSON).exists():
-        _check_same(store, read_plan(store), plan)
-        return
+        there = read_plan(store)
+        _check_same(store, there, plan)
+        return there
     check_store_folder(store)
     write_atomic(store / layout.PLAN_JSON, seal(plan.to_json()))
+    return plan
 
 
 def check_store_folder(store: Path) -> None:

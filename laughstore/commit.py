@@ -12,8 +12,8 @@ from . import layout
 from .annotations import Annotations, read_annotations
 from .arrays import group_json
 from .buildplan import BuildPlan, PlannedRecording, SkippedRecording
-from .errors import IncompleteStore, LaughstoreError
-from .files import write_atomic
+from .errors import CorruptData, IncompleteStore, LaughstoreError
+from .files import link_or_copy, sha256_file, write_atomic
 from .index import Recording, Stream, encode_index
 from .manifest import FileRecord, Manifest
 from .sealed import canonical_json
@@ -76,6 +76,41 @@ def commit_store(store: Path, plan: BuildPlan) -> tuple[SkippedRecording, ...]:
     write_atomic(store / layout.STORE_JSON, manifest.to_bytes())
     write_atomic(store / layout.CURRENT_INDEX, index)
     return tuple(left_out)
+
+
+def restore_names(store: Path, manifest: Manifest) -> int:
+    """Give back names that a finished store has lost, as far as its other names go.
+
+    The current index is copied from the generation's; a shard is linked from its other name, once
+    its SHA-256 is what the manifest says. Nothing that is there is changed.
+
+    Returns:
+        How many names were given back.
+
+    Raises:
+        IncompleteStore: a file is gone under all its names.
+        CorruptData: what is left of it was altered.
+    """
+    num_restored = 0
+    for item in manifest.files:
+        names = [store / name for name in (item.path, item.also) if name is not None]
+        missing = [path for path in names if not path.is_file()]
+        there = [path for path in names if path.is_file()]
+        if missing and not there:
+            raise IncompleteStore(
+                f"{missing[0]} is missing; a finished store is never rewritten: restore the file,"
+                " or build into another --store"
+            )
+        for path in missing:
+            if sha256_file(there[0]) != item.sha256:
+                raise CorruptData(f"{there[0]}: its sha256 is not what store.json says; restore it")
+            link_or_copy(there[0], path)
+            num_restored += 1
+    current, newest = store / layout.CURRENT_INDEX, (store / manifest.index).read_bytes()
+    if not current.is_file() or current.read_bytes() != newest:
+        write_atomic(current, newest)
+        num_restored += 1
+    return num_restored
 
 
 def _units(store: Path, plan: BuildPlan) -> dict[str, UnitRecord]:

@@ -70,7 +70,6 @@ def link_or_copy(source: Path, target: Path) -> bool:
     """
     make_dirs(target.parent)
     temporary = temporary_sibling(target)
-    temporary.unlink(missing_ok=True)
     with removed_on_error(temporary):
         try:
             os.link(source, temporary)

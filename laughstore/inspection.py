@@ -107,8 +107,8 @@ def _are_links(index: Index, manifest: Manifest) -> bool:
         for path in (item.path, item.also):
             if path is not None and not (root / path).is_file():
                 raise IncompleteStore(
-                    f"{root / path} is missing, {layout.STORE_JSON} names it; restore it, or run"
-                    " the same `laughstore build` again"
+                    f"{root / path} is missing, {layout.STORE_JSON} names it; restore it (the"
+                    " same `laughstore build` links it again if its other name is left)"
                 )
         if item.also is not None:
             linked = linked and (root / item.path).samefile(root / item.also)

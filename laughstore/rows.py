@@ -145,8 +145,7 @@ class MappedRows:
         if not found == in_file == promised:
             raise CorruptData(
                 f"{self._name(block)}: crc32c is {found:08x}, the shard says {in_file:08x}, the"
-                f" index {promised:08x}; the file was altered: restore it, or"
-                " delete it and run the same `laughstore build` again"
+                f" index {promised:08x}; the file was altered: restore it"
             )
 
     def _name(self, block: int) -> str:
@@ -179,13 +178,13 @@ def _check_files(index: Index, shards: Sequence[Shard]) -> None:
             num_bytes = path.stat().st_size
         except FileNotFoundError as error:
             raise IncompleteStore(
-                f"{path} is missing, the index names it; copy the shards folder whole, or run"
-                " the same `laughstore build` again"
+                f"{path} is missing, the index names it; restore it, or copy the shards"
+                " folder whole; `laughstore build` links it again if its Zarr name is left"
             ) from error
         if num_bytes != shard.num_bytes:
             raise CorruptData(
                 f"{path} has {num_bytes} bytes, the index says {shard.num_bytes}; the file was cut"
-                " or replaced: restore it, or run the same `laughstore build` again"
+                " or replaced: restore it"
             )
         expected = index.geometry.shard_bytes(shard.num_blocks)
         if num_bytes != expected:

@@ -55,7 +55,6 @@ class ShardWriter:
         self._crcs: list[int] = []
         self._num_bytes = 0
         make_dirs(path.parent)
-        self._temporary.unlink(missing_ok=True)
         self._file: BinaryIO = self._temporary.open("wb", buffering=0)
         with removed_on_error(self._temporary):
             self._write(_tar_header(PREAMBLE_NAME, 0))

@@ -89,8 +89,7 @@ class Store:
         except (ValueError, FileNotFoundError) as error:
             raise CorruptData(
                 f"{self.path}: {recording!r} {stream.assignment}, frames {start} to {stop}:"
-                f" {error}; restore the file, or delete it and"
-                " run the same `laughstore build` again"
+                f" {error}; restore the file"
             ) from error
 
     def annotations(self, recording: str) -> Annotations:

@@ -20,7 +20,7 @@ from .annotations import Annotations
 from .arrays import CODE_STREAMS, MISSING_CODE, code_array_json, feature_array_json, group_json
 from .buildplan import Assignment, BuildPlan, PlannedRecording
 from .errors import CorruptData
-from .files import link_or_copy, write_atomic
+from .files import TEMPORARY_MARK, link_or_copy, write_atomic
 from .manifest import FileRecord
 from .naming import block_key
 from .sealed import seal, unseal
@@ -52,8 +52,8 @@ class UnitRecord:
 class UnitWriter:
     """Write the features of one recording as they are computed; `finish` makes them a unit.
 
-    A context manager: left without `finish`, the shard being written is removed, and files already
-    finished stay until the unit is written again over them.
+    A context manager: left without `finish`, the shard being written is removed; files already
+    finished stay until `remove_unit_files`.
     """
 
     def __init__(
@@ -258,15 +258,19 @@ class _StreamWriter:
 
 
 def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording) -> None:
-    """Delete whatever a recording's unit has written, under all its names.
+    """Delete whatever a recording's unit has written, its record first.
 
-    A unit that fails late has finished shards: left in place they would be read by everyone who
-    lists the folder.
+    For stores that have not been finished. A unit that fails late has finished shards: left in
+    place they would be read by everyone who lists the folder.
     """
+    assert not (store / layout.STORE_JSON).exists(), "a finished store is never rewritten"
+    (store / layout.unit(recording.id)).unlink(missing_ok=True)
     num_shards = plan.geometry.num_shards(recording.num_frames)
     for first in recording.first_shards:
         for number in range(first, first + num_shards):
-            (store / layout.shard(recording.split, number)).unlink(missing_ok=True)
+            shard = store / layout.shard(recording.split, number)
+            for path in (shard, *shard.parent.glob(f"{shard.name}{TEMPORARY_MARK}*")):
+                path.unlink(missing_ok=True)
     for root in (layout.FEATURES, layout.CODES):
         shutil.rmtree(store / root / recording.split / recording.id, ignore_errors=True)
 

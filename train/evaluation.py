@@ -125,6 +125,8 @@ def evaluate(
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
+    if timelines < 0:
+        raise ConfigError(f"timelines is {timelines}; it must be 0 or more")
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
     opened = Run.open(run)

@@ -5,6 +5,7 @@ before the folder is made.
 """
 
 import logging
+import shutil
 from typing import Any
 
 import torch
@@ -70,9 +71,17 @@ def _train(
         with interruptible.held():
             run = Run.create(config, index, _counts(stream.selection, validation))
         logger.info("%r on %s", stream, device)
-        with RunLog(run.metrics_log, run.tensorboard) as log:
-            trainer = Trainer(run, stream, standardiser, validation, source, device, log, report)
-            return trainer.fit(interruptible)
+        try:
+            with RunLog(run.metrics_log, run.tensorboard) as log:
+                trainer = Trainer(
+                    run, stream, standardiser, validation, source, device, log, report
+                )
+                return trainer.fit(interruptible)
+        except BaseException:
+            # Ended before the first step could be saved: a run that holds nothing is in the way.
+            if not run.checkpoints.exists():
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
 
 
 def _open_stream(index: Index, config: TrainConfig, device: torch.device) -> FrameStream:

@@ -99,7 +99,7 @@ def score_streams(
     ignored_too: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StreamScores]:
-    """Return scores stream by stream.
+    """Return scores stream by stream, of the streams that have a row.
 
     Assignments of a recording that ask the same question (about the same pair, or about anyone)
     get one answer: the mean of what they say.
@@ -122,6 +122,8 @@ def score_streams(
     streams = []
     for number, (start, stop) in enumerate(pairwise(scored.stream_starts.tolist())):
         stream = scored.streams[number]
+        if start == stop:
+            continue  # the filter left nothing of it
         y, counts = selection.stream_targets(number)
         row = scored.frames[start:stop] - stream.first_block * selection.index.block_frames
         streams.append(

@@ -6,6 +6,7 @@ flags had in earlier scripts.
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -41,8 +42,9 @@ _SETTINGS = (
     tyro.conf.HelptextFromCommentsOff,
 )
 _WIDE = 10_000
-_BOX = re.compile(r"[╭╮╰╯│]")
-_RULE = re.compile(r"^\s*─{3,}\s*$")
+_BORDER = re.compile(r"^\s*[│|]|[│|]\s*$")
+_PREFIX = re.compile(r"^Error parsing (?:(?:_flags|[\w.]*config[\w.]*): )?", re.IGNORECASE)
+_RULE = re.compile(r"^\s*[─-]{3,}\s*$")
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,12 @@ def _usage_error(command: str, message: str) -> NoReturn:
 
 
 def _one_line(box: str) -> str:
-    """The message of a boxed error of tyro: what stands before its first rule."""
-    lines = [_BOX.sub("", line).strip() for line in box.splitlines()[1:]]
-    message: list[str] = []
-    for line in lines:
-        if _RULE.match(line):
-            break
-        message.append(line)
+    """The message of a boxed error of tyro: what stands between its title and its next rule.
+
+    The box is drawn with lines, or, where the terminal knows no Unicode, with rules alone.
+    """
+    lines = [_BORDER.sub("", line).strip() for line in box.splitlines()[1:]]
+    begun = itertools.dropwhile(lambda line: not line or _RULE.match(line), lines)
+    message = itertools.takewhile(lambda line: not _RULE.match(line), begun)
     text = " ".join(" ".join(message).split())
-    return re.sub(
-        r"^Error parsing [a-z_]*config[\w.]*: |^Error parsing (?=--)", "", text, flags=re.I
-    )
+    return _PREFIX.sub("", text) or "wrong flags"

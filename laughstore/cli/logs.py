@@ -4,6 +4,8 @@ import logging
 import sys
 
 _PACKAGES = ("laughstore", "extract", "train")
+_CHATTY = "huggingface_hub"
+"""Warns of every retry; our own error says what the outcome was."""
 
 
 def start(*, verbose: bool, quiet: bool) -> None:
@@ -14,6 +16,7 @@ def start(*, verbose: bool, quiet: bool) -> None:
         logger = logging.getLogger(package)
         logger.handlers = [handler]
         logger.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+    logging.getLogger(_CHATTY).setLevel(logging.WARNING if verbose else logging.ERROR)
 
 
 def stop() -> None:
@@ -21,3 +24,4 @@ def stop() -> None:
     for package in _PACKAGES:
         logging.getLogger(package).handlers.clear()
         logging.getLogger(package).setLevel(logging.NOTSET)
+    logging.getLogger(_CHATTY).setLevel(logging.NOTSET)

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         result = train(flags.config, progress=shown)
     except (KeyboardInterrupt, SystemExit):
         shown.close()
-        if flags.config.out.exists():
+        if (flags.config.out / "checkpoints").exists():
             run_path = shlex.quote(str(flags.config.out))
             bar.message(
                 f"stopped; what it has learned is kept. Score it with:\n  {program()} evaluate"

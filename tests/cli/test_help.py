@@ -143,6 +143,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(arguments, said, run):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert said in err
+    assert "Error parsing" not in err
     assert err.count("\n") == 1
 
 
