@@ -84,27 +84,6 @@ class BuildPlan:
         """Of all shards."""
         return ShardGeometry(self.spec.dim, self.spec.block_frames, self.spec.shard_frames)
 
-    @property
-    def num_frames(self) -> int:
-        """Frames of all streams."""
-        return sum(item.num_frames * len(item.assignments) for item in self.recordings)
-
-    @property
-    def num_shards(self) -> int:
-        """Shard files of all streams."""
-        return sum(
-            self.geometry.num_shards(item.num_frames) * len(item.assignments)
-            for item in self.recordings
-        )
-
-    @property
-    def shard_bytes(self) -> int:
-        """Bytes of all shard files."""
-        return sum(
-            len(item.assignments) * self.geometry.stream_bytes(item.num_frames)
-            for item in self.recordings
-        )
-
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the plan as a JSON object."""
         return {"format": PLAN_FORMAT, "version": PLAN_VERSION, **asdict(self)}
