@@ -24,7 +24,7 @@ from laughstore.index import Index
 from laughstore.layout import INDEX_NAME
 from laughstore.naming import block_key
 from laughstore.shard import ShardWriter
-from laughstore.unit import UnitWriter
+from laughstore.unitwriter import UnitWriter
 
 from .data import (
     DIM,

@@ -30,7 +30,7 @@ from laughstore.index import Index
 from laughstore.naming import assignment_name, recording_id
 from laughstore.spec import FeatureSpec, Numerics
 from laughstore.timebase import FRAME_US
-from laughstore.unit import UnitWriter
+from laughstore.unitwriter import UnitWriter
 
 from .report import parse_options, working_folder
 

@@ -12,7 +12,8 @@ from typing import Self
 
 from laughstore.annotations import read_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
-from laughstore.unit import UnitRecord, UnitWriter, remove_unit_files, write_unit
+from laughstore.unit import UnitRecord, remove_unit_files, write_unit
+from laughstore.unitwriter import UnitWriter
 
 from .features import FeatureChunk, FeatureFailure
 

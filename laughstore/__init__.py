@@ -16,6 +16,7 @@ from .errors import (
     MissingExtra,
     NotFound,
     SpecMismatch,
+    Unreachable,
 )
 from .timebase import Span
 
@@ -67,6 +68,7 @@ __all__ = [
     "Store",
     "Stream",
     "Targets",
+    "Unreachable",
     "__version__",
     "frame_targets",
     "open_rows",

@@ -7,6 +7,7 @@
     ├── CorruptData                           bytes were altered: restore or rebuild them
     ├── SpecMismatch                          another model or setting: use another store
     ├── IncompleteStore                       a build has not finished: run it again
+    ├── Unreachable      (OSError)            a remote store does not answer: try again
     └── MissingExtra     (ImportError)        an optional package is not installed: install it
 
 Each message is one line: what happened, where, what to do.
@@ -52,6 +53,10 @@ class SpecMismatch(LaughstoreError):
 
 class IncompleteStore(LaughstoreError):
     """A store has no committed generation yet, or the one named is not whole."""
+
+
+class Unreachable(LaughstoreError, OSError):
+    """A remote store could not be read or written, after retries."""
 
 
 class MissingExtra(LaughstoreError, ImportError):

@@ -66,3 +66,12 @@ _PATH_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 def is_path_part(name: object) -> bool:
     """Tell whether a split, id or assignment may stand in a path: no dot, no slash, no scheme."""
     return isinstance(name, str) and _PATH_PART.fullmatch(name) is not None
+
+
+_FILE_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_STORE_PATH = re.compile(rf"(?!.*\.\.){_FILE_PART}(/{_FILE_PART}){{0,15}}")
+
+
+def is_store_path(path: object) -> bool:
+    """Tell whether this may name a file of a store: relative, plain names, no `..`, no scheme."""
+    return isinstance(path, str) and _STORE_PATH.fullmatch(path) is not None

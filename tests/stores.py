@@ -13,7 +13,7 @@ from laughstore.commit import commit_store
 from laughstore.naming import assignment_name, recording_id
 from laughstore.spec import FeatureSpec, Numerics
 from laughstore.timebase import FRAME_US
-from laughstore.unit import UnitWriter
+from laughstore.unitwriter import UnitWriter
 
 SPEAKERS = ("SPEAKER_00", "SPEAKER_01")
 DEVICE_KIND = "test"

@@ -1,0 +1,184 @@
+"""Where the files of a store are read from: a folder of this machine, an object store, the hub.
+
+Readers name files by their path in the store and never join paths themselves, so that one check
+stands before every open: paths are plain relative names, and no symbolic link leads elsewhere.
+"""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from .errors import CorruptData, NotFound
+from .naming import is_store_path
+
+_SCHEME_MARK = "://"
+
+
+class Folder(Protocol):
+    """A folder that files of a store are read from. Safe to use from several threads."""
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine; None when it is remote."""
+        ...
+
+    def child(self, name: str) -> "Folder":
+        """Return a folder in this one."""
+        ...
+
+    def parent(self) -> "Folder | None":
+        """Return the folder around this one; None when there is none to look into."""
+        ...
+
+    def describe(self, path: str = "") -> str:
+        """Return where a file is, for messages; without credentials."""
+        ...
+
+    def size(self, path: str) -> int:
+        """Return the bytes of a file.
+
+        Raises:
+            NotFound: there is no such file.
+            CorruptData: the path must not be opened.
+            Unreachable: the remote side does not answer.
+        """
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file. Raises as `size`."""
+        ...
+
+    def read_range(self, path: str, start: int, num_bytes: int) -> bytes:
+        """Return exactly these bytes of a file.
+
+        Raises:
+            NotFound, CorruptData, Unreachable: as `size`; CorruptData too when the file is shorter.
+        """
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file. Raises CorruptData and Unreachable as `size`."""
+        ...
+
+
+class LocalFolder:
+    """A folder of this machine.
+
+    Symbolic links below it are refused: a store that somebody sent could lead anywhere with them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._checked: set[str] = set()
+
+    @property
+    def local(self) -> Path:
+        """The folder."""
+        return self._root
+
+    def child(self, name: str) -> "LocalFolder":
+        """Return a folder in this one."""
+        return LocalFolder(self._root / name)
+
+    def parent(self) -> "LocalFolder":
+        """Return the folder around this one."""
+        return LocalFolder(self._root.absolute().parent)
+
+    def describe(self, path: str = "") -> str:
+        """Return a path for messages."""
+        return str(self._root / path)
+
+    def path(self, path: str) -> Path:
+        """Return the path of a file, checked to be opened safely.
+
+        Raises:
+            CorruptData: it is no plain relative path, or a symbolic link stands in it.
+        """
+        if not is_store_path(path):
+            raise CorruptData(
+                f"{self._root}: {path!r} must not be opened; do not trust the file that names it"
+            )
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            folder = "/".join(parts[:depth])
+            if folder not in self._checked:
+                self._refuse_link(self._root / folder)
+                self._checked.add(folder)
+        self._refuse_link(self._root / path)
+        return self._root / path
+
+    def size(self, path: str) -> int:
+        """Return the bytes of a file."""
+        full = self.path(path)
+        try:
+            return full.stat().st_size
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _missing(full) from error
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file."""
+        full = self.path(path)
+        try:
+            return full.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _missing(full) from error
+
+    def read_range(self, path: str, start: int, num_bytes: int) -> bytes:
+        """Return exactly these bytes of a file."""
+        full = self.path(path)
+        try:
+            with full.open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), num_bytes, start)
+                while 0 < len(data) < num_bytes:  # one read gives 2 GiB at most
+                    more = os.pread(file.fileno(), num_bytes - len(data), start + len(data))
+                    if not more:
+                        break
+                    data += more
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _missing(full) from error
+        if len(data) != num_bytes:
+            raise CorruptData(
+                f"{full}: {len(data)} of {num_bytes} bytes at {start}; the file was cut: restore it"
+            )
+        return data
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file."""
+        return self.path(path).is_file()
+
+    def __repr__(self) -> str:
+        return f"LocalFolder({str(self._root)!r})"
+
+    @staticmethod
+    def _refuse_link(path: Path) -> None:
+        if path.is_symlink():
+            raise CorruptData(
+                f"{path} is a symbolic link; a store holds its files itself:"
+                " copy it with what its links lead to (cp -RL)"
+            )
+
+
+def is_url(path: str | Path) -> bool:
+    """Tell a URL from a path of this machine."""
+    return isinstance(path, str) and _SCHEME_MARK in path
+
+
+def open_folder(path: str | Path) -> Folder:
+    """Return the folder that a path or URL means; nothing is read yet.
+
+    Args:
+        path: of this machine, or `s3://`, `gs://`, `hf://`, `https://` (`http://` to loopback).
+
+    Raises:
+        ConfigError: a URL of another kind.
+        MissingExtra: a client that the URL needs is not installed.
+    """
+    if isinstance(path, str) and is_url(path):
+        from .remote import open_url
+
+        return open_url(path)
+    return LocalFolder(Path(path))
+
+
+def _missing(path: Path) -> NotFound:
+    return NotFound(f"{path} does not exist")
