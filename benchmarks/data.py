@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from laughstore import open_shards
+from laughstore import layout, open_shards
 from laughstore.annotations import Annotations, Event, Speaker, write_annotations
 from laughstore.arrays import CODE_STREAMS, MISSING_CODE
 from laughstore.buildplan import (
@@ -22,10 +22,10 @@ from laughstore.buildplan import (
     BuildPlan,
     PlannedRecording,
     RecordingToPlan,
-    begin_store,
+    begin_plan,
     make_plan,
 )
-from laughstore.commit import commit_store
+from laughstore.commit import commit_plan
 from laughstore.index import Index
 from laughstore.naming import assignment_name, recording_id
 from laughstore.spec import FeatureSpec, Numerics
@@ -71,7 +71,7 @@ class BenchData:
     @property
     def shards(self) -> list[Path]:
         """Paths of the shards, in block order."""
-        return [self.index.folder / shard.name for shard in self.index.split_shards(SPLIT)]
+        return [self.store / layout.SHARDS / shard.name for shard in self.index.split_shards(SPLIT)]
 
 
 def make_data(folder: Path, gb: float) -> BenchData:
@@ -166,7 +166,7 @@ def _write(store: Path, flat: Path, per_stream: int) -> None:
     ]
     spec = bench_spec()
     plan = plan_of(lengths, notes, spec)
-    begin_store(store, plan)
+    begin_plan(store, plan)
     partial = flat.with_suffix(".partial")
     rows = np.memmap(partial, "<u2", "w+", shape=(2 * sum(lengths), DIM))
     first_row = first_block = 0
@@ -179,7 +179,7 @@ def _write(store: Path, flat: Path, per_stream: int) -> None:
         first_row += len(SPEAKERS) * planned.num_frames
         first_block += len(SPEAKERS) * num_blocks
     rows.flush()
-    commit_store(store, plan)
+    commit_plan(store, plan)
     partial.replace(flat)
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from laughstore import layout
 from laughstore.annotations import Annotations, Segment
 from laughstore.buildplan import PlannedRecording
 from laughstore.geometry import ShardGeometry
@@ -38,16 +39,19 @@ def write_large_index(folder: Path) -> None:
     recordings = _recordings(plan_of(_LENGTHS, notes, spec).recordings, notes, geometry)
     streams = [stream for recording in recordings for stream in recording.streams]
     num_blocks = sum(stream.num_blocks for stream in streams)
-    data = encode_index(
+    shard_bytes = [size for stream in streams for size in _shard_bytes(stream, geometry)]
+    data, columns = encode_index(
         generation=1,
         spec=spec,
         recordings=recordings,
         tables=[recording_tables(note, vocabulary) for note in notes],
         vocabulary=vocabulary,
-        shard_bytes=[size for stream in streams for size in _shard_bytes(stream, geometry)],
+        shard_bytes=shard_bytes,
+        shard_sha256=["0" * 64] * len(shard_bytes),
         block_crc32c=np.random.default_rng(0).integers(0, 2**32, num_blocks, np.uint32).tolist(),
     )
     (folder / INDEX_NAME).write_bytes(data)
+    (folder / PurePosixPath(layout.columns(1)).name).write_bytes(columns)
 
 
 def check_large_index(index: Index) -> None:

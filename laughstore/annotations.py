@@ -7,15 +7,15 @@ content, never overwritten: `annotations/<id>/<split>/<recording id>.json`.
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from . import layout
-from .errors import CorruptData
+from .errors import CorruptData, NotFound
 from .files import write_atomic
-from .sealed import canonical_json
+from .folders import Folder
+from .sealed import canonical_json, parse_json, read_small
 
 ANNOTATIONS_FORMAT = 1
 
@@ -141,18 +141,20 @@ def write_annotations(store: Path, item: Annotations, split: str, recording_id: 
 
 
 def read_annotations(
-    store: Path, annotations_id: str, split: str, recording_id: str
+    folder: Folder, annotations_id: str, split: str, recording_id: str
 ) -> Annotations:
     """Return a recording's annotations.
 
     Raises:
         CorruptData: the file is missing, altered or of another version.
     """
-    path = store / layout.annotations(annotations_id, split, recording_id)
+    path = layout.annotations(annotations_id, split, recording_id)
+    where = folder.describe(path)
     try:
-        found = Annotations.from_json(json.loads(path.read_bytes()), where=str(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptData(f"{path} cannot be read ({error}); restore it") from error
+        data = read_small(folder, path)
+    except NotFound as error:
+        raise CorruptData(f"{where} is missing; restore it") from error
+    found = Annotations.from_json(parse_json(data, where=where), where=where)
     if found.content_id() != annotations_id:
-        raise CorruptData(f"{path}: content is not what its name says; restore it")
+        raise CorruptData(f"{where}: content is not what its name says; restore it")
     return found

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import layout
-from .errors import ConfigError, CorruptData, IncompleteStore, SpecMismatch
-from .files import TEMPORARY_MARK, write_atomic
+from .errors import ConfigError, CorruptData, IncompleteStore, NotFound, SpecMismatch
+from .files import TEMPORARY_MARK, create_atomic
+from .folders import LocalFolder
 from .geometry import ShardGeometry
 from .naming import is_path_part
-from .sealed import seal, unseal
+from .sealed import read_sealed, seal
 from .spec import FeatureSpec
 
 PLAN_FORMAT = "laughstore-plan"
@@ -112,14 +113,23 @@ def make_plan(
     device_kind: str,
     recordings: Sequence[RecordingToPlan],
     skipped: Sequence[SkippedRecording] = (),
+    first_shards: Mapping[str, int] | None = None,
 ) -> BuildPlan:
     """Number the shards of every recording, split by split, in the order given.
+
+    Args:
+        spec: of the features.
+        device_kind: that extracts them.
+        recordings: to plan.
+        skipped: that cannot be built, for the record.
+        first_shards: of each split, the number to begin with; 0 by default. An addition goes on
+            behind the last number that any plan before it has given.
 
     Raises:
         ConfigError: two recordings share an id, or a split's name cannot stand in a path.
     """
     geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
-    next_shard: dict[str, int] = {}
+    next_shard = dict(first_shards or {})
     seen: dict[str, str] = {}
     planned: list[PlannedRecording] = []
     for item in recordings:
@@ -151,26 +161,32 @@ def make_plan(
     return BuildPlan(spec, device_kind, tuple(planned), tuple(skipped))
 
 
-def read_plan(store: Path) -> BuildPlan:
-    """Return the plan of a store that was begun.
+def read_plan(store: Path, number: int = 1) -> BuildPlan:
+    """Return a plan of a store that was begun.
+
+    Args:
+        store: folder of the store.
+        number: 1 is the plan that the store was begun with, later ones are additions.
 
     Raises:
-        IncompleteStore: there is no plan.
+        IncompleteStore: there is no such plan.
         CorruptData: the plan was altered.
     """
-    path = store / layout.PLAN_JSON
+    path = layout.plan(number)
+    folder = LocalFolder(store)
     try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+        content, _ = read_sealed(folder, path)
+    except NotFound as error:
         raise IncompleteStore(
-            f"{store} holds no {layout.PLAN_JSON}; begin it with: laughstore build DATASET --store"
-            f" {store}"
+            f"{store} holds no {path}; begin it with: laughstore build DATASET --store {store}"
         ) from error
-    return BuildPlan.from_json(unseal(data, where=str(path))[0], where=str(path))
+    return BuildPlan.from_json(content, where=folder.describe(path))
 
 
-def begin_store(store: Path, plan: BuildPlan) -> BuildPlan:
-    """Write the plan into a new store, or check that the store there has the same one.
+def begin_plan(store: Path, plan: BuildPlan, number: int = 1) -> BuildPlan:
+    """Write a plan into a store, or check that the plan there is the same.
+
+    Of several processes that begin at once, one writes the plan and the others find it.
 
     Returns:
         The plan that holds: that of the store if it was begun before.
@@ -179,13 +195,12 @@ def begin_store(store: Path, plan: BuildPlan) -> BuildPlan:
         ConfigError: the folder holds something else than a store, or a store of other recordings.
         SpecMismatch: the store holds features of another model or other settings.
     """
-    if (store / layout.PLAN_JSON).exists():
-        there = read_plan(store)
-        _check_same(store, there, plan)
-        return there
-    check_store_folder(store)
-    write_atomic(store / layout.PLAN_JSON, seal(plan.to_json()))
-    return plan
+    if number == 1:
+        check_store_folder(store)
+    create_atomic(store / layout.plan(number), seal(plan.to_json()))
+    there = read_plan(store, number)
+    _check_same(store, there, plan)
+    return there
 
 
 def check_store_folder(store: Path) -> None:
@@ -194,10 +209,14 @@ def check_store_folder(store: Path) -> None:
     Raises:
         ConfigError: it is a file, or a folder that holds something else.
     """
-    if not store.exists() or (store / layout.PLAN_JSON).exists():
+    if not store.exists() or (store / layout.FIRST_PLAN).exists():
         return
-    # A plan that was being written when its process was killed is nobody's work.
-    if not store.is_dir() or any(TEMPORARY_MARK not in item.name for item in store.iterdir()):
+    # What a process that was killed while it began a store has left is nobody's work.
+    ours = (layout.PLANS, layout.LOCK)
+    if not store.is_dir() or any(item.name not in ours for item in store.iterdir()):
+        raise ConfigError(f"{store} exists and is no laughstore store; give another --store")
+    plans = store / layout.PLANS
+    if plans.exists() and any(TEMPORARY_MARK not in item.name for item in plans.iterdir()):
         raise ConfigError(f"{store} exists and is no laughstore store; give another --store")
 
 
@@ -226,10 +245,10 @@ def _check_same(store: Path, there: BuildPlan, wanted: BuildPlan) -> None:
 
 
 def _planned_from_json(item: Mapping[str, Any]) -> PlannedRecording:
+    assignments = tuple(Assignment(**entry) for entry in item["assignments"])
+    parts = [item["id"], item["split"], item["annotations_id"], *(a.name for a in assignments)]
+    if not all(is_path_part(part) for part in parts):
+        raise TypeError(f"recording {str(item['id'])[:80]!r} has a name that no path may have")
     return PlannedRecording(
-        **{
-            **item,
-            "assignments": tuple(Assignment(**entry) for entry in item["assignments"]),
-            "first_shards": tuple(item["first_shards"]),
-        }
+        **{**item, "assignments": assignments, "first_shards": tuple(item["first_shards"])}
     )

@@ -1,122 +1,160 @@
-"""Arrays inside JSON: base64 of little-endian bytes, so that an index of 10^5 blocks opens fast."""
+"""Named arrays in one binary file, each found and read alone: what is large in an index.
 
-import base64
-import binascii
+A JSON header holds the directory (dtype, offset, count and CRC-32C of every array) and is read
+when a store is opened; the arrays are read when somebody asks for them. Little-endian, each array
+at a multiple of 8 bytes.
+"""
+
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from typing import Any
 
+import crc32c
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from .errors import CorruptData
-from .tables import EventTable, IntervalTable, RecordingTables, SegmentTable, Vocabulary
+from .folders import Folder
+from .values import integer, mapping, text
 
-Table = EventTable | SegmentTable | IntervalTable
-_DTYPES = {"label": "<i4", "full_label": "<i4", "speaker": "<i4", "confidence": "<f4"}
-"""Columns that are no times; times are microseconds, `<i8`."""
-
-
-def encode_array(values: NDArray[Any], dtype: DTypeLike) -> str:  # Any: the column's own dtype
-    """Return the base64 text of an array's little-endian bytes."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
+_ALIGNMENT = 8
+_DTYPES = frozenset(["<i8", "<i4", "<u4", "<f4", "|u1"])
+_FILE_NAME = re.compile(r"index-[0-9]{6}\.columns")
+_CRC = re.compile(r"[0-9a-f]{8}")
 
 
-def decode_array(text: object, dtype: DTypeLike, length: int, *, where: str) -> NDArray[Any]:
-    """Return the array of `length` items that `encode_array` wrote.
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Where an array stands in a column file."""
 
-    Raises:
-        CorruptData: the text is no base64 of that many items.
-    """
-    if not isinstance(text, str):
-        raise CorruptData(f"{where}: expected base64 text, found {type(text).__name__}")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise CorruptData(f"{where}: not base64 ({error})") from error
-    item = np.dtype(dtype)
-    if len(data) != length * item.itemsize:
-        raise CorruptData(f"{where}: {len(data)} bytes, {length} items of {item} were promised")
-    return np.frombuffer(data, item).astype(item.newbyteorder("="), copy=False)
+    dtype: str
+    """Of numpy, little-endian."""
+    offset: int
+    """In bytes."""
+    count: int
+    crc32c: int
+    """Of its bytes."""
 
-
-def encode_tables(tables: Sequence[RecordingTables]) -> dict[str, object]:
-    """Return the annotation columns of all recordings of an index, one after the other."""
-    return {
-        "events": _encode(EventTable, [item.events for item in tables]),
-        "segments": _encode(SegmentTable, [item.segments for item in tables]),
-        "turns": _encode(SegmentTable, [item.turns for item in tables]),
-        "intervals": _encode(IntervalTable, [item.intervals for item in tables]),
-    }
+    @property
+    def num_bytes(self) -> int:
+        """Size of the array."""
+        return self.count * np.dtype(self.dtype).itemsize
 
 
-def decode_tables(
-    data: Mapping[str, Any],  # Any: JSON values
-    recordings: Sequence[tuple[int, tuple[str, ...]]],
-    vocabulary: Vocabulary,
-    *,
-    where: str,
-) -> tuple[RecordingTables, ...]:
-    """Return each recording's tables; arrays are views of the decoded columns.
+def encode_columns(
+    name: str, arrays: Mapping[str, NDArray[Any]]
+) -> tuple[bytes, dict[str, object]]:
+    """Return (bytes of the file, its directory as a JSON object).
 
     Args:
-        data: what `encode_tables` returned.
-        recordings: (duration_us, speakers) of each recording, in the order of the index.
-        vocabulary: of the index.
-        where: begins the message of an error.
+        name: of the file.
+        arrays: one-dimensional, of dtypes i8, i4, u4, f4 or u1.
     """
-    num = len(recordings)
-    events = _decode(EventTable, data["events"], num, where=f"{where}: events")
-    segments = _decode(SegmentTable, data["segments"], num, where=f"{where}: segments")
-    turns = _decode(SegmentTable, data["turns"], num, where=f"{where}: turns")
-    intervals = _decode(IntervalTable, data["intervals"], num, where=f"{where}: intervals")
-    tables = []
-    for i, (duration_us, speakers) in enumerate(recordings):
-        event_rows, segment_rows = events[i], segments[i]
-        if event_rows is None or segment_rows is None:
-            raise CorruptData(f"{where}: recording {i} has no event or segment columns")
-        tables.append(
-            RecordingTables(
-                duration_us, speakers, vocabulary, event_rows, segment_rows, turns[i], intervals[i]
+    data = bytearray()
+    directory: dict[str, object] = {}
+    for key, array in arrays.items():
+        dtype = array.dtype.newbyteorder("<")
+        assert dtype.str in _DTYPES, f"column {key} is {dtype.str}"
+        part = np.ascontiguousarray(array, dtype).tobytes()
+        directory[key] = {
+            "dtype": dtype.str,
+            "offset": len(data),
+            "count": len(array),
+            "crc32c": f"{crc32c.crc32c(part):08x}",
+        }
+        data += part
+        data += bytes(-len(data) % _ALIGNMENT)
+    digest = hashlib.sha256(data).hexdigest()
+    header = {"name": name, "num_bytes": len(data), "sha256": digest, "arrays": directory}
+    return bytes(data), header
+
+
+class Columns:
+    """The arrays of a column file, read when they are asked for.
+
+    Args:
+        folder: that the file is in.
+        header: the directory that `encode_columns` made.
+        where: begins the messages of errors in the directory.
+
+    Raises:
+        CorruptData: the directory is malformed or the file has another size.
+        NotFound: there is no such file.
+    """
+
+    def __init__(self, folder: Folder, header: object, *, where: str) -> None:
+        content = mapping(header, where=where)
+        self._folder = folder
+        self.name = text(content, "name", where=where)
+        if not _FILE_NAME.fullmatch(self.name):
+            raise CorruptData(f"{where}: columns in {self.name[:80]!r}; do not trust this file")
+        self.num_bytes = integer(content, "num_bytes", where=where)
+        self.sha256 = text(content, "sha256", where=where)
+        arrays = mapping(content.get("arrays"), where=where)
+        self._columns = {
+            key: self._column(item, where=f"{where}: {key}") for key, item in arrays.items()
+        }
+        found = folder.size(self.name)
+        if found != self.num_bytes:
+            raise CorruptData(
+                f"{folder.describe(self.name)} has {found} bytes, its index says {self.num_bytes};"
+                " restore the file"
             )
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._columns
+
+    def count(self, key: str, dtype: str) -> int:
+        """Return the length of an array. Raises CorruptData unless there is one of this dtype."""
+        column = self._columns.get(key)
+        if column is None or column.dtype != dtype:
+            found = None if column is None else column.dtype
+            raise CorruptData(
+                f"{self._folder.describe(self.name)}: column {key} is {found}, not {dtype};"
+                " restore the index"
+            )
+        return column.count
+
+    def read(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return arrays by name, their checksums verified; one read for all of them.
+
+        Args:
+            keys: names of arrays that stand close to each other in the file.
+
+        Raises:
+            CorruptData: a checksum does not match, or the file was cut.
+        """
+        columns = [self._columns[key] for key in keys]
+        start = min(item.offset for item in columns)
+        stop = max(item.offset + item.num_bytes for item in columns)
+        data = memoryview(self._folder.read_range(self.name, start, stop - start))
+        arrays: dict[str, NDArray[Any]] = {}
+        for key, item in zip(keys, columns, strict=True):
+            part = data[item.offset - start : item.offset - start + item.num_bytes]
+            found = crc32c.crc32c(part)
+            if found != item.crc32c:
+                raise CorruptData(
+                    f"{self._folder.describe(self.name)}: crc32c of {key} is {found:08x}, the index"
+                    f" says {item.crc32c:08x}; restore the file"
+                )
+            array = np.frombuffer(part, item.dtype)
+            arrays[key] = array.astype(array.dtype.newbyteorder("="), copy=False)
+        return arrays
+
+    def _column(self, item: object, *, where: str) -> Column:
+        entry = mapping(item, where=where)
+        dtype = text(entry, "dtype", where=where)
+        crc = text(entry, "crc32c", where=where)
+        if dtype not in _DTYPES or not _CRC.fullmatch(crc):
+            raise CorruptData(f"{where}: dtype {dtype[:20]!r}, crc32c {crc[:20]!r}; restore it")
+        column = Column(
+            dtype,
+            integer(entry, "offset", where=where, high=self.num_bytes),
+            integer(entry, "count", where=where, high=self.num_bytes),
+            int(crc, 16),
         )
-    return tuple(tables)
-
-
-def _encode(kind: type[Table], tables: Sequence[Table | None]) -> dict[str, object]:
-    """Columns of all tables, concatenated; `lengths` has -1 where a recording has no table."""
-    lengths = np.array([-1 if table is None else len(table) for table in tables], np.int64)
-    columns: dict[str, object] = {"lengths": encode_array(lengths, "<i8")}
-    for name in (item.name for item in fields(kind)):
-        parts = [getattr(table, name) for table in tables if table is not None]
-        dtype = _DTYPES.get(name, "<i8")
-        joined = np.concatenate(parts) if parts else np.empty(0, dtype)
-        columns[name] = encode_array(joined, dtype)
-    return columns
-
-
-def _decode[T: Table](
-    kind: type[T], columns: Mapping[str, object], num: int, *, where: str
-) -> list[T | None]:
-    lengths = decode_array(columns.get("lengths"), "<i8", num, where=f"{where}.lengths")
-    if (lengths < -1).any():
-        raise CorruptData(f"{where}: a negative length")
-    ends = np.cumsum(np.maximum(lengths, 0))
-    total = int(ends[-1]) if num else 0
-    arrays = {
-        item.name: decode_array(
-            columns.get(item.name),
-            _DTYPES.get(item.name, "<i8"),
-            total,
-            where=f"{where}.{item.name}",
-        )
-        for item in fields(kind)
-    }
-    tables: list[T | None] = []
-    for length, end in zip(lengths.tolist(), ends.tolist(), strict=True):
-        if length < 0:
-            tables.append(None)
-        else:
-            rows = slice(end - length, end)
-            tables.append(kind(**{name: array[rows] for name, array in arrays.items()}))
-    return tables
+        if column.offset % _ALIGNMENT or column.offset + column.num_bytes > self.num_bytes:
+            raise CorruptData(f"{where}: reaches beyond its file; restore it")
+        return column

@@ -1,36 +1,42 @@
-"""The index of a store's shards: all that reading, labelling and training need, in one file.
+"""The index of a store's shards: all that reading, labelling and training need.
 
 `shards/index-<generation>.json` never changes; `shards/index.json` is a copy of the newest. With it
-the `shards/` folder stands alone: block geometry, checksums, recordings, event columns.
+and its columns the `shards/` folder stands alone: geometry, checksums, recordings, event columns.
 
 Blocks are numbered through the whole index, in the order of recordings, assignments and time.
 The *global frame id* of frame t of a stream is `first_block * block_frames + t`: the same whatever
 split is read; ids behind the ragged end of a stream's last block do not exist.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import decode_array, decode_tables, encode_array, encode_tables
+from . import layout
+from .columns import Columns, encode_columns
 from .errors import ConfigError, CorruptData, NotFound
-from .geometry import ShardGeometry
-from .layout import INDEX_NAME
+from .folders import Folder, LocalFolder
+from .geometry import CRC_BYTES, ShardGeometry
 from .naming import is_path_part, shard_name
-from .sealed import seal, unseal
+from .sealed import read_sealed, seal
 from .spec import FeatureSpec
+from .table_columns import read_tables, table_arrays
 from .tables import RecordingTables, Vocabulary
+from .values import integer, listed, mapping, optional_text, text, texts
 
 INDEX_FORMAT = "laughstore-index"
 INDEX_VERSION = 1
+_SHA256_BYTES = 32
+_MAX_FRAMES = 2**32
+"""Of one recording: ten years."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One recording with its roles assigned: whose events are predicted (main), who else speaks."""
 
@@ -50,7 +56,7 @@ class Stream:
     num_shards: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recording:
     """One episode of the data set."""
 
@@ -68,22 +74,31 @@ class Recording:
     streams: tuple[Stream, ...]
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """One shard file as the index knows it."""
 
-    name: str
+    number: int
+    """In its split."""
     num_bytes: int
     stream: Stream
     first_block: int
+    """Global number of its first block."""
     num_blocks: int
+
+    @property
+    def name(self) -> str:
+        """Of the file in `shards/`."""
+        return shard_name(self.stream.split, self.number)
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A store's shards, recordings and annotations, without their features."""
+    """A store's shards, recordings and annotations, without their features.
 
-    folder: Path
+    What is large (sizes, checksums, annotation columns) is read from `columns` at first use.
+    """
+
+    folder: Folder
     """Where the shard files are."""
     index_id: str
     """SHA-256 of the index's content."""
@@ -91,12 +106,65 @@ class Index:
     spec: FeatureSpec
     geometry: ShardGeometry
     recordings: tuple[Recording, ...]
-    shards: tuple[Shard, ...]
-    block_crc32c: NDArray[np.uint32]
-    """u4[num_blocks]."""
     vocabulary: Vocabulary
-    all_tables: tuple[RecordingTables, ...]
-    """In the order of `recordings`."""
+    columns: Columns
+    num_blocks: int
+    """Blocks of all splits."""
+    num_shards: int
+    """Shards of all splits."""
+
+    @cached_property
+    def block_crc32c(self) -> NDArray[np.uint32]:
+        """u4[num_blocks]: CRC-32C of the rows of every block."""
+        return self.columns.read(["block_crc32c"])["block_crc32c"]
+
+    @cached_property
+    def block_bytes(self) -> NDArray[np.uint32]:
+        """u4[num_blocks]: bytes of every block as stored, its checksum included."""
+        if self.spec.codec != "none":
+            return self.columns.read(["block_bytes"])["block_bytes"]
+        return np.full(self.num_blocks, self.geometry.data_bytes + CRC_BYTES, np.uint32)
+
+    @cached_property
+    def shard_bytes(self) -> NDArray[np.int64]:
+        """i8[num_shards]: size of every shard file."""
+        return self.columns.read(["shard_bytes"])["shard_bytes"]
+
+    @cached_property
+    def shard_sha256(self) -> tuple[str, ...]:
+        """SHA-256 of every shard file, as hex digits."""
+        digests = self.columns.read(["shard_sha256"])["shard_sha256"].reshape(-1, _SHA256_BYTES)
+        return tuple(digest.tobytes().hex() for digest in digests)
+
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards, in block order."""
+        shards: list[Shard] = []
+        sizes = self.shard_bytes.tolist()
+        for recording in self.recordings:
+            for stream in recording.streams:
+                block = stream.first_block
+                for i in range(stream.num_shards):
+                    num_blocks = self.geometry.blocks_in_shard(stream.num_frames, i)
+                    size = sizes[len(shards)]
+                    shards.append(Shard(stream.first_shard + i, size, stream, block, num_blocks))
+                    block += num_blocks
+        return tuple(shards)
+
+    @cached_property
+    def all_tables(self) -> tuple[RecordingTables, ...]:
+        """Annotations as columns, in the order of `recordings`."""
+        return read_tables(
+            self.columns,
+            [(recording.duration_us, recording.speakers) for recording in self.recordings],
+            self.vocabulary,
+            where=self.where,
+        )
+
+    @property
+    def where(self) -> str:
+        """Where the shard files are, for messages."""
+        return self.folder.describe()
 
     @property
     def spec_id(self) -> str:
@@ -112,11 +180,6 @@ class Index:
     def block_frames(self) -> int:
         """Frames in a block."""
         return self.geometry.block_frames
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of all splits."""
-        return len(self.block_crc32c)
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -146,7 +209,7 @@ class Index:
         """Raise a ConfigError, naming the splits there are, unless `split` is one of them."""
         if split not in self.splits:
             raise ConfigError(
-                f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}"
+                f"{self.where} has no split {split!r}; it has {', '.join(self.splits)}"
             )
 
     def tables(self, recording: Recording) -> RecordingTables:
@@ -162,7 +225,7 @@ class Index:
         position = self._positions.get(recording_id)
         if position is None:
             raise NotFound(
-                f"{self.folder} has no recording {recording_id!r};"
+                f"{self.where} has no recording {recording_id!r};"
                 " list them with: laughstore inspect STORE --recordings"
             )
         return self.recordings[position]
@@ -173,10 +236,10 @@ class Index:
         return by_name | {recording.id: i for i, recording in enumerate(self.recordings)}
 
     def __repr__(self) -> str:
-        frames = sum(stream.num_frames for shard in self.recordings for stream in shard.streams)
+        frames = sum(stream.num_frames for item in self.recordings for stream in item.streams)
         return (
             f"Index({len(self.recordings)} recordings, {frames} frames of bfloat16[{self.dim}] at"
-            f" 12.5 Hz, {len(self.shards)} shards, splits {', '.join(self.splits)})"
+            f" 12.5 Hz, {self.num_shards} shards, splits {', '.join(self.splits)})"
         )
 
 
@@ -188,9 +251,11 @@ def encode_index(
     tables: Sequence[RecordingTables],
     vocabulary: Vocabulary,
     shard_bytes: Sequence[int],
+    shard_sha256: Sequence[str],
     block_crc32c: Sequence[int],
-) -> bytes:
-    """Return the bytes of an index file.
+    block_bytes: Sequence[int] | None = None,
+) -> tuple[bytes, bytes]:
+    """Return the bytes of an index file and of its columns.
 
     Args:
         generation: number of the store's generation.
@@ -199,10 +264,22 @@ def encode_index(
         tables: of each recording.
         vocabulary: behind the codes of the tables.
         shard_bytes: size of every shard, in block order.
-        block_crc32c: of every block.
+        shard_sha256: of every shard, hex digits.
+        block_crc32c: of the rows of every block.
+        block_bytes: size of every block as stored; None when no codec changes it.
     """
     geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
-    return seal(
+    digests = np.frombuffer(bytes.fromhex("".join(shard_sha256)), np.uint8)
+    arrays: dict[str, NDArray[Any]] = {
+        "shard_bytes": np.array(shard_bytes, np.int64),
+        "shard_sha256": digests,
+        "block_crc32c": np.array(block_crc32c, np.uint32),
+    }
+    if block_bytes is not None:
+        arrays["block_bytes"] = np.array(block_bytes, np.uint32)
+    name = PurePosixPath(layout.columns(generation)).name
+    columns, directory = encode_columns(name, arrays | table_arrays(tables))
+    header = seal(
         {
             "format": INDEX_FORMAT,
             "version": INDEX_VERSION,
@@ -212,93 +289,85 @@ def encode_index(
             "rows_per_block": geometry.rows_per_block,
             "header_rows": geometry.header_rows,
             "recordings": [_recording_json(recording) for recording in recordings],
-            "shard_bytes": encode_array(np.array(shard_bytes, np.int64), "<i8"),
-            "block_crc32c": encode_array(np.array(block_crc32c, np.uint32), "<u4"),
             "vocabulary": {
                 "labels": list(vocabulary.labels),
                 "full_labels": list(vocabulary.full_labels),
             },
-            "annotations": encode_tables(tables),
+            "columns": directory,
         }
     )
+    return header, columns
 
 
-def read_index(folder: Path, name: str = INDEX_NAME) -> Index:
+def read_index(folder: Path | Folder, name: str = layout.INDEX_NAME) -> Index:
     """Return the index of a `shards/` folder.
 
     Raises:
         NotFound: the folder or its index does not exist.
         CorruptData: the file is not what was written, or of a version this release cannot read.
     """
-    path = folder / name
+    folder = LocalFolder(folder) if isinstance(folder, Path) else folder
+    where = folder.describe(name)
     try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+        content, digest = read_sealed(folder, name)
+    except NotFound as error:
         raise NotFound(
-            f"{folder} holds no {name}; give the shards folder of a finished store"
+            f"{folder.describe()} holds no {name}; give the shards folder of a finished store"
             " (STORE/shards), or finish the build with: laughstore build"
         ) from error
-    content, digest = unseal(data, where=str(path))
     if content.get("format") != INDEX_FORMAT or content.get("version") != INDEX_VERSION:
         raise CorruptData(
-            f"{path}: {content.get('format')} version {content.get('version')} is not readable;"
+            f"{where}: {content.get('format')} version {content.get('version')} is not readable;"
             f" this release reads {INDEX_FORMAT} version {INDEX_VERSION}"
         )
-    try:
-        return _parse(folder, content, digest, where=str(path))
-    except (KeyError, TypeError) as error:
-        raise CorruptData(f"{path}: field missing or of another kind ({error})") from error
+    return _parse(folder, content, digest, where=where)
 
 
-def _parse(folder: Path, content: dict[str, Any], digest: str, *, where: str) -> Index:
-    spec = FeatureSpec.from_json(content["spec"], where=where)
+def _parse(folder: Folder, content: dict[str, Any], digest: str, *, where: str) -> Index:
+    spec = FeatureSpec.from_json(mapping(content.get("spec"), where=where), where=where)
     geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
     recordings: list[Recording] = []
-    next_block = 0
-    for item in content["recordings"]:
-        recording = _parse_recording(item, geometry, next_block, where=where)
-        next_block += sum(stream.num_blocks for stream in recording.streams)
+    num_blocks = 0
+    for item in listed(content.get("recordings"), "recordings", where=where):
+        recording = _parse_recording(mapping(item, where=where), geometry, num_blocks, where=where)
+        num_blocks += sum(stream.num_blocks for stream in recording.streams)
         recordings.append(recording)
-    streams = [stream for recording in recordings for stream in recording.streams]
-    num_shards = sum(stream.num_shards for stream in streams)
-    sizes = decode_array(content["shard_bytes"], "<i8", num_shards, where=f"{where}: shard_bytes")
-    vocabulary = Vocabulary(
-        labels=tuple(content["vocabulary"]["labels"]),
-        full_labels=tuple(content["vocabulary"]["full_labels"]),
-    )
-    return Index(
+    vocabulary = mapping(content.get("vocabulary"), where=where)
+    index = Index(
         folder=folder,
         index_id=digest,
-        generation=content["generation"],
+        generation=integer(content, "generation", where=where, low=1),
         spec=spec,
         geometry=geometry,
         recordings=tuple(recordings),
-        shards=_shards(streams, sizes.tolist(), geometry),
-        block_crc32c=decode_array(
-            content["block_crc32c"], "<u4", next_block, where=f"{where}: block_crc32c"
+        vocabulary=Vocabulary(
+            labels=texts(vocabulary.get("labels"), "labels", where=where),
+            full_labels=texts(vocabulary.get("full_labels"), "full_labels", where=where),
         ),
-        vocabulary=vocabulary,
-        all_tables=decode_tables(
-            content["annotations"],
-            [(recording.duration_us, recording.speakers) for recording in recordings],
-            vocabulary,
-            where=where,
-        ),
+        columns=Columns(folder, content.get("columns"), where=where),
+        num_blocks=num_blocks,
+        num_shards=sum(s.num_shards for recording in recordings for s in recording.streams),
     )
+    _check_counts(index, where=where)
+    return index
 
 
-def _shards(
-    streams: Sequence[Stream], sizes: Sequence[int], geometry: ShardGeometry
-) -> tuple[Shard, ...]:
-    shards: list[Shard] = []
-    for stream in streams:
-        first_block = stream.first_block
-        for i in range(stream.num_shards):
-            num_blocks = geometry.blocks_in_shard(stream.num_frames, i)
-            name = shard_name(stream.split, stream.first_shard + i)
-            shards.append(Shard(name, sizes[len(shards)], stream, first_block, num_blocks))
-            first_block += num_blocks
-    return tuple(shards)
+def _check_counts(index: Index, *, where: str) -> None:
+    """Check that what recordings promise is what the columns hold, before anything is allocated."""
+    promised = [
+        ("shard_bytes", "<i8", index.num_shards),
+        ("shard_sha256", "|u1", index.num_shards * _SHA256_BYTES),
+        ("block_crc32c", "<u4", index.num_blocks),
+    ]
+    if index.spec.codec != "none":
+        promised.append(("block_bytes", "<u4", index.num_blocks))
+    for key, dtype, count in promised:
+        found = index.columns.count(key, dtype)
+        if found != count:
+            raise CorruptData(f"{where}: {key} has {found} items, recordings promise {count}")
+    ids = {recording.id for recording in index.recordings}
+    if len(ids) != len(index.recordings):
+        raise CorruptData(f"{where}: a recording's id occurs twice; do not trust this file")
 
 
 def _recording_json(recording: Recording) -> dict[str, object]:
@@ -324,39 +393,44 @@ def _recording_json(recording: Recording) -> dict[str, object]:
 
 
 def _parse_recording(
-    item: dict[str, Any], geometry: ShardGeometry, block: int, *, where: str
+    item: Mapping[str, Any], geometry: ShardGeometry, block: int, *, where: str
 ) -> Recording:
-    num_frames = item["num_frames"]
-    streams = []
-    names = [item["id"], item["split"], *(stream["assignment"] for stream in item["streams"])]
-    for name in names:
-        if not is_path_part(name):
-            raise CorruptData(f"{where}: {name!r} must not stand in a path; do not trust this file")
-    for stream in item["streams"]:
-        num_blocks = geometry.num_blocks(num_frames)
+    num_frames = integer(item, "num_frames", where=where, low=1, high=_MAX_FRAMES)
+    num_blocks, num_shards = geometry.num_blocks(num_frames), geometry.num_shards(num_frames)
+    recording_id, split = item.get("id"), item.get("split")
+    streams: list[Stream] = []
+    for entry in listed(item.get("streams"), "streams", where=where):
+        stream = mapping(entry, where=where)
         streams.append(
             Stream(
-                recording_id=item["id"],
-                split=item["split"],
-                assignment=stream["assignment"],
-                main=stream["main"],
-                other=stream["other"],
+                recording_id=_path_part(recording_id, where=where),
+                split=_path_part(split, where=where),
+                assignment=_path_part(stream.get("assignment"), where=where),
+                main=text(stream, "main", where=where),
+                other=optional_text(stream, "other", where=where),
                 num_frames=num_frames,
                 first_block=block,
                 num_blocks=num_blocks,
-                first_shard=stream["first_shard"],
-                num_shards=geometry.num_shards(num_frames),
+                first_shard=integer(stream, "first_shard", where=where),
+                num_shards=num_shards,
             )
         )
         block += num_blocks
     return Recording(
-        id=item["id"],
-        name=item["name"],
-        split=item["split"],
-        group=item["group"],
-        duration_us=item["duration_us"],
+        id=_path_part(recording_id, where=where),
+        name=text(item, "name", where=where),
+        split=_path_part(split, where=where),
+        group=text(item, "group", where=where),
+        duration_us=integer(item, "duration_us", where=where),
         num_frames=num_frames,
-        annotations_id=item["annotations_id"],
-        speakers=tuple(item["speakers"]),
+        annotations_id=_path_part(item.get("annotations_id"), where=where),
+        speakers=texts(item.get("speakers"), "speakers", where=where),
         streams=tuple(streams),
     )
+
+
+def _path_part(name: object, *, where: str) -> str:
+    if not isinstance(name, str) or not is_path_part(name):
+        shown = repr(name)[:80]
+        raise CorruptData(f"{where}: {shown} must not stand in a path; do not trust this file")
+    return name

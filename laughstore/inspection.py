@@ -10,6 +10,7 @@ import numpy as np
 from . import layout
 from .bouts import clean_events
 from .errors import ConfigError, IncompleteStore
+from .folders import LocalFolder
 from .index import Index
 from .labels import LabelCounts, LabelSpec, check_event, check_whose, count, frame_targets
 from .manifest import Manifest
@@ -101,9 +102,11 @@ def _why_no_rates(index: Index) -> str | None:
 
 
 def _are_links(index: Index, manifest: Manifest) -> bool:
-    root = index.folder.parent
+    root = index.folder.local
+    assert root is not None, "only local stores are looked into"
+    root = root.parent
     linked = True
-    for item in manifest.files:
+    for item in manifest.all_files(LocalFolder(root)):
         for path in (item.path, item.also):
             if path is not None and not (root / path).is_file():
                 raise IncompleteStore(

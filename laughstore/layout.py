@@ -5,8 +5,13 @@ from pathlib import PurePosixPath
 from .naming import shard_name
 
 STORE_JSON = "store.json"
-"""The generation manifest; written last: a store without it is not finished."""
-PLAN_JSON = "plan.json"
+"""The newest generation's manifest; written last: a store without it is not finished."""
+GENERATIONS = "generations"
+PLANS = "plans"
+UNITS = "units"
+ANNOTATIONS = "annotations"
+LOCK = ".lock"
+"""Holds the locks of writers and no bytes; no part of the store."""
 QUARANTINE_JSON = "quarantine.json"
 SHARDS = "shards"
 INDEX_NAME = "index.json"
@@ -17,14 +22,28 @@ STATS = "stats"
 CURRENT_INDEX = f"{SHARDS}/{INDEX_NAME}"
 
 
+def generation(number: int) -> str:
+    """Return the path of a generation's immutable manifest."""
+    return f"{GENERATIONS}/{number:06d}.json"
+
+
+def plan(number: int) -> str:
+    """Return the path of a build plan: 1 is that of the store, later ones are additions."""
+    return f"{PLANS}/{number:06d}.json"
+
+
+FIRST_PLAN = plan(1)
+"""Where it stands, a store was begun."""
+
+
 def unit(recording_id: str) -> str:
     """Return the path of a finished unit's record."""
-    return f"units/{recording_id}.json"
+    return f"{UNITS}/{recording_id}.json"
 
 
 def annotations(annotations_id: str, split: str, recording_id: str) -> str:
     """Return the path of a recording's annotations."""
-    return f"annotations/{annotations_id}/{split}/{recording_id}.json"
+    return f"{ANNOTATIONS}/{annotations_id}/{split}/{recording_id}.json"
 
 
 def shard(split: str, number: int) -> str:
@@ -42,9 +61,14 @@ def chunk(array_path: str, number: int) -> str:
     return f"{array_path}/c/{number}/0"
 
 
-def index(generation: int) -> str:
+def index(number: int) -> str:
     """Return the path of a generation's immutable index."""
-    return f"{SHARDS}/index-{generation:06d}.json"
+    return f"{SHARDS}/index-{number:06d}.json"
+
+
+def columns(number: int) -> str:
+    """Return the path of the arrays of a generation's index."""
+    return f"{SHARDS}/index-{number:06d}.columns"
 
 
 def zarr_json(node_path: str) -> str:

@@ -6,6 +6,7 @@ No torch here. A zero-copy tensor of the same memory is
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +14,7 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CorruptData, IncompleteStore
+from .errors import ConfigError, CorruptData, IncompleteStore
 from .geometry import CRC_BYTES
 from .index import Index, Shard
 from .mapping import MappedFiles
@@ -35,7 +36,7 @@ class MappedRows:
         geometry = index.geometry
         _check_files(index, self._shards)
         files = MappedFiles(
-            [(index.folder / shard.name, shard.num_bytes) for shard in self._shards],
+            [(_path(index, shard), shard.num_bytes) for shard in self._shards],
             geometry.map_alignment,
         )
         self._files: MappedFiles | None = files
@@ -152,7 +153,7 @@ class MappedRows:
         shard = self._shards[int(self._shard_of_block[block])]
         stream = shard.stream
         key = block_key(stream.recording_id, stream.assignment, block - stream.first_block)
-        return f"{self.index.folder / shard.name}, sample {key}"
+        return f"{self.index.folder.describe(shard.name)}, sample {key}"
 
 
 def open_rows(index: Index, split: str) -> MappedRows:
@@ -173,7 +174,7 @@ def open_rows(index: Index, split: str) -> MappedRows:
 def _check_files(index: Index, shards: Sequence[Shard]) -> None:
     """Check every size before anything is mapped."""
     for shard in shards:
-        path = index.folder / shard.name
+        path = _path(index, shard)
         try:
             num_bytes = path.stat().st_size
         except FileNotFoundError as error:
@@ -192,3 +193,10 @@ def _check_files(index: Index, shards: Sequence[Shard]) -> None:
                 f"{path} has {num_bytes} bytes, {shard.num_blocks} blocks take {expected}; the"
                 " index does not fit its shards"
             )
+
+
+def _path(index: Index, shard: Shard) -> Path:
+    folder = index.folder.local
+    if folder is None:
+        raise ConfigError(f"{index.where} is remote; copy it here to map its shards")
+    return folder / shard.name

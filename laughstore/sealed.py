@@ -9,9 +9,12 @@ import json
 from typing import Any
 
 from .errors import CorruptData
+from .folders import Folder
 
 _KEY = b',"sha256":"'
 _SUFFIX_BYTES = len(_KEY) + 64 + len(b'"}\n')
+MAX_BYTES = 32 << 20
+"""Of a JSON file; an index of 10,000 recordings takes 5 MB. Parsed JSON may take 20 times it."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -45,7 +48,49 @@ def unseal(data: bytes, *, where: str) -> tuple[dict[str, Any], str]:
     written = suffix[len(_KEY) : -3].decode("ascii", "replace")
     if digest != written:
         raise CorruptData(f"{where}: sha256 is {digest[:8]}, the seal says {written[:8]}; {advice}")
-    value = json.loads(body)
+    return parse_json(body, where=where), digest
+
+
+def parse_json(data: bytes, *, where: str) -> dict[str, Any]:
+    """Return the JSON object in these bytes.
+
+    Raises:
+        CorruptData: they are none, or a bomb: nested too deep, numbers too large.
+    """
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise CorruptData(f"{where}: not readable as JSON ({error}); restore it") from error
     if not isinstance(value, dict):
-        raise CorruptData(f"{where}: not a JSON object; {advice}")
-    return value, digest
+        raise CorruptData(f"{where}: not a JSON object; restore it")
+    return value
+
+
+def read_sealed(folder: Folder, path: str) -> tuple[dict[str, Any], str]:
+    """Return (object, sha256) of a sealed JSON file of a store.
+
+    Raises:
+        NotFound: there is no such file.
+        CorruptData: it was altered or cut, or is too large.
+    """
+    return unseal(read_small(folder, path), where=folder.describe(path))
+
+
+def read_small(folder: Folder, path: str) -> bytes:
+    """Return a JSON file's bytes, its size checked first.
+
+    Raises:
+        NotFound: there is no such file.
+        CorruptData: it is too large to be what a store writes.
+    """
+    num_bytes = folder.size(path)
+    if num_bytes > MAX_BYTES:
+        raise CorruptData(
+            f"{folder.describe(path)}: {num_bytes} bytes, a store's JSON files have at most"
+            f" {MAX_BYTES}; do not trust it"
+        )
+    return folder.read(path)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")

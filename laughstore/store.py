@@ -4,7 +4,7 @@ Everything here is read-only. Frames come back as numpy arrays of ml_dtypes.bflo
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from . import layout
 from .annotations import Annotations, read_annotations
 from .arrays import open_array
 from .errors import ConfigError, CorruptData, NotFound
+from .folders import Folder, open_folder
 from .index import Index, Recording, Stream, read_index
 from .manifest import Manifest, read_manifest
 
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
 class Store:
     """A finished store: its newest generation."""
 
-    path: Path
+    folder: Folder
     manifest: Manifest
     index: Index
+
+    @property
+    def where(self) -> str:
+        """Path or URL of the store, for messages."""
+        return self.folder.describe()
 
     @property
     def recordings(self) -> tuple[Recording, ...]:
@@ -88,63 +94,83 @@ class Store:
             return np.asarray(array[start:stop])
         except (ValueError, FileNotFoundError) as error:
             raise CorruptData(
-                f"{self.path}: {recording!r} {stream.assignment}, frames {start} to {stop}:"
+                f"{self.where}: {recording!r} {stream.assignment}, frames {start} to {stop}:"
                 f" {error}; restore the file"
             ) from error
 
     def annotations(self, recording: str) -> Annotations:
         """Return what is annotated in a recording, words included."""
         item = self.index.recording(recording)
-        return read_annotations(self.path, item.annotations_id, item.split, item.id)
+        return read_annotations(self.folder, item.annotations_id, item.split, item.id)
 
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r}, generation {self.manifest.generation}, {self.index!r})"
+        return f"Store({self.where!r}, generation {self.manifest.generation}, {self.index!r})"
+
+    def _local(self) -> Path:
+        if self.folder.local is None:
+            raise ConfigError(f"{self.where} is remote; copy it here to read its arrays")
+        return self.folder.local
 
     def _array(self, root: str, stream: Stream) -> "zarr.Array":
         path = layout.array(root, stream.split, stream.recording_id, stream.assignment)
-        array = open_array(self.path / path)
+        array = open_array(self._local() / path)
         dim = self.index.dim if root == layout.FEATURES else array.shape[1]
         if array.shape != (stream.num_frames, dim):
             raise CorruptData(
-                f"{self.path / path}/zarr.json: shape {array.shape}, the index says"
+                f"{self.folder.describe(path)}/zarr.json: shape {array.shape}, the index says"
                 f" ({stream.num_frames}, {dim}); restore it"
             )
         return array
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path, generation: int | None = None) -> Store:
     """Open a finished store.
 
+    Args:
+        path: folder or URL (`s3://`, `gs://`, `hf://`, `https://`) of the store.
+        generation: its number; the newest by default. Older ones stay readable until `gc`.
+
     Raises:
-        NotFound: there is no such folder.
+        NotFound: there is no such folder or generation.
         IncompleteStore: the build has not finished.
         CorruptData: its manifest or index was altered.
+        Unreachable: a remote store does not answer.
     """
-    root = Path(path)
-    manifest = read_manifest(root)
-    index_path = root / manifest.index
-    if index_path.parent != root / layout.SHARDS:
-        raise CorruptData(f"{root / layout.STORE_JSON}: index {manifest.index!r} is elsewhere")
-    index = read_index(index_path.parent, index_path.name)
-    if index.spec != manifest.spec:
-        raise CorruptData(f"{root}: store.json and {manifest.index} name different specs")
-    return Store(root, manifest, index)
+    return _open(open_folder(path), generation)
+
+
+def _open(folder: Folder, generation: int | None = None) -> Store:
+    manifest = read_manifest(folder, generation)
+    index = read_index(folder.child(layout.SHARDS), PurePosixPath(manifest.index).name)
+    if index.index_id != manifest.index_id or index.spec != manifest.spec:
+        raise CorruptData(
+            f"{folder.describe(layout.STORE_JSON)} and {manifest.index} do not belong together;"
+            " restore both"
+        )
+    return Store(folder, manifest, index)
 
 
 def open_shards(path: str | Path) -> Index:
     """Open the shards of a store: given as STORE or as STORE/shards, which may stand alone.
 
+    Args:
+        path: folder or URL.
+
     Raises:
         NotFound: neither is there.
         IncompleteStore: the build has not finished.
         CorruptData: the manifest or the index was altered.
+        Unreachable: a remote store does not answer.
     """
-    folder = Path(path)
-    if (folder / layout.STORE_JSON).is_file() or (folder / layout.PLAN_JSON).is_file():
-        return open_store(folder).index
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise NotFound(f"{folder} {what}; give a store or its shards folder")
-    if not (folder / layout.INDEX_NAME).is_file() and (folder.parent / layout.PLAN_JSON).is_file():
-        read_manifest(folder.parent)  # says that the build has not finished
+    folder = open_folder(path)
+    if folder.exists(layout.STORE_JSON) or folder.exists(layout.FIRST_PLAN):
+        return _open(folder).index
+    if folder.exists(layout.INDEX_NAME):
+        return read_index(folder)
+    if folder.local is not None and not folder.local.is_dir():
+        what = "is a file" if folder.local.exists() else "does not exist"
+        raise NotFound(f"{folder.describe()} {what}; give a store or its shards folder")
+    around = folder.parent()
+    if around is not None and around.exists(layout.FIRST_PLAN):
+        read_manifest(around)  # says that the build has not finished
     return read_index(folder)

@@ -1,21 +1,21 @@
-"""Write one recording into a store: the shards, arrays and codes of all its streams.
+"""The record of a unit: one recording, finished or left out, and every file that belongs to it.
 
-A unit is idempotent: written again from frame 0 it gives the same bytes under the same names. Its
-record in `units/` is written last and says that every file of it is whole.
+The record in `units/` is written last and says that every file of the recording is whole.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 from . import layout
 from .buildplan import BuildPlan, PlannedRecording
-from .errors import CorruptData
+from .errors import CorruptData, NotFound
 from .files import TEMPORARY_MARK, write_atomic
-from .manifest import FileRecord
-from .sealed import seal, unseal
+from .folders import LocalFolder
+from .manifest import FileRecord, file_records, read_manifest
+from .sealed import read_small, seal, unseal
+from .values import MAX_INTEGER, listed, optional_text, text
 
 UNIT_FORMAT = "laughstore-unit"
 UNIT_VERSION = 1
@@ -33,16 +33,50 @@ class UnitRecord:
     shard_bytes: tuple[int, ...] = ()
     """Of each shard, assignment by assignment."""
     block_crc32c: tuple[int, ...] = ()
-    """Of each block, in the same order."""
+    """Of the rows of each block, in the same order."""
+    block_bytes: tuple[int, ...] | None = None
+    """Of each block as stored, checksum included; None when no codec changes it."""
+
+    def to_bytes(self) -> bytes:
+        """Return the sealed JSON."""
+        return seal({"format": UNIT_FORMAT, "version": UNIT_VERSION, **asdict(self)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str) -> Self:
+        """Return the record that `to_bytes` wrote. Raises CorruptData when it is none."""
+        content, _ = unseal(data, where=where)
+        if content.get("format") != UNIT_FORMAT or content.get("version") != UNIT_VERSION:
+            raise CorruptData(
+                f"{where}: {content.get('format')} version {content.get('version')} is not"
+                f" readable; this release reads {UNIT_FORMAT} version {UNIT_VERSION}"
+            )
+        status = content.get("status")
+        if status not in ("done", "quarantined"):
+            raise CorruptData(f"{where}: status {str(status)[:40]!r}; restore it")
+        sizes = content.get("block_bytes")
+        return cls(
+            id=text(content, "id", where=where),
+            status=status,
+            reason=optional_text(content, "reason", where=where),
+            files=file_records(content.get("files"), where=where),
+            shard_bytes=_integers(content.get("shard_bytes"), "shard_bytes", where=where),
+            block_crc32c=_integers(content.get("block_crc32c"), "block_crc32c", where=where),
+            block_bytes=None if sizes is None else _integers(sizes, "block_bytes", where=where),
+        )
+
+    @property
+    def shard_sha256(self) -> tuple[str, ...]:
+        """Of each shard, assignment by assignment."""
+        return tuple(item.sha256 for item in self.files if item.also is not None)
 
 
 def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording) -> None:
     """Delete whatever a recording's unit has written, its record first.
 
-    For stores that have not been finished. A unit that fails late has finished shards: left in
+    For recordings that no generation names. A unit that fails late has finished shards: left in
     place they would be read by everyone who lists the folder.
     """
-    assert not (store / layout.STORE_JSON).exists(), "a finished store is never rewritten"
+    assert not _is_named(store, recording.id), "a finished recording is never rewritten"
     (store / layout.unit(recording.id)).unlink(missing_ok=True)
     num_shards = plan.geometry.num_shards(recording.num_frames)
     for first in recording.first_shards:
@@ -54,10 +88,15 @@ def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording)
         shutil.rmtree(store / root / recording.split / recording.id, ignore_errors=True)
 
 
+def _is_named(store: Path, recording_id: str) -> bool:
+    if not (store / layout.STORE_JSON).exists():
+        return False
+    return any(item.path == layout.unit(recording_id) for item in read_manifest(store).files)
+
+
 def write_unit(store: Path, record: UnitRecord) -> None:
     """Write a unit's record: from now on its files count as whole."""
-    data = {"format": UNIT_FORMAT, "version": UNIT_VERSION, **asdict(record)}
-    write_atomic(store / layout.unit(record.id), seal(data))
+    write_atomic(store / layout.unit(record.id), record.to_bytes())
 
 
 def is_whole(store: Path, record: UnitRecord) -> bool:
@@ -80,23 +119,16 @@ def read_unit(store: Path, recording_id: str) -> UnitRecord | None:
     Raises:
         CorruptData: the record was altered.
     """
-    path = store / layout.unit(recording_id)
+    folder, path = LocalFolder(store), layout.unit(recording_id)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        data = read_small(folder, path)
+    except NotFound:
         return None
-    content: dict[str, Any] = unseal(data, where=str(path))[0]  # Any: JSON values
-    if content.get("format") != UNIT_FORMAT or content.get("version") != UNIT_VERSION:
-        raise CorruptData(f"{path}: not a unit record of version {UNIT_VERSION}; remove the file")
-    return UnitRecord(
-        id=content["id"],
-        status=content["status"],
-        reason=content["reason"],
-        files=_files(content["files"]),
-        shard_bytes=tuple(content["shard_bytes"]),
-        block_crc32c=tuple(content["block_crc32c"]),
-    )
+    return UnitRecord.from_bytes(data, where=folder.describe(path))
 
 
-def _files(items: Sequence[Mapping[str, Any]]) -> tuple[FileRecord, ...]:
-    return tuple(FileRecord(**item) for item in items)
+def _integers(items: object, name: str, *, where: str) -> tuple[int, ...]:
+    numbers = listed(items, name, where=where)
+    if not all(type(item) is int and 0 <= item <= MAX_INTEGER for item in numbers):
+        raise CorruptData(f"{where}: {name} holds something else than sizes; restore it")
+    return tuple(numbers)

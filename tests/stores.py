@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laughstore.annotations import Annotations, Event, Segment, Speaker, write_annotations
-from laughstore.buildplan import Assignment, RecordingToPlan, begin_store, make_plan
-from laughstore.commit import commit_store
+from laughstore.buildplan import Assignment, RecordingToPlan, begin_plan, make_plan
+from laughstore.commit import commit_plan
 from laughstore.naming import assignment_name, recording_id
 from laughstore.spec import FeatureSpec, Numerics
 from laughstore.timebase import FRAME_US
@@ -128,7 +128,7 @@ def write_store(
             for episode in episodes
         ],
     )
-    begin_store(path, plan)
+    begin_plan(path, plan)
     for planned, episode in zip(plan.recordings, episodes, strict=True):
         write_annotations(path, episode.annotations, planned.split, planned.id)
         rows = np.stack(
@@ -143,5 +143,5 @@ def write_store(
                 part = slice(start, start + chunk_frames)
                 writer.write(rows[:, part], codes[:, part])
             writer.finish()
-    commit_store(path, plan)
+    commit_plan(path, plan)
     return path

@@ -134,7 +134,7 @@ def evaluate(
     index = open_shards(config.shards if shards is None else shards)
     if index.spec_id != opened.spec.spec_id:
         raise SpecMismatch(
-            f"{index.folder} holds other features than {run} was trained on"
+            f"{index.where} holds other features than {run} was trained on"
             f" ({'; '.join(index.spec.differences(opened.spec))}); give shards of the same spec"
         )
     selection = select(

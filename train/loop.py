@@ -115,7 +115,7 @@ def _check_splits(index: Index) -> None:
     index.check_split(TRAIN_SPLIT)
     if VALIDATION_SPLIT not in index.splits:
         raise ConfigError(
-            f"{index.folder} has no split {VALIDATION_SPLIT!r} (it has {', '.join(index.splits)}),"
+            f"{index.where} has no split {VALIDATION_SPLIT!r} (it has {', '.join(index.splits)}),"
             " and the best epoch is never chosen on training data; add recordings with this split"
             " to the data set and build them into the store"
         )

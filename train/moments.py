@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laughstore.columns import decode_array, encode_array
+from laughstore import layout
+from laughstore.base64_arrays import decode_array, encode_array
 from laughstore.errors import CorruptData
 from laughstore.files import write_atomic
 from laughstore.index import Index, Stream
@@ -139,8 +140,8 @@ def stream_moments(
         CorruptData: a block was altered or cut, or a stream holds what has no finite moments; the
             message names it.
     """
-    path = index.folder.absolute().parent / "stats" / f"{index.index_id}.json"
-    known = _read(path, index)
+    path = _path(index)
+    known = {} if path is None else _read(path, index)
     missing = [stream for stream in streams if _key(stream) not in known]
     num_kept, kept_at = len(known), time.monotonic()
     try:
@@ -182,6 +183,14 @@ def _pass(stream: Stream, source: FrameSource) -> Moments:
     return total
 
 
+def _path(index: Index) -> Path | None:
+    """Where moments are kept; None beside remote shards, which are only read."""
+    if index.folder.local is None:
+        return None
+    store = index.folder.local.absolute().parent
+    return store / layout.STATS / f"{index.index_id}.json"
+
+
 def _key(stream: Stream) -> str:
     return f"{stream.recording_id}/{stream.assignment}"
 
@@ -214,7 +223,9 @@ def _decode(item: Mapping[str, Any], dim: int, *, where: str) -> Moments:  # Any
     return moments
 
 
-def _write(path: Path, index: Index, known: Mapping[str, Moments]) -> None:
+def _write(path: Path | None, index: Index, known: Mapping[str, Moments]) -> None:
+    if path is None:
+        return
     content = {
         "format": STATS_FORMAT,
         "version": STATS_VERSION,

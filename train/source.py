@@ -109,7 +109,7 @@ class FrameSource:
             bad = ~bits.view(torch.bfloat16).isfinite().all(dim=1).numpy()
             if bad.any():
                 raise CorruptData(
-                    f"{self._index.folder}: {self._name(int(part[bad][0]))} holds a value that is"
+                    f"{self._index.where}: {self._name(int(part[bad][0]))} holds a value that is"
                     " not finite; restore the shard if it was altered: if it was not, the features"
                     " were made so, and the recording must be built again or left out"
                 )

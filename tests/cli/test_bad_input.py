@@ -241,7 +241,8 @@ def test_a_plan_that_was_being_written_does_not_block_its_folder(
     run, corpus, tmp_path, nano_checkpoint
 ):
     (tmp_path / "s").mkdir()
-    (tmp_path / "s/plan.json.partial-0123").write_text("{")
+    (tmp_path / "s/plans").mkdir()
+    (tmp_path / "s/plans/000001.json.partial-0123").write_text("{")
     code, _, _ = run("build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
     assert code == 0
 

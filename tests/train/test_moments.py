@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from laughstore.columns import encode_array
+from laughstore.base64_arrays import encode_array
 from laughstore.errors import CorruptData
 from laughstore.index import read_index
 from laughstore.rows import open_rows
