@@ -5,6 +5,9 @@ stands before every open: paths are plain relative names, and no symbolic link l
 """
 
 import os
+import stat
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +15,13 @@ from .errors import CorruptData, NotFound
 from .naming import is_store_path
 
 _SCHEME_MARK = "://"
+_OPEN_FLAGS = (  # Windows has neither pipes nor links in files' places
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 class Folder(Protocol):
@@ -41,6 +51,13 @@ class Folder(Protocol):
             NotFound: there is no such file.
             CorruptData: the path must not be opened.
             Unreachable: the remote side does not answer.
+        """
+        ...
+
+    def sizes(self, paths: Sequence[str]) -> list[int]:
+        """Return the bytes of many files, in their order; remote ones in few requests.
+
+        Raises as `size`.
         """
         ...
 
@@ -77,8 +94,8 @@ class LocalFolder:
         return self._root
 
     def child(self, name: str) -> "LocalFolder":
-        """Return a folder in this one."""
-        return LocalFolder(self._root / name)
+        """Return a folder in this one. Raises CorruptData as `path`."""
+        return LocalFolder(self.path(name))
 
     def parent(self) -> "LocalFolder":
         """Return the folder around this one."""
@@ -96,7 +113,8 @@ class LocalFolder:
         """
         if not is_store_path(path):
             raise CorruptData(
-                f"{self._root}: {path!r} must not be opened; do not trust the file that names it"
+                f"{self._root}: {str(path)[:200]!r} must not be opened; do not trust the file"
+                " that names it"
             )
         parts = path.split("/")
         for depth in range(1, len(parts)):
@@ -111,34 +129,38 @@ class LocalFolder:
         """Return the bytes of a file."""
         full = self.path(path)
         try:
-            return full.stat().st_size
+            found = full.stat(follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _missing(full) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise _no_file(full)
+        return found.st_size
+
+    def sizes(self, paths: Sequence[str]) -> list[int]:
+        """Return the bytes of many files, in their order."""
+        return [self.size(path) for path in paths]
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
-        full = self.path(path)
-        try:
-            return full.read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise _missing(full) from error
+        with self._open(path) as file:
+            return file.read()
 
     def read_range(self, path: str, start: int, num_bytes: int) -> bytes:
         """Return exactly these bytes of a file."""
-        full = self.path(path)
-        try:
-            with full.open("rb", buffering=0) as file:
+        with self._open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = b""
+            if start + num_bytes <= size:  # or nothing is allocated
                 data = os.pread(file.fileno(), num_bytes, start)
-                while 0 < len(data) < num_bytes:  # one read gives 2 GiB at most
-                    more = os.pread(file.fileno(), num_bytes - len(data), start + len(data))
-                    if not more:
-                        break
-                    data += more
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise _missing(full) from error
+            while 0 < len(data) < num_bytes:  # one read gives 2 GiB at most
+                more = os.pread(file.fileno(), num_bytes - len(data), start + len(data))
+                if not more:
+                    break
+                data += more
         if len(data) != num_bytes:
             raise CorruptData(
-                f"{full}: {len(data)} of {num_bytes} bytes at {start}; the file was cut: restore it"
+                f"{self.describe(path)} has {size} bytes, {num_bytes} at {start} were asked for;"
+                " the file was cut: restore it"
             )
         return data
 
@@ -148,6 +170,18 @@ class LocalFolder:
 
     def __repr__(self) -> str:
         return f"LocalFolder({str(self._root)!r})"
+
+    def _open(self, path: str) -> FileIO:
+        """Open a regular file; a pipe or device in its place is not waited for."""
+        full = self.path(path)
+        try:
+            descriptor = os.open(full, _OPEN_FLAGS)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _missing(full) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _no_file(full)
+        return FileIO(descriptor, "rb")
 
     @staticmethod
     def _refuse_link(path: Path) -> None:
@@ -178,6 +212,12 @@ def open_folder(path: str | Path) -> Folder:
 
         return open_url(path)
     return LocalFolder(Path(path))
+
+
+def _no_file(path: Path) -> CorruptData:
+    return CorruptData(
+        f"{path} is a folder, device or pipe where a file should be; do not trust it"
+    )
 
 
 def _missing(path: Path) -> NotFound:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .store.servers import fault_proxy, s3_environment, s3_server  # noqa: F401 (fixtures)
+
 
 @pytest.fixture(scope="session")
 def nano_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
