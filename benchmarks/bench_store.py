@@ -1,27 +1,23 @@
-"""Writing shards, checking them, opening the index of a large store.
+"""Writing shards, checking them, reading frames at random, opening large stores.
 
 uv run python -m benchmarks.bench_store [--gb 4] [--dir DIR] [--repeats 5] [--quick]
 """
 
 import hashlib
-import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from laughstore import open_rows, open_shards
+from laughstore import layout, open_rows
 from laughstore.arrays import CODE_STREAMS, MISSING_CODE
 from laughstore.files import fsync_dir
 from laughstore.geometry import ShardGeometry
-from laughstore.index import Index
-from laughstore.layout import INDEX_NAME
 from laughstore.naming import block_key
 from laughstore.shard import ShardWriter
 from laughstore.unitwriter import UnitWriter
@@ -37,14 +33,17 @@ from .data import (
     plan_of,
     random_frames,
 )
-from .large_index import LARGE_INDEX, check_large_index, write_large_index
-from .measure import Contestant, Result, Unit, measure, summary
+from .large_index import PODCAST_FILLERS, TEN_THOUSAND
+from .measure import Contestant, Unit, measure
+from .opening import opening
+from .random_reads import random_reads
 from .report import Options, Report, parse_options, working_folder
 
 NAME = "store"
 _GB_PER_S = (Unit("GB/s", 1e-9),)
-_MS = (Unit("ms", 1e3, is_rate=False),)
 _READ_BYTES = 2 << 20
+_BUILD_CHUNK_FRAMES = 256
+"""Frames in each call of a model on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,19 @@ def writing(work: ShardWork, folder: Path) -> list[Contestant]:
             _fsync(path)
         return work.num_bytes
 
+    block = memoryview(payload)[: geometry.data_bytes]
+
+    def hash_one_stream() -> None:
+        digest = hashlib.sha256()
+        for _ in range(int(work.num_bytes) // len(SPEAKERS) // len(block)):
+            digest.update(block)
+
+    def hashes() -> float:
+        with ThreadPoolExecutor(len(SPEAKERS)) as pool:
+            for future in [pool.submit(hash_one_stream) for _ in SPEAKERS]:
+                future.result()
+        return work.num_bytes
+
     # Not the plain write: cp, which syncs at the end and copies in the kernel, is faster.
     limit = Contestant("limit: cp of the same files, then fsync", cp, _GB_PER_S, "", None, before)
     limit = replace(limit, check=check)
@@ -119,19 +131,21 @@ def writing(work: ShardWork, folder: Path) -> list[Contestant]:
         "ShardWriter": shards,
         "UnitWriter (with codes, array metadata)": unit,
     }
-    return [limit] + [
-        Contestant(name, run, _GB_PER_S, "", limit, before, check) for name, run in ours.items()
+    return [
+        limit,
+        Contestant("limit: SHA-256 alone, a thread a stream", hashes, _GB_PER_S, "", limit),
+        *(Contestant(name, run, _GB_PER_S, "", limit, before, check) for name, run in ours.items()),
     ]
 
 
 def unit_run(work: ShardWork, store: Path, frames: np.ndarray) -> Callable[[], float]:
-    """Return a run that writes one recording of two streams, 64 frames a call."""
+    """Return a run that writes one recording of two streams, as many frames a call as a build."""
     geometry = work.geometry
     num_frames = work.num_shards // len(SPEAKERS) * geometry.shard_frames
     note = annotations("episode", num_frames, max(1, num_frames // 100))
     spec = bench_spec(shard_frames=geometry.shard_frames)
     plan = plan_of([num_frames], [note], spec)
-    step = spec.numerics.chunk_frames
+    step = _BUILD_CHUNK_FRAMES
     codes = np.full((len(SPEAKERS), step, CODE_STREAMS), MISSING_CODE, np.int16)
 
     def run() -> float:
@@ -169,57 +183,6 @@ def checking(data: BenchData) -> list[Contestant]:
     return [limit, Contestant("CRC-32C of every block", verify, _GB_PER_S, limit=limit)]
 
 
-def opening(folder: Path) -> list[Contestant]:
-    """Return ways to open the index of a store as large as PodcastFillers."""
-    write_large_index(folder)
-    path = folder / INDEX_NAME
-    opened: list[Index] = []
-
-    def parse() -> float:
-        data = path.read_bytes()
-        hashlib.sha256(data).digest()
-        json.loads(data)
-        return 1.0
-
-    def run() -> float:
-        opened[:] = [open_shards(folder)]
-        return 1.0
-
-    def check() -> None:
-        check_large_index(opened.pop())
-
-    limit = Contestant("limit: read + sha256 + json.loads of the index", parse, _MS)
-    name = "open_shards, PodcastFillers-sized"
-    return [limit, Contestant(name, run, _MS, "", limit, check=check)]
-
-
-def opening_memory(folder: Path, repeats: int) -> Result:
-    """Return how much a fresh process grows when it opens the index under `folder`."""
-    grown: list[float] = []
-    for _ in range(repeats):
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            grown.append(pool.submit(_growth_of_opening, folder).result() / 1e6)
-    return summary("open_shards, resident memory it adds", "MB", grown)
-
-
-def _growth_of_opening(folder: Path) -> int:
-    """Return the bytes by which this process grows; run in one of its own."""
-    before = _resident_bytes()
-    index = open_shards(folder)
-    grown = _resident_bytes() - before
-    check_large_index(index)
-    return grown
-
-
-def _resident_bytes() -> int:
-    """Return resident anonymous memory; mapped files are the page cache's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("no RssAnon in /proc/self/status; this script needs Linux")
-
-
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -236,23 +199,25 @@ def _fsync(path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write benchmarks/results/store.json."""
-    options = parse_options("Writing and checking shards, opening a large index.", argv)
+    options = parse_options("Writing, checking and reading shards, opening large stores.", argv)
     report = Report.begin(NAME, options)
     work = ShardWork.of(options)
+    large_stores = [PODCAST_FILLERS] if options.quick else [PODCAST_FILLERS, TEN_THOUSAND]
+    opened: dict[str, int] = {}
     with working_folder(options) as folder:
-        index_folder = folder / "large-index"
         results = measure(writing(work, folder / "writing"), repeats=options.repeats, say=print)
         shutil.rmtree(folder / "writing")
         data = make_data(folder, options.gb)
         results += measure(checking(data), repeats=options.repeats, say=print)
-        results += measure(opening(index_folder), repeats=options.repeats, say=print)
-        results.append(opening_memory(index_folder, options.repeats))
-        index_bytes = (index_folder / INDEX_NAME).stat().st_size
+        results += measure(random_reads(data), repeats=options.repeats, say=print)
+        for store in large_stores:
+            at = folder / f"large-{store.num_recordings}"
+            results += opening(store, at, options.repeats)
+            opened[str(store)] = (at / layout.CURRENT_INDEX).stat().st_size
     settings = {
         "written_bytes": int(work.num_bytes),
         "read_bytes": data.index.num_blocks * data.index.geometry.data_bytes,
-        "index_bytes": index_bytes,
-        "index_holds": LARGE_INDEX,
+        "opened_index_bytes": opened,
     }
     report.finish(settings, results)
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import tyro
 
+from laughstore.codec import Codec
 from laughstore.errors import ConfigError
 
 DEFAULT_MODEL = "kyutai/moshiko-pytorch-bf16"
@@ -48,6 +49,8 @@ class BuildConfig:
     """Rows of the language model's batch, two a recording (default: 8 on cuda, 2 on cpu)."""
     chunk_frames: int | None = None
     """Frames in each call of the model (default: 256 on cuda, 128 on cpu)."""
+    codec: Codec = "none"
+    """How frames are stored: none (as they are; mapped when read) or zstd (smaller; not mapped)."""
     strict: bool = False
     """Fail at the first recording that cannot be built, instead of leaving it out."""
     dry_run: bool = False
@@ -58,3 +61,47 @@ class BuildConfig:
             raise ConfigError(f"rows is {self.rows}; it must be a multiple of {ROWS_PER_RECORDING}")
         if self.chunk_frames is not None and self.chunk_frames < 1:
             raise ConfigError(f"chunk_frames is {self.chunk_frames}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class AddConfig:
+    """An addition: which recordings go into a store that was finished.
+
+    Raises:
+        ConfigError: a field cannot work.
+    """
+
+    store: tyro.conf.Positional[Path]
+    """A finished store."""
+    dataset: tyro.conf.Positional[Path]
+    """Folder of a data set; recordings that the store has are passed over."""
+    model: str | None = None
+    """The model that the store was built with; needed when that was a directory."""
+    split: str = "all"
+    """Add one split only."""
+    recordings: str | None = None
+    """Shell pattern: add only recordings whose name or id matches."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N, or auto; of the kind that the store was built on."""
+    rows: int | None = None
+    """Rows of the language model's batch; those of the store, another number is refused."""
+    strict: bool = False
+    """Fail at the first recording that cannot be built, instead of leaving it out."""
+    dry_run: bool = False
+    """Only tell hours, frames, GB, free disk and gaps; load no model, write nothing."""
+
+    def build_config(self, *, model: str, revision: str | None, codec: Codec) -> BuildConfig:
+        """Return the build that extracts the same way as the store's own."""
+        return BuildConfig(
+            dataset=self.dataset,
+            store=self.store,
+            model=model,
+            revision=revision,
+            split=self.split,
+            recordings=self.recordings,
+            device=self.device,
+            rows=self.rows,
+            codec=codec,
+            strict=self.strict,
+            dry_run=self.dry_run,
+        )

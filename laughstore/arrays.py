@@ -6,15 +6,17 @@ saved by us, durably. A missing chunk is an error here, never fill values.
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .codec import ZSTD_LEVEL, Codec
 from .errors import CorruptData, NotFound
+from .folders import Folder
 from .geometry import ShardGeometry
-from .sealed import canonical_json
+from .sealed import canonical_json, parse_json, read_small
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.abc.store import Store
 
 CODE_STREAMS = 17
 """Codes of a frame: text of main, 8 codebooks of main, 8 of other (Moshi's 17 streams)."""
@@ -23,16 +25,23 @@ MISSING_CODE = -1
 
 
 def feature_array_json(
-    num_frames: int, geometry: ShardGeometry, attributes: Mapping[str, object]
+    num_frames: int,
+    geometry: ShardGeometry,
+    attributes: Mapping[str, object],
+    codec: Codec = "none",
 ) -> bytes:
     """Return zarr.json of bfloat16[num_frames, dim], shards of `shard_frames`, NaN fill."""
-    from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+    from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
     from . import bfloat16 as _registers_the_dtype  # noqa: F401
 
     checked = [BytesCodec(endian="little"), Crc32cCodec()]
+    # No checksum of zstd's own: the CRC-32C of the rows is inside.
+    zstd = [] if codec == "none" else [ZstdCodec(level=ZSTD_LEVEL, checksum=False)]
     sharding = ShardingCodec(
-        chunk_shape=(geometry.block_frames, geometry.dim), codecs=checked, index_codecs=checked
+        chunk_shape=(geometry.block_frames, geometry.dim),
+        codecs=[*checked, *zstd],
+        index_codecs=checked,
     )
     return _array_json(
         shape=(num_frames, geometry.dim),
@@ -69,23 +78,50 @@ def group_json() -> bytes:
     return b'{"attributes":{},"node_type":"group","zarr_format":3}\n'
 
 
-def open_array(path: Path) -> "zarr.Array":
-    """Open one of a store's arrays for reading; missing chunks raise.
+def check_array_json(folder: Folder, path: str, expected: bytes) -> None:
+    """Check that a store's zarr.json says what was written, before zarr reads or allocates by it.
+
+    Args:
+        folder: of the store.
+        path: of the zarr.json in it.
+        expected: what `feature_array_json` or `code_array_json` makes; attributes may differ.
 
     Raises:
-        NotFound: there is no array.
+        CorruptData: a field differs, or the file is missing or unreadable; the message names it.
+    """
+    where = folder.describe(path)
+    try:
+        found = parse_json(read_small(folder, path), where=where)
+    except NotFound as error:
+        raise CorruptData(f"{where} is missing; restore it") from error
+    wanted = parse_json(expected, where=where)
+    for key in sorted((wanted.keys() | found.keys()) - {"attributes"}):
+        mine, theirs = canonical_json(wanted.get(key)), canonical_json(found.get(key))
+        if mine != theirs:
+            raise CorruptData(
+                f"{where}: {key} is {theirs.decode()[:80]}, the index says {mine.decode()[:80]};"
+                " restore the file"
+            )
+
+
+def open_array(store: "Store", *, where: str) -> "zarr.Array":
+    """Open the array at the root of a Zarr store for reading; missing chunks raise.
+
+    Args:
+        store: whose metadata `check_array_json` has seen.
+        where: begins the message of an error.
+
+    Raises:
         CorruptData: its metadata cannot be read.
     """
     import zarr
 
     from . import bfloat16 as _registers_the_dtype  # noqa: F401
 
-    if not (path / "zarr.json").is_file():
-        raise NotFound(f"{path} is no Zarr array; list what there is with: laughstore inspect")
     try:
-        return zarr.open_array(path, mode="r", config={"read_missing_chunks": False})
+        return zarr.open_array(store, mode="r", config={"read_missing_chunks": False})
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptData(f"{path}/zarr.json cannot be read ({error}); restore it") from error
+        raise CorruptData(f"{where} cannot be read ({error}); restore it") from error
 
 
 def _array_json(**settings: object) -> bytes:

@@ -3,16 +3,19 @@
 Whatever kills the process, a reader sees the old file, the new one or none, never a part.
 """
 
+import ctypes
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 TEMPORARY_MARK = ".partial-"
 """Stands in the name of every file that is being written; whoever finds one may delete it."""
 _HASH_CHUNK_BYTES = 4 << 20
+_SYNC_FILE_RANGE_WRITE = 2
+"""Begin to write dirty pages of the range; do not wait for them (linux/fs.h)."""
 
 
 def temporary_sibling(path: Path) -> Path:
@@ -29,6 +32,15 @@ def fsync_dir(folder: Path) -> None:
         os.close(descriptor)
 
 
+def start_writeback(descriptor: int, start: int, num_bytes: int) -> None:
+    """Begin to write a part of a file to disk, so that a later fsync has less to wait for.
+
+    A hint: makes nothing durable, and does nothing where the system has no such call.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, start, num_bytes, _SYNC_FILE_RANGE_WRITE)
+
+
 def make_dirs(folder: Path) -> None:
     """Create a folder and its parents, each entry durable."""
     missing = [folder, *folder.parents]
@@ -36,6 +48,21 @@ def make_dirs(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
         fsync_dir(made.parent)
+
+
+def sync_names(root: Path, paths: Iterable[str]) -> None:
+    """Make the names of files survive a power cut, whoever gave them.
+
+    A killed process may not have synced the folders of what it finished, nor have others that run.
+
+    Args:
+        root: folder of the files; its own name is synced too.
+        paths: of the files, relative to it.
+    """
+    folders = {parent for path in paths for parent in PurePosixPath(path).parents}
+    for folder in sorted(folders):
+        fsync_dir(root / folder)
+    fsync_dir(root.parent)
 
 
 @contextmanager
@@ -60,6 +87,33 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     fsync_dir(path.parent)
+
+
+def create_atomic(path: Path, data: bytes) -> bool:
+    """Write a whole file durably unless there is one: of several writers, one wins.
+
+    Returns:
+        True when this call wrote it, False when it was there.
+    """
+    if path.exists():
+        return False
+    make_dirs(path.parent)
+    temporary = temporary_sibling(path)
+    with removed_on_error(temporary):
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike a rename, fails when the name is taken
+        except FileExistsError:
+            return False
+        except OSError:
+            temporary.replace(path)  # no links here: the last writer wins, with the same bytes
+        finally:
+            temporary.unlink(missing_ok=True)
+    fsync_dir(path.parent)
+    return True
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
@@ -89,7 +143,30 @@ def link_or_copy(source: Path, target: Path) -> bool:
     return linked
 
 
+def unlink_durably(path: Path) -> bool:
+    """Delete a file if it is there, so that no power cut brings it back. Returns whether it was."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    fsync_dir(path.parent)
+    return True
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    try:
+        function = ctypes.CDLL(None).sync_file_range
+    except (AttributeError, OSError, TypeError):  # not Linux
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    function.restype = ctypes.c_int
+    return function
+
+
+_sync_file_range = _find_sync_file_range()

@@ -16,11 +16,18 @@ rows of the file: first header_rows rows that hold tar headers and JSON, then th
       index (offset, bytes) as two u64 a slot, then their CRC-32C: Zarr's `sharding_indexed`, last
 
 Frame i of block b is row `b * rows_per_block + header_rows + i`, in every file, for every dim.
+
+Compressed blocks have sizes of their own: the same members in the same order, each content padded
+to a multiple of 512 bytes, so that all offsets follow from the blocks' encoded sizes
+(`block_offsets`, `encoded_shard_bytes`). Such a file is no matrix.
 """
 
 import math
 import mmap
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import ConfigError
 
@@ -32,6 +39,10 @@ _MIN_HEADER_BYTES = 2048
 """Three tar headers or tails of 512 bytes and at least 512 bytes of JSON."""
 _END_OF_ARCHIVE = 2 * TAR_BLOCK
 MIN_DIM, MAX_DIM = 2, 65_536
+MAX_BLOCK_BYTES = 64 << 20
+"""What a reader may have to allocate for one block, whatever a store says."""
+MAX_SHARD_FRAMES = 1 << 20
+"""23 hours. A chunk of codes has as many frames and is read whole."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,19 @@ class ShardGeometry:
                 f"block_frames is {self.block_frames}; {self.block_frames} rows of"
                 f" {self.row_bytes} bytes must be a multiple of {TAR_BLOCK} bytes"
             )
+        if self.data_bytes > MAX_BLOCK_BYTES:
+            raise ConfigError(
+                f"block_frames is {self.block_frames}; a block of {self.data_bytes} bytes is more"
+                f" than {MAX_BLOCK_BYTES}"
+            )
         if self.shard_frames < 1 or self.shard_frames % self.block_frames:
             raise ConfigError(
                 f"shard_frames is {self.shard_frames}; it must be a multiple of"
                 f" block_frames ({self.block_frames})"
+            )
+        if self.shard_frames > MAX_SHARD_FRAMES:
+            raise ConfigError(
+                f"shard_frames is {self.shard_frames}; a shard has at most {MAX_SHARD_FRAMES}"
             )
 
     @property
@@ -91,6 +111,16 @@ class ShardGeometry:
         return self.block_frames * self.row_bytes
 
     @property
+    def content_bytes(self) -> int:
+        """Bytes of a block's frames and their checksum: a `.bf16` member, an encoded raw block."""
+        return self.data_bytes + CRC_BYTES
+
+    @property
+    def max_encoded_bytes(self) -> int:
+        """Bytes that no encoded block passes: `ZSTD_compressBound` of the content (RFC 8878)."""
+        return self.content_bytes + self.content_bytes // 256 + 64
+
+    @property
     def index_bytes(self) -> int:
         """Bytes of the Zarr shard index."""
         return 16 * self.blocks_per_shard + CRC_BYTES
@@ -105,9 +135,44 @@ class ShardGeometry:
         return (block * self.rows_per_block + self.header_rows) * self.row_bytes
 
     def shard_bytes(self, num_blocks: int) -> int:
-        """Return the size of a shard of this many blocks: a whole number of rows."""
-        end = num_blocks * self.rows_per_block * self.row_bytes + TAR_BLOCK + _END_OF_ARCHIVE
-        return -(-(end + self.index_bytes) // self.row_bytes) * self.row_bytes
+        """Return the size of a shard of this many raw blocks: a whole number of rows."""
+        return self._file_bytes(num_blocks * self.rows_per_block * self.row_bytes + TAR_BLOCK)
+
+    def block_offsets(self, block_bytes: ArrayLike) -> NDArray[np.int64]:
+        """Return where the content of each block of one shard begins.
+
+        Args:
+            block_bytes: i8[n] encoded size of each block, checksum included, in file order; 1 to
+                `max_encoded_bytes`. Sizes of raw blocks are `content_bytes`.
+
+        Returns:
+            i8[n] bytes from the beginning of the file.
+        """
+        steps = _padded(np.asarray(block_bytes, np.int64)) + self._between_bytes
+        return self._first_offset + np.concatenate([[0], np.cumsum(steps[:-1])])[: len(steps)]
+
+    def encoded_shard_bytes(self, block_bytes: ArrayLike) -> int:
+        """Return the size of a shard of blocks of these encoded sizes: a whole number of rows.
+
+        Args:
+            block_bytes: as of `block_offsets`.
+        """
+        padded = _padded(np.asarray(block_bytes, np.int64))
+        members = int(padded.sum()) + len(padded) * self._between_bytes
+        return self._file_bytes(TAR_BLOCK + members)
+
+    @property
+    def _first_offset(self) -> int:
+        return self.header_rows * self.row_bytes
+
+    @property
+    def _between_bytes(self) -> int:
+        """From the padded end of one content to the next: two tar headers and the JSON."""
+        return 2 * TAR_BLOCK + self.json_bytes
+
+    def _file_bytes(self, members_end: int) -> int:
+        end = members_end + _END_OF_ARCHIVE + self.index_bytes
+        return -(-end // self.row_bytes) * self.row_bytes
 
     def stream_bytes(self, num_frames: int) -> int:
         """Return the bytes of all shards of a stream of this many frames."""
@@ -128,3 +193,7 @@ class ShardGeometry:
         """Return the blocks in shard `shard` (0-based) of a stream of `num_frames` frames."""
         left = self.num_blocks(num_frames) - shard * self.blocks_per_shard
         return max(0, min(left, self.blocks_per_shard))
+
+
+def _padded(num_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return -(-num_bytes // TAR_BLOCK) * TAR_BLOCK

@@ -7,10 +7,14 @@ same audio has the same `spec_id` wherever it is extracted.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from types import NoneType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from .codec import CODECS, Codec
 from .errors import ConfigError, CorruptData
+from .geometry import ShardGeometry
 from .sealed import canonical_json
+from .values import integer, mapping, text
 
 EXTRACTOR_VERSION = 1
 """Raised only when the numbers that the extractor writes change."""
@@ -72,8 +76,13 @@ class FeatureSpec:
     """Frames in a block: inner Zarr chunk, tar sample, unit of checksums."""
     shard_frames: int = 4096
     """Frames in a shard: outer Zarr chunk, tar file."""
-    codec: Literal["none"] = "none"
+    codec: Codec = "none"
+    """How blocks are stored: as they are, so that files can be mapped, or as zstd frames."""
     extractor_version: int = EXTRACTOR_VERSION
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ConfigError(f"codec is {self.codec!r}; use {' or '.join(CODECS)}")
 
     @property
     def spec_id(self) -> str:
@@ -89,19 +98,17 @@ class FeatureSpec:
         """Return the spec that `to_json` wrote.
 
         Raises:
-            CorruptData: a field is missing or unknown: another version of laughstore wrote it.
+            CorruptData: a field is missing, unknown or of a kind or value that this release does
+                not write, or frames of this spec fit no shard.
         """
-        known = {item.name for item in fields(cls)}
-        if set(data) != known:
-            odd = ", ".join(sorted(known ^ set(data)))
-            raise CorruptData(
-                f"{where}: the feature spec's fields differ from this release's ({odd});"
-                " read it with the release that wrote it"
-            )
+        values = _fields(cls, data, where=where)
+        numerics = _fields(Numerics, mapping(data.get("numerics"), where=where), where=where)
         try:
-            return cls(**{**data, "numerics": Numerics(**data["numerics"])})
-        except TypeError as error:
+            spec = cls(**{**values, "numerics": Numerics(**numerics)})
+            ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
+        except ConfigError as error:
             raise CorruptData(f"{where}: feature spec is malformed ({error})") from error
+        return spec
 
     def differences(self, other: Self) -> list[str]:
         """Return `field: mine, theirs` for every field that differs."""
@@ -109,6 +116,38 @@ class FeatureSpec:
         return [
             f"{name}: {mine[name]}, {theirs[name]}" for name in mine if mine[name] != theirs[name]
         ]
+
+
+def _fields(kind: type, data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Return the fields of a dataclass, each of its annotated type; nested ones are not checked."""
+    known = {item.name for item in fields(kind)}
+    if set(data) != known:
+        odd = ", ".join(sorted(known ^ set(data)))[:200]
+        raise CorruptData(
+            f"{where}: the feature spec's fields differ from this release's ({odd});"
+            " read it with the release that wrote it"
+        )
+    hints = get_type_hints(kind)
+    for name in known:
+        _check(hints[name], data, name, where=where)
+    return dict(data)
+
+
+def _check(hint: object, data: Mapping[str, Any], name: str, *, where: str) -> None:
+    value = data[name]
+    if get_origin(hint) is Literal:
+        if not isinstance(value, str) or value not in get_args(hint):
+            raise CorruptData(
+                f"{where}: {name} is {str(value)[:40]!r} in the feature spec; this release knows"
+                f" {', '.join(get_args(hint))}"
+            )
+    elif hint is int:
+        integer(data, name, where=where, low=1)
+    elif hint is bool:
+        if not isinstance(value, bool):
+            raise CorruptData(f"{where}: {name} of the feature spec is neither true nor false")
+    elif hint is str or (NoneType in get_args(hint) and value is not None):
+        text(data, name, where=where)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

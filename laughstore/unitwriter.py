@@ -1,9 +1,14 @@
 """Write one recording into a store: the shards, arrays and codes of all its streams.
 
 A unit is idempotent: written again from frame 0 it gives the same bytes under the same names.
+
+A full shard is synced, named and linked in a thread while the next one is filled, so that computing
+does not wait for the disk. What is on disk keeps its order: a shard's bytes, its name, its link,
+its codes; all shards before the arrays' metadata; the unit's record last.
 """
 
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,11 +20,11 @@ from numpy.typing import NDArray
 from . import layout
 from .annotations import Annotations
 from .arrays import CODE_STREAMS, MISSING_CODE, code_array_json, feature_array_json, group_json
-from .buildplan import Assignment, BuildPlan, PlannedRecording
+from .buildplan import BuildPlan, PlannedRecording
 from .files import link_or_copy
 from .manifest import FileRecord
 from .naming import block_key
-from .shard import ShardWriter
+from .shard import ShardRecord, ShardWriter
 from .timebase import FRAME_US, FRAMES_PER_SECOND
 from .unit import UnitRecord, write_unit
 
@@ -31,8 +36,9 @@ EVENTS_AFTER_US = 10_000_000
 class UnitWriter:
     """Write the features of one recording as they are computed; `finish` makes them a unit.
 
-    A context manager: left without `finish`, the shard being written is removed; files already
-    finished stay until `remove_unit_files`.
+    A context manager: left without `finish`, the shards being written are removed; files already
+    finished stay until `remove_unit_files`. Memory is bounded: two shards of each stream are open
+    at a time, with six blocks each at most.
     """
 
     def __init__(
@@ -44,19 +50,21 @@ class UnitWriter:
     ) -> None:
         self._store = store
         self._recording = recording
+        self._closers = ThreadPoolExecutor(len(recording.assignments), "close-shard")
         self._streams = [
-            _StreamWriter(store, plan, recording, assignment, first_shard, annotations)
-            for assignment, first_shard in zip(
-                recording.assignments, recording.first_shards, strict=True
-            )
+            _StreamWriter(store, plan, recording, number, annotations, self._closers)
+            for number in range(len(recording.assignments))
         ]
 
     def write(self, features: NDArray[np.uint16], codes: NDArray[np.int16]) -> None:
-        """Append frames to every stream.
+        """Append frames to every stream. Both arrays are copied.
 
         Args:
             features: u2[A, n, dim] bits of bfloat16, A the recording's assignments.
             codes: i2[A, n, 17].
+
+        Raises:
+            OSError: these frames or earlier ones could not be written.
         """
         assert len(features) == len(codes) == len(self._streams), "one row an assignment"
         for stream, stream_features, stream_codes in zip(
@@ -65,23 +73,44 @@ class UnitWriter:
             stream.write(stream_features, stream_codes)
 
     def finish(self) -> UnitRecord:
-        """Close all files and write the unit's record, last. Returns it."""
+        """Close all files and write the unit's record, last. Returns it.
+
+        Raises:
+            OSError: something could not be written.
+        """
         recording = self._recording
         for stream in self._streams:
-            stream.finish()
-        files = [item for stream in self._streams for item in stream.files]
-        for root in (layout.FEATURES, layout.CODES):
-            path = layout.zarr_json(f"{root}/{recording.split}/{recording.id}")
-            files.append(FileRecord.write(self._store, path, group_json()))
+            stream.end()
+        for stream in self._streams:
+            stream.wait()
+        # Side by side, so that they share the disk's commits.
+        writers = (*(stream.write_metadata for stream in self._streams), self._write_groups)
+        writing = [self._closers.submit(write) for write in writers]
+        metadata = [future.result() for future in writing]
+        self._closers.shutdown()
+        files = [
+            item
+            for stream, written in zip(self._streams, metadata, strict=False)
+            for item in (*stream.files, *written)
+        ]
+        files.extend(metadata[-1])
+        shards = [shard for stream in self._streams for shard in stream.shards]
+        sizes = [size for shard in shards for size in shard.block_bytes or ()]
         record = UnitRecord(
             id=recording.id,
             status="done",
             files=tuple(files),
-            shard_bytes=tuple(size for stream in self._streams for size in stream.shard_bytes),
-            block_crc32c=tuple(crc for stream in self._streams for crc in stream.block_crc32c),
+            shard_bytes=tuple(shard.num_bytes for shard in shards),
+            block_crc32c=tuple(crc for shard in shards for crc in shard.block_crc32c),
+            block_bytes=tuple(sizes) or None,
         )
         write_unit(self._store, record)
         return record
+
+    def _write_groups(self) -> list[FileRecord]:
+        parent = f"{self._recording.split}/{self._recording.id}"
+        paths = [layout.zarr_json(f"{root}/{parent}") for root in (layout.FEATURES, layout.CODES)]
+        return [FileRecord.write(self._store, path, group_json()) for path in paths]
 
     def __enter__(self) -> Self:
         return self
@@ -92,66 +121,94 @@ class UnitWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # First the threads, so that nobody renames what is removed here.
+        self._closers.shutdown(cancel_futures=True)
         for stream in self._streams:
             stream.abandon()
 
 
+@dataclass(frozen=True)
+class _Closed:
+    """A shard that is whole."""
+
+    record: ShardRecord
+    files: tuple[FileRecord, ...]
+
+
 class _StreamWriter:
-    """Shards, code chunks and metadata of one stream; keeps at most a shard's codes in memory."""
+    """Shards, code chunks and metadata of one stream; keeps at most two shards' codes in memory."""
 
     def __init__(
         self,
         store: Path,
         plan: BuildPlan,
         recording: PlannedRecording,
-        assignment: Assignment,
-        first_shard: int,
+        number: int,
         annotations: Annotations,
+        closers: ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._geometry = plan.geometry
         self._spec = plan.spec
         self._recording = recording
-        self._assignment = assignment
-        self._first_shard = first_shard
+        self._assignment = recording.assignments[number]
+        self._first_shard = recording.first_shards[number]
         self._events = annotations.events
+        self._event_starts_us = np.array([event.start_us for event in self._events], np.int64)
+        self._event_ends_us = np.array([event.end_us for event in self._events], np.int64)
         self._pending = np.empty((self._geometry.block_frames, self._geometry.dim), np.uint16)
         self._num_pending = 0
-        self._codes = np.full((self._geometry.shard_frames, CODE_STREAMS), MISSING_CODE, np.int16)
+        self._codes = self._no_codes()
         self._num_codes = 0
         self._num_frames = 0
         self._block = 0
         self._shard = 0
         self._writer: ShardWriter | None = None
+        self._closers = closers
+        self._closing: tuple[ShardWriter, Future[_Closed]] | None = None
         self.files: list[FileRecord] = []
-        self.shard_bytes: list[int] = []
-        self.block_crc32c: list[int] = []
+        self.shards: list[ShardRecord] = []
 
     def write(self, features: NDArray[np.uint16], codes: NDArray[np.int16]) -> None:
         """Append u2[n, dim] features and i2[n, 17] codes."""
         assert self._num_frames + len(features) <= self._recording.num_frames, "too many frames"
+        self._raise_if_failed()
         self._num_frames += len(features)
+        block_frames = self._geometry.block_frames
         start = 0
         while start < len(features):
-            room = self._geometry.block_frames - self._num_pending
-            part = slice(start, start + room)
+            part = slice(start, start + block_frames - self._num_pending)
             taken = len(features[part])
-            filled = slice(self._num_pending, self._num_pending + taken)
-            self._pending[filled] = features[part]
             self._codes[self._num_codes : self._num_codes + taken] = codes[part]
-            self._num_pending += taken
             self._num_codes += taken
+            if taken == block_frames:  # a whole block needs no gathering
+                self._write_block(features[part])
+            else:
+                self._pending[self._num_pending : self._num_pending + taken] = features[part]
+                self._num_pending += taken
+                if self._num_pending == block_frames:
+                    self._flush_block()
             start += taken
-            if self._num_pending == self._geometry.block_frames:
-                self._flush_block()
 
-    def finish(self) -> None:
-        """Write what is pending, then the arrays' metadata."""
-        recording, assignment = self._recording, self._assignment
-        assert self._num_frames == recording.num_frames, "frames are missing"
+    def end(self) -> None:
+        """Write what is pending and begin to close the last shard."""
+        assert self._num_frames == self._recording.num_frames, "frames are missing"
         if self._num_pending:
             self._flush_block()
-        self._finish_shard()
+        self._close_shard()
+
+    def wait(self) -> None:
+        """Wait until the shard that is being closed is closed. Raises what went wrong."""
+        if self._closing is None:
+            return
+        closed = self._closing[1].result()
+        self._closing = None
+        self.shards.append(closed.record)
+        self.files.extend(closed.files)
+
+    def write_metadata(self) -> list[FileRecord]:
+        """Write zarr.json of both arrays, after their chunks. Runs in a thread."""
+        recording, assignment = self._recording, self._assignment
         attributes = {
             "recording": recording.name,
             "assignment": {"main": assignment.main, "other": assignment.other},
@@ -160,67 +217,86 @@ class _StreamWriter:
             "spec_id": self._spec.spec_id,
             "spec": self._spec.to_json(),
         }
-        for root, make in (
-            (layout.FEATURES, feature_array_json),
-            (layout.CODES, code_array_json),
-        ):
-            path = layout.zarr_json(self._array(root))
-            data = make(recording.num_frames, self._geometry, attributes)
-            self.files.append(FileRecord.write(self._store, path, data))
+        features = feature_array_json(
+            recording.num_frames, self._geometry, attributes, self._spec.codec
+        )
+        codes = code_array_json(recording.num_frames, self._geometry, attributes)
+        return [
+            FileRecord.write(self._store, layout.zarr_json(self._array(root)), data)
+            for root, data in ((layout.FEATURES, features), (layout.CODES, codes))
+        ]
 
     def abandon(self) -> None:
-        """Remove the shard that is being written, if any."""
-        if self._writer is not None:
-            self._writer.__exit__(None, None, None)
-            self._writer = None
+        """Remove the shards that are not finished; no thread may be closing one."""
+        closing = None if self._closing is None else self._closing[0]
+        for writer in (self._writer, closing):
+            if writer is not None:
+                writer.__exit__(None, None, None)
+        self._writer = self._closing = None
 
     def _flush_block(self) -> None:
+        num_frames, self._num_pending = self._num_pending, 0
+        self._write_block(self._pending[:num_frames])
+
+    def _write_block(self, frames: NDArray[np.uint16]) -> None:
         if self._writer is None:
             path = layout.chunk(self._array(layout.FEATURES), self._shard)
-            self._writer = ShardWriter(self._store / path, self._geometry)
-        num_frames = self._num_pending
+            self._writer = ShardWriter(self._store / path, self._geometry, self._spec.codec)
         start_frame = self._block * self._geometry.block_frames
+        codec = {} if self._spec.codec == "none" else {"codec": self._spec.codec}
         self._writer.write_block(
             block_key(self._recording.id, self._assignment.name, self._block),
-            self._pending[:num_frames],
+            frames,
             {
                 "recording": self._recording.id,
                 "assignment": self._assignment.name,
                 "start_frame": start_frame,
-                "num_frames": num_frames,
+                "num_frames": len(frames),
                 "shape": [self._geometry.block_frames, self._geometry.dim],
                 "dtype": self._spec.dtype,
                 "spec_id": self._spec.spec_id,
                 "annotations_id": self._recording.annotations_id,
+                **codec,
             },
-            {"events": self._events_around(start_frame, num_frames)},
+            {"events": self._events_around(start_frame, len(frames))},
         )
         self._block += 1
-        self._num_pending = 0
         if self._block % self._geometry.blocks_per_shard == 0:
-            self._finish_shard()
+            self._close_shard()
 
-    def _finish_shard(self) -> None:
+    def _close_shard(self) -> None:
+        """Hand the shard over to be closed, after the one before has been."""
         if self._writer is None:
             return
-        written = self._writer.commit()
+        self.wait()
+        codes, self._codes, self._num_codes = self._codes, self._no_codes(), 0
+        future = self._closers.submit(self._close, self._writer, self._shard, codes)
+        self._closing = self._writer, future
         self._writer = None
-        chunk = layout.chunk(self._array(layout.FEATURES), self._shard)
-        shard = layout.shard(self._recording.split, self._first_shard + self._shard)
-        link_or_copy(self._store / chunk, self._store / shard)
-        self.files.append(FileRecord(shard, written.num_bytes, written.sha256, also=chunk))
-        self.shard_bytes.append(written.num_bytes)
-        self.block_crc32c.extend(written.block_crc32c)
-        self._finish_codes()
         self._shard += 1
 
-    def _finish_codes(self) -> None:
-        self._codes[self._num_codes :] = MISSING_CODE
-        data = self._codes.astype("<i2").tobytes()
+    def _close(self, writer: ShardWriter, number: int, codes: NDArray[np.int16]) -> _Closed:
+        """Make one shard whole: its name, its link, its codes. Runs in a thread."""
+        with writer:
+            record = writer.commit()
+        chunk = layout.chunk(self._array(layout.FEATURES), number)
+        shard = layout.shard(self._recording.split, self._first_shard + number)
+        link_or_copy(self._store / chunk, self._store / shard)
+        data = codes.astype("<i2").tobytes()
         data += crc32c.crc32c(data).to_bytes(4, "little")
-        path = layout.chunk(self._array(layout.CODES), self._shard)
-        self.files.append(FileRecord.write(self._store, path, data))
-        self._num_codes = 0
+        path = layout.chunk(self._array(layout.CODES), number)
+        files = (
+            FileRecord(shard, record.num_bytes, record.sha256, also=chunk),
+            FileRecord.write(self._store, path, data),
+        )
+        return _Closed(record, files)
+
+    def _raise_if_failed(self) -> None:
+        if self._closing is not None and self._closing[1].done():
+            self.wait()
+
+    def _no_codes(self) -> NDArray[np.int16]:
+        return np.full((self._geometry.shard_frames, CODE_STREAMS), MISSING_CODE, np.int16)
 
     def _array(self, root: str) -> str:
         recording = self._recording
@@ -229,8 +305,5 @@ class _StreamWriter:
     def _events_around(self, start_frame: int, num_frames: int) -> list[dict[str, object]]:
         after_us = start_frame * FRAME_US - EVENTS_BEFORE_US
         before_us = (start_frame + num_frames) * FRAME_US + EVENTS_AFTER_US
-        return [
-            asdict(event)
-            for event in self._events
-            if event.end_us > after_us and event.start_us < before_us
-        ]
+        around = (self._event_ends_us > after_us) & (self._event_starts_us < before_us)
+        return [asdict(self._events[number]) for number in np.flatnonzero(around)]

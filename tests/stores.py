@@ -1,6 +1,6 @@
 """Small real stores for tests: written by the store's own writers, with features we know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laughstore.annotations import Annotations, Event, Segment, Speaker, write_annotations
-from laughstore.buildplan import Assignment, RecordingToPlan, begin_plan, make_plan
+from laughstore.buildplan import (
+    Assignment,
+    BuildPlan,
+    PlannedRecording,
+    RecordingToPlan,
+    begin_plan,
+    make_plan,
+)
+from laughstore.codec import Codec
 from laughstore.commit import commit_plan
 from laughstore.naming import assignment_name, recording_id
 from laughstore.spec import FeatureSpec, Numerics
@@ -85,7 +93,9 @@ def numbered_codes(num_streams: int, num_frames: int) -> NDArray[np.int16]:
     return frames + np.arange(17, dtype=np.int16) + np.zeros((num_streams, 1, 1), np.int16)
 
 
-def spec_for(dim: int, block_frames: int = 128, shard_frames: int = 4096) -> FeatureSpec:
+def spec_for(
+    dim: int, block_frames: int = 128, shard_frames: int = 4096, codec: Codec = "none"
+) -> FeatureSpec:
     """A spec of features that no model made."""
     return FeatureSpec(
         model="local",
@@ -97,6 +107,7 @@ def spec_for(dim: int, block_frames: int = 128, shard_frames: int = 4096) -> Fea
         ),
         block_frames=block_frames,
         shard_frames=shard_frames,
+        codec=codec,
     )
 
 
@@ -109,10 +120,25 @@ def write_store(
     block_frames: int = 128,
     shard_frames: int = 4096,
     chunk_frames: int = 100,
+    codec: Codec = "none",
 ) -> Path:
     """Write and commit a store of these episodes; frames arrive `chunk_frames` at a time."""
-    spec = spec_for(dim, block_frames, shard_frames)
-    plan = make_plan(
+    plan = plan_for(episodes, spec_for(dim, block_frames, shard_frames, codec))
+    begin_plan(path, plan)
+    for planned, episode in zip(plan.recordings, episodes, strict=True):
+        write_recording(path, plan, planned, episode, features, chunk_frames=chunk_frames)
+    commit_plan(path, plan)
+    return path
+
+
+def plan_for(
+    episodes: Sequence[Episode],
+    spec: FeatureSpec,
+    *,
+    first_shards: Mapping[str, int] | None = None,
+) -> BuildPlan:
+    """The plan of a store of these episodes."""
+    return make_plan(
         spec,
         DEVICE_KIND,
         [
@@ -127,21 +153,30 @@ def write_store(
             )
             for episode in episodes
         ],
+        first_shards=first_shards,
     )
-    begin_plan(path, plan)
-    for planned, episode in zip(plan.recordings, episodes, strict=True):
-        write_annotations(path, episode.annotations, planned.split, planned.id)
-        rows = np.stack(
-            [
-                features(episode.name, number, episode.num_frames)
-                for number in range(len(planned.assignments))
-            ]
-        )
-        codes = numbered_codes(len(planned.assignments), episode.num_frames)
-        with UnitWriter(path, plan, planned, episode.annotations) as writer:
-            for start in range(0, episode.num_frames, chunk_frames):
-                part = slice(start, start + chunk_frames)
-                writer.write(rows[:, part], codes[:, part])
-            writer.finish()
-    commit_plan(path, plan)
-    return path
+
+
+def write_recording(
+    path: Path,
+    plan: BuildPlan,
+    planned: PlannedRecording,
+    episode: Episode,
+    features: Features,
+    *,
+    chunk_frames: int = 100,
+) -> None:
+    """Write a planned recording's annotations and its unit."""
+    write_annotations(path, episode.annotations, planned.split, planned.id)
+    rows = np.stack(
+        [
+            features(episode.name, number, episode.num_frames)
+            for number in range(len(planned.assignments))
+        ]
+    )
+    codes = numbered_codes(len(planned.assignments), episode.num_frames)
+    with UnitWriter(path, plan, planned, episode.annotations) as writer:
+        for start in range(0, episode.num_frames, chunk_frames):
+            part = slice(start, start + chunk_frames)
+            writer.write(rows[:, part], codes[:, part])
+        writer.finish()

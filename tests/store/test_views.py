@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import zarr
+from numcodecs.zstd import decompress
 from webdataset.compat import WebDataset
 
 from laughstore import open_rows, open_shards, open_store
@@ -42,6 +43,17 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for number, stream in enumerate(open_store(path).index.recording(episode.name).streams)
     }
     return path, dim, expected
+
+
+@pytest.fixture(scope="module", params=[64, 4096], ids=lambda dim: f"dim{dim}")
+def compressed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    dim = request.param
+    features = random_features(dim)
+    path = tmp_path_factory.mktemp("views") / "store"
+    episodes = [Episode("ragged", "train", 512 + 128 + 37, EVENTS[:1])]
+    write_store(path, episodes, features, dim=dim, shard_frames=SHARD_FRAMES, codec="zstd")
+    stream = open_shards(path).recording("ragged").streams[1]
+    return path, dim, stream, features("ragged", 1, 512 + 128 + 37)
 
 
 def _shards(path: Path) -> list[Path]:
@@ -186,3 +198,76 @@ def test_events_around_a_block_are_in_its_sample(built):
     ]
     # From 0.5 s before to 10 s after a block.
     assert found == [[0, 10_000_000], [10_000_000], [30_900_000], [30_900_000, 50_000_000]]
+
+
+def _array_of(path: Path, stream) -> Path:
+    return path / "features.zarr" / stream.split / stream.recording_id / stream.assignment
+
+
+def test_zarr_opens_a_compressed_array_with_the_stock_function(compressed):
+    path, _, stream, expected = compressed
+    array = zarr.open_array(
+        _array_of(path, stream), mode="r", config={"read_missing_chunks": False}
+    )
+    np.testing.assert_array_equal(np.asarray(array[:]).view(np.uint16), expected)
+    np.testing.assert_array_equal(np.asarray(array[600:650]).view(np.uint16), expected[600:650])
+
+
+def _tensorstore_bits(folder: Path) -> np.ndarray:
+    tensorstore = pytest.importorskip("tensorstore")
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(folder)},
+        "fill_missing_data_reads": False,
+    }
+    array = tensorstore.open(spec, read=True, open=True).result()
+    assert array.domain.labels == ("frame", "channel")
+    return array.read().result().view(np.uint16)
+
+
+def test_tensorstore_reads_every_array(built):
+    path, _, expected = built
+    for (name, assignment), bits in expected.items():
+        stream = open_store(path).stream(name, assignment)
+        np.testing.assert_array_equal(_tensorstore_bits(_array_of(path, stream)), bits)
+
+
+def test_tensorstore_reads_a_compressed_array(compressed):
+    path, _, stream, expected = compressed
+    np.testing.assert_array_equal(_tensorstore_bits(_array_of(path, stream)), expected)
+
+
+def test_webdataset_and_a_zstd_library_read_compressed_shards(compressed):
+    path, dim, stream, expected = compressed
+    urls = [str(path / "shards" / f"train-{stream.first_shard + i:06d}.tar") for i in range(2)]
+    blocks = []
+    for sample in WebDataset(urls, shardshuffle=False):
+        about = json.loads(sample["json"])
+        assert about["codec"] == "zstd"
+        content = decompress(sample["bf16.zst"])
+        assert len(content) == 128 * dim * 2 + 4
+        bits = np.frombuffer(content[:-4], "<u2").reshape(about["shape"])
+        blocks.append(bits[: about["num_frames"]])
+    np.testing.assert_array_equal(np.concatenate(blocks), expected)
+
+
+def test_gnu_tar_lists_compressed_shards(compressed):
+    path, _, stream, _ = compressed
+    shard = path / "shards" / f"train-{stream.first_shard:06d}.tar"
+    listed = subprocess.run(["tar", "-tf", shard], capture_output=True, text=True, check=True)
+    assert listed.stderr == ""
+    names = listed.stdout.splitlines()
+    assert names[0] == PREAMBLE_NAME
+    assert [name.rpartition("/")[2] for name in names[1:3]] == ["000000.json", "000000.bf16.zst"]
+    assert len(names) == 1 + 2 * 4
+
+
+def test_both_codecs_have_the_same_checksums_of_rows(compressed, tmp_path):
+    path, dim, _, _ = compressed
+    episodes = [Episode("ragged", "train", 512 + 128 + 37, EVENTS[:1])]
+    write_store(
+        tmp_path / "raw", episodes, random_features(dim), dim=dim, shard_frames=SHARD_FRAMES
+    )
+    raw, zstd = open_shards(tmp_path / "raw"), open_shards(path)
+    np.testing.assert_array_equal(raw.block_crc32c, zstd.block_crc32c)
+    assert zstd.num_blocks == raw.num_blocks
