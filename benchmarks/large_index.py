@@ -1,70 +1,150 @@
-"""The index of a store as large as PodcastFillers, without its 107 GB of features."""
+"""Stores as large as PodcastFillers and fifty times that, without the terabytes of features.
+
+Only what opening a store reads is written: manifest, index, columns. The shards, units and
+annotations that they name do not exist.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from laughstore import layout
 from laughstore.annotations import Annotations, Segment
-from laughstore.buildplan import PlannedRecording
+from laughstore.buildplan import BuildPlan, PlannedRecording, RecordingToPlan, make_plan
 from laughstore.geometry import ShardGeometry
 from laughstore.index import Index, Recording, Stream, encode_index
-from laughstore.layout import INDEX_NAME
+from laughstore.manifest import FileRecord, Manifest
+from laughstore.naming import recording_id
+from laughstore.sealed import unseal
+from laughstore.spec import FeatureSpec
 from laughstore.tables import Vocabulary, recording_tables
 
-from .data import SPEAKERS, SPLIT, annotations, bench_spec, plan_of
+from .data import SPEAKERS, SPLIT, annotations, assignments, bench_spec
 
 # PodcastFillers has 199 episodes with audio of their speakers, two assignments each. These lengths
 # give 3,200 shards and 102,000 blocks.
 _LENGTHS = [8 * 4096] * 191 + [263 * 128] * 8
 _NUM_EVENTS = 86_000
 _SEGMENTS_PER_RECORDING = 500
-LARGE_INDEX = (
-    "199 recordings, 398 streams, 3200 shards, 102000 blocks, 86000 events,"
-    f" {_SEGMENTS_PER_RECORDING} segments and as many turns a recording"
-)
+_FAKE_FILE_BYTES = 40_000
 
 
-def write_large_index(folder: Path) -> None:
-    """Write the index into `folder`; the shards that it names do not exist."""
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = bench_spec()
-    geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
-    even, rest = divmod(_NUM_EVENTS, len(_LENGTHS))
-    notes = [_notes(i, n, even + (i < rest)) for i, n in enumerate(_LENGTHS)]
-    vocabulary = Vocabulary.of(notes)
-    recordings = _recordings(plan_of(_LENGTHS, notes, spec).recordings, notes, geometry)
-    streams = [stream for recording in recordings for stream in recording.streams]
-    num_blocks = sum(stream.num_blocks for stream in streams)
-    shard_bytes = [size for stream in streams for size in _shard_bytes(stream, geometry)]
-    data, columns = encode_index(
+@dataclass(frozen=True)
+class LargeStore:
+    """A store of so many recordings like those of PodcastFillers."""
+
+    num_recordings: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each recording."""
+        return [_LENGTHS[i % len(_LENGTHS)] for i in range(self.num_recordings)]
+
+    @property
+    def num_blocks(self) -> int:
+        """Of both assignments of all recordings."""
+        return 2 * sum(-(-length // 128) for length in self.lengths)
+
+    @property
+    def num_shards(self) -> int:
+        """Of both assignments of all recordings."""
+        return 2 * sum(-(-length // 4096) for length in self.lengths)
+
+    @property
+    def num_events(self) -> int:
+        """Of all recordings."""
+        return sum(_events_of(i) for i in range(self.num_recordings))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_recordings} recordings, {2 * self.num_recordings} streams,"
+            f" {self.num_shards} shards, {self.num_blocks} blocks, {self.num_events} events,"
+            f" {_SEGMENTS_PER_RECORDING} segments and as many turns a recording"
+        )
+
+    def write(self, store: Path) -> None:
+        """Write what opening the store reads."""
+        shards = store / layout.SHARDS
+        shards.mkdir(parents=True, exist_ok=True)
+        spec = bench_spec()
+        geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
+        notes = [_notes(i, n) for i, n in enumerate(self.lengths[: len(_LENGTHS)])]
+        vocabulary = Vocabulary.of(notes)
+        tables = [recording_tables(note, vocabulary) for note in notes]
+        plan = self._plan(spec)
+        recordings = _recordings(plan.recordings, notes, geometry)
+        streams = [stream for recording in recordings for stream in recording.streams]
+        shard_bytes = [size for stream in streams for size in _shard_bytes(stream, geometry)]
+        crcs = np.random.default_rng(0).integers(0, 2**32, self.num_blocks, np.uint32)
+        index, columns = encode_index(
+            generation=1,
+            spec=spec,
+            recordings=recordings,
+            tables=[tables[i % len(tables)] for i in range(self.num_recordings)],
+            vocabulary=vocabulary,
+            shard_bytes=shard_bytes,
+            shard_sha256=["0" * 64] * len(shard_bytes),
+            block_crc32c=crcs.tolist(),
+        )
+        (store / layout.CURRENT_INDEX).write_bytes(index)
+        (store / layout.index(1)).write_bytes(index)
+        (store / layout.columns(1)).write_bytes(columns)
+        (store / layout.STORE_JSON).write_bytes(_manifest(spec, recordings, index, columns))
+
+    def check(self, index: Index) -> None:
+        """Raise unless the index holds what `write` wrote."""
+        found = (len(index.recordings), len(index.streams(SPLIT)), len(index.shards))
+        expected = (self.num_recordings, 2 * self.num_recordings, self.num_shards)
+        if found != expected or index.num_blocks != self.num_blocks:
+            raise AssertionError(f"the index holds {found}, {index.num_blocks} blocks")
+
+    def _plan(self, spec: FeatureSpec) -> BuildPlan:
+        return make_plan(
+            spec,
+            "benchmark",
+            [
+                RecordingToPlan(
+                    id=recording_id(f"episode {i}"),
+                    name=f"episode {i}",
+                    split=SPLIT,
+                    group=f"show {i % 30}",
+                    num_frames=length,
+                    assignments=assignments(),
+                    annotations_id=f"{i:08x}",
+                )
+                for i, length in enumerate(self.lengths)
+            ],
+        )
+
+
+PODCAST_FILLERS = LargeStore(len(_LENGTHS))
+TEN_THOUSAND = LargeStore(10_000)
+
+
+def _manifest(
+    spec: FeatureSpec, recordings: Sequence[Recording], index: bytes, columns: bytes
+) -> bytes:
+    paths = [layout.FIRST_PLAN]
+    for recording in recordings:
+        paths.append(layout.unit(recording.id))
+        paths.append(layout.annotations(recording.annotations_id, recording.split, recording.id))
+    files = [FileRecord(path, _FAKE_FILE_BYTES, "0" * 64) for path in paths]
+    files += [
+        FileRecord.of_bytes(layout.index(1), index),
+        FileRecord.of_bytes(layout.columns(1), columns),
+    ]
+    return Manifest(
         generation=1,
         spec=spec,
-        recordings=recordings,
-        tables=[recording_tables(note, vocabulary) for note in notes],
-        vocabulary=vocabulary,
-        shard_bytes=shard_bytes,
-        shard_sha256=["0" * 64] * len(shard_bytes),
-        block_crc32c=np.random.default_rng(0).integers(0, 2**32, num_blocks, np.uint32).tolist(),
-    )
-    (folder / INDEX_NAME).write_bytes(data)
-    (folder / PurePosixPath(layout.columns(1)).name).write_bytes(columns)
-
-
-def check_large_index(index: Index) -> None:
-    """Raise unless the index holds what `write_large_index` wrote."""
-    found = (
-        len(index.recordings),
-        len(index.streams(SPLIT)),
-        len(index.shards),
-        index.num_blocks,
-        sum(len(tables.events) for tables in index.all_tables),
-    )
-    if found != (199, 398, 3_200, 102_000, _NUM_EVENTS):
-        raise AssertionError(f"the index holds {found}")
+        index=layout.index(1),
+        index_id=unseal(index, where="index")[1],
+        num_plans=1,
+        quarantined=(),
+        files_json=[asdict(item) for item in sorted(files, key=lambda item: item.path)],
+    ).to_bytes()
 
 
 def _recordings(
@@ -72,7 +152,7 @@ def _recordings(
 ) -> list[Recording]:
     recordings: list[Recording] = []
     block = 0
-    for item, note in zip(planned, notes, strict=True):
+    for number, item in enumerate(planned):
         streams: list[Stream] = []
         for assignment, first_shard in zip(item.assignments, item.first_shards, strict=True):
             stream = Stream(
@@ -95,7 +175,7 @@ def _recordings(
                 name=item.name,
                 split=SPLIT,
                 group=item.group,
-                duration_us=note.duration_us,
+                duration_us=notes[number % len(notes)].duration_us,
                 num_frames=item.num_frames,
                 annotations_id=item.annotations_id,
                 speakers=SPEAKERS,
@@ -110,8 +190,13 @@ def _shard_bytes(stream: Stream, geometry: ShardGeometry) -> Iterator[int]:
         yield geometry.shard_bytes(geometry.blocks_in_shard(stream.num_frames, shard))
 
 
-def _notes(number: int, num_frames: int, num_events: int) -> Annotations:
-    note = annotations(f"Show {number % 30}, episode {number}.", num_frames, num_events)
+def _events_of(number: int) -> int:
+    even, rest = divmod(_NUM_EVENTS, len(_LENGTHS))
+    return even + (number % len(_LENGTHS) < rest)
+
+
+def _notes(number: int, num_frames: int) -> Annotations:
+    note = annotations(f"episode {number}", num_frames, _events_of(number))
     edges = np.linspace(0, note.duration_us, _SEGMENTS_PER_RECORDING + 1).astype(np.int64).tolist()
     turns = tuple(
         Segment(start, end, SPEAKERS[i % 2]) for i, (start, end) in enumerate(pairwise(edges))

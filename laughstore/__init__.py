@@ -1,7 +1,7 @@
 """laughstore: the feature store for laughter in podcast audio, on the hidden states of Moshi.
 
-`open_store` opens a finished store, `open_shards` its shards alone, `open_rows` maps a split as one
-matrix. Nothing here imports torch; extraction lives in `extract`, training in `train`.
+`open_store` opens a finished store, `open_shards` its shards alone, `open_rows` gives a split as
+one matrix. Nothing here imports torch; extraction lives in `extract`, training in `train`.
 """
 
 from importlib import import_module
@@ -22,22 +22,28 @@ from .timebase import Span
 
 if TYPE_CHECKING:
     from .annotations import Annotations, Event
+    from .epochs import EpochEvent, Epochs
     from .index import Index, Recording, Stream
     from .labels import LabelSpec, Targets, frame_targets
-    from .rows import MappedRows, open_rows
+    from .row_table import FramePlace
+    from .rows import Rows, open_rows
     from .spec import FeatureSpec
-    from .store import Store, open_shards, open_store
+    from .store import Block, Store, open_shards, open_store
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Annotations": ".annotations",
+    "Block": ".store",
+    "EpochEvent": ".epochs",
+    "Epochs": ".epochs",
     "Event": ".annotations",
     "FeatureSpec": ".spec",
+    "FramePlace": ".row_table",
     "Index": ".index",
     "LabelSpec": ".labels",
-    "MappedRows": ".rows",
     "Recording": ".index",
+    "Rows": ".rows",
     "Store": ".store",
     "Stream": ".index",
     "Targets": ".labels",
@@ -51,18 +57,22 @@ _LAZY = {
 __all__ = [
     "Annotations",
     "BadRecording",
+    "Block",
     "ConfigError",
     "CorruptData",
+    "EpochEvent",
+    "Epochs",
     "Event",
     "FeatureSpec",
+    "FramePlace",
     "IncompleteStore",
     "Index",
     "LabelSpec",
     "LaughstoreError",
-    "MappedRows",
     "MissingExtra",
     "NotFound",
     "Recording",
+    "Rows",
     "Span",
     "SpecMismatch",
     "Store",

@@ -11,6 +11,7 @@ split is read; ids behind the ragged end of a stream's last block do not exist.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,18 +23,17 @@ from .columns import Columns, encode_columns
 from .errors import ConfigError, CorruptData, NotFound
 from .folders import Folder, LocalFolder
 from .geometry import CRC_BYTES, ShardGeometry
-from .naming import is_path_part, shard_name
+from .naming import shard_name
 from .sealed import read_sealed, seal
 from .spec import FeatureSpec
 from .table_columns import read_tables, table_arrays
 from .tables import RecordingTables, Vocabulary
-from .values import integer, listed, mapping, optional_text, text, texts
+from .timebase import FRAME_US, FRAMES_PER_SECOND, US_PER_SECOND
+from .values import MAX_FRAMES, integer, listed, mapping, optional_text, path_part, text, texts
 
 INDEX_FORMAT = "laughstore-index"
 INDEX_VERSION = 1
 _SHA256_BYTES = 32
-_MAX_FRAMES = 2**32
-"""Of one recording: ten years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,12 @@ class Stream:
     """Number of its first shard in its split; the others follow."""
     num_shards: int
 
+    def __repr__(self) -> str:
+        return (
+            f"Stream({self.recording_id!r}, {self.assignment!r}: {_length(self.num_frames)},"
+            f" split {self.split})"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -72,6 +78,13 @@ class Recording:
     speakers: tuple[str, ...]
     """Longest speaking first, then others that annotations mention."""
     streams: tuple[Stream, ...]
+
+    def __repr__(self) -> str:
+        assignments = ", ".join(stream.assignment for stream in self.streams)
+        return (
+            f"Recording({self.name!r}, id {self.id}: {_length(self.num_frames)},"
+            f" assignments {assignments}, split {self.split})"
+        )
 
 
 class Shard(NamedTuple):
@@ -230,6 +243,19 @@ class Index:
             )
         return self.recordings[position]
 
+    def stream(self, recording: str, assignment: str | None = None) -> Stream:
+        """Return a stream by recording id or name, and assignment (default: the first).
+
+        Raises:
+            NotFound: there is no such recording or assignment.
+        """
+        streams = self.recording(recording).streams
+        for stream in streams:
+            if assignment in (None, stream.assignment):
+                return stream
+        names = ", ".join(stream.assignment for stream in streams)
+        raise NotFound(f"{recording!r} has no assignment {assignment!r}; it has {names}")
+
     @cached_property
     def _positions(self) -> dict[str, int]:
         by_name = {recording.name: i for i, recording in enumerate(self.recordings)}
@@ -238,8 +264,9 @@ class Index:
     def __repr__(self) -> str:
         frames = sum(stream.num_frames for item in self.recordings for stream in item.streams)
         return (
-            f"Index({len(self.recordings)} recordings, {frames} frames of bfloat16[{self.dim}] at"
-            f" 12.5 Hz, {self.num_shards} shards, splits {', '.join(self.splits)})"
+            f"Index({len(self.recordings)} recordings,"
+            f" {_length(frames, f' of bfloat16[{self.dim}]')}, {self.num_shards} shards,"
+            f" splits {', '.join(self.splits)})"
         )
 
 
@@ -349,6 +376,7 @@ def _parse(folder: Folder, content: dict[str, Any], digest: str, *, where: str) 
         num_shards=sum(s.num_shards for recording in recordings for s in recording.streams),
     )
     _check_counts(index, where=where)
+    _check_derived(content, index, where=where)
     return index
 
 
@@ -368,6 +396,24 @@ def _check_counts(index: Index, *, where: str) -> None:
     ids = {recording.id for recording in index.recordings}
     if len(ids) != len(index.recordings):
         raise CorruptData(f"{where}: a recording's id occurs twice; do not trust this file")
+    streams = [stream for recording in index.recordings for stream in recording.streams]
+    runs = sorted((s.split, s.first_shard, s.first_shard + s.num_shards) for s in streams)
+    for (split, _, end), (next_split, start, _) in pairwise(runs):
+        if split == next_split and start < end:
+            raise CorruptData(f"{where}: two streams share shard {start} of {split!r}; restore it")
+
+
+def _check_derived(content: Mapping[str, object], index: Index, *, where: str) -> None:
+    """Check what the index states and what follows from its spec: they must be the same."""
+    derived = {
+        "spec_id": index.spec.spec_id,
+        "header_rows": index.geometry.header_rows,
+        "rows_per_block": index.geometry.rows_per_block,
+    }
+    for name, value in derived.items():
+        if content.get(name) != value:
+            shown = str(content.get(name))[:40]
+            raise CorruptData(f"{where}: {name} is {shown}, its spec gives {value}; restore it")
 
 
 def _recording_json(recording: Recording) -> dict[str, object]:
@@ -395,17 +441,18 @@ def _recording_json(recording: Recording) -> dict[str, object]:
 def _parse_recording(
     item: Mapping[str, Any], geometry: ShardGeometry, block: int, *, where: str
 ) -> Recording:
-    num_frames = integer(item, "num_frames", where=where, low=1, high=_MAX_FRAMES)
+    num_frames = integer(item, "num_frames", where=where, low=1, high=MAX_FRAMES)
     num_blocks, num_shards = geometry.num_blocks(num_frames), geometry.num_shards(num_frames)
-    recording_id, split = item.get("id"), item.get("split")
+    recording_id = path_part(item, "id", where=where)
+    split = path_part(item, "split", where=where)
     streams: list[Stream] = []
     for entry in listed(item.get("streams"), "streams", where=where):
         stream = mapping(entry, where=where)
         streams.append(
             Stream(
-                recording_id=_path_part(recording_id, where=where),
-                split=_path_part(split, where=where),
-                assignment=_path_part(stream.get("assignment"), where=where),
+                recording_id=recording_id,
+                split=split,
+                assignment=path_part(stream, "assignment", where=where),
                 main=text(stream, "main", where=where),
                 other=optional_text(stream, "other", where=where),
                 num_frames=num_frames,
@@ -416,21 +463,21 @@ def _parse_recording(
             )
         )
         block += num_blocks
+    if not streams or len({stream.assignment for stream in streams}) != len(streams):
+        raise CorruptData(f"{where}: {recording_id} has no streams, or one twice; restore it")
     return Recording(
-        id=_path_part(recording_id, where=where),
+        id=recording_id,
         name=text(item, "name", where=where),
-        split=_path_part(split, where=where),
+        split=split,
         group=text(item, "group", where=where),
         duration_us=integer(item, "duration_us", where=where),
         num_frames=num_frames,
-        annotations_id=_path_part(item.get("annotations_id"), where=where),
+        annotations_id=path_part(item, "annotations_id", where=where),
         speakers=texts(item.get("speakers"), "speakers", where=where),
         streams=tuple(streams),
     )
 
 
-def _path_part(name: object, *, where: str) -> str:
-    if not isinstance(name, str) or not is_path_part(name):
-        shown = repr(name)[:80]
-        raise CorruptData(f"{where}: {shown} must not stand in a path; do not trust this file")
-    return name
+def _length(num_frames: int, of: str = "") -> str:
+    hours = num_frames * FRAME_US / US_PER_SECOND / 3600
+    return f"{num_frames} frames{of} at {FRAMES_PER_SECOND:g} Hz ({hours:.2f} h)"

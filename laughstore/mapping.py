@@ -94,8 +94,11 @@ class MappedFiles:
                 left -= got
 
     def _map_file(self, path: Path, num_bytes: int, address: int) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
+        # Whoever could swap the file since its size was checked must not lead us elsewhere.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
+            if os.fstat(descriptor).st_size != num_bytes:
+                raise OSError(errno.ESTALE, "its size has just changed")
             flags = mmap.MAP_SHARED | _MAP_FIXED
             self._map(address, num_bytes, mmap.PROT_READ, flags, descriptor)
         except OSError as error:
@@ -122,9 +125,8 @@ class MappedFiles:
         plain = ctypes.c_char * self.num_bytes
         methods = {"__del__": unmap}
         owner = cast("type[ctypes.Array[ctypes.c_char]]", type("MappedRange", (plain,), methods))
-        view = np.frombuffer(owner.from_address(base), np.uint8)
-        view.flags.writeable = False
-        return view
+        # A read-only buffer: nobody can make the array writable, which would end in SIGSEGV.
+        return np.frombuffer(memoryview(owner.from_address(base)).toreadonly(), np.uint8)
 
 
 def _anonymous() -> int:

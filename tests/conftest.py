@@ -12,8 +12,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from .store.servers import fault_proxy, s3_environment, s3_server  # noqa: F401 (fixtures)
+
+# A busy machine makes any example slow now and then; that says nothing about the code.
+settings.register_profile("laughstore", deadline=None)
+settings.load_profile("laughstore")
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,13 @@ def _pass(stream: Stream, source: FrameSource) -> Moments:
     chunk_rows = _BLOCKS_A_CHUNK * source.block_frames
     buffer = torch.empty(min(chunk_rows, stream.num_frames), source.dim, dtype=torch.int16)
     total = Moments.none(source.dim)
-    with ReadAhead(source.prepare_checked, chunk, blocks, max_ahead=4 * _BLOCKS_A_CHUNK) as ahead:
+    with ReadAhead(
+        source.prepare_checked,
+        chunk,
+        blocks,
+        max_ahead=4 * _BLOCKS_A_CHUNK,
+        release=source.release,
+    ) as ahead:
         for number, start in enumerate(range(0, stream.num_frames, chunk_rows)):
             ahead.wait(number)
             stop = min(start + chunk_rows, stream.num_frames)

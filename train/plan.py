@@ -37,6 +37,8 @@ class Reads:
     """i64[R], not decreasing."""
     block: NDArray[np.int64]
     """i64[R]: number of the block among the counts given to the plan."""
+    last_step: NDArray[np.int64]
+    """i64[R]: last step that needs the piece."""
 
 
 class Plan:
@@ -131,7 +133,8 @@ class Plan:
         ahead = np.flatnonzero(last_step >= start)
         step = np.maximum(first_step[ahead], start)
         by_step = np.argsort(step, kind="stable")
-        return Reads(step[by_step], self._piece_block[piece[ahead[by_step]]])
+        ahead = ahead[by_step]
+        return Reads(step[by_step], self._piece_block[piece[ahead]], last_step[ahead])
 
     def window(self, lane: int, window: int) -> NDArray[np.int64]:
         """Return the positions of one window of a lane in the order in which they come."""

@@ -15,13 +15,15 @@ _BLOCKS_A_CALL = 4
 class ReadAhead:
     """Prepare blocks in the order of the steps that need them. A context manager.
 
-    Leaving it ends the thread, whatever state it is in.
+    Leaving it ends the thread, whatever state it is in, and releases what it prepared.
 
     Args:
         prepare: called with i64[k] blocks, in the thread; what it raises, `wait` raises.
         step: i64[R], not decreasing: first step that needs the block.
         block: i64[R].
         max_ahead: most blocks prepared beyond those that the step now waited for needs.
+        release: called with i64[k] blocks whose steps are over, by whoever waits or closes.
+        last_step: i64[R]: last step that needs the block; the first by default.
     """
 
     def __init__(
@@ -31,8 +33,14 @@ class ReadAhead:
         block: NDArray[np.int64],
         *,
         max_ahead: int,
+        release: Callable[[NDArray[np.int64]], None] = lambda _: None,
+        last_step: NDArray[np.int64] | None = None,
     ) -> None:
-        self._prepare = prepare
+        self._prepare, self._release = prepare, release
+        last_step = step if last_step is None else last_step
+        self._by_last_step = np.argsort(last_step, kind="stable")
+        self._last_step = last_step[self._by_last_step]
+        self._num_released = 0
         self._step, self._block = step, block
         self._max_ahead = max_ahead
         self._changed = threading.Condition()
@@ -44,7 +52,10 @@ class ReadAhead:
         self._thread.start()
 
     def wait(self, step: int) -> None:
-        """Return once all blocks of steps up to this one are prepared.
+        """Return once all blocks of steps up to this one are prepared; earlier steps are over.
+
+        Args:
+            step: not less than before.
 
         Raises:
             Exception: what preparing one of them raised.
@@ -57,13 +68,22 @@ class ReadAhead:
                 self._changed.wait()
             if self._done < needed and self._error is not None:
                 raise self._error
+        over = int(np.searchsorted(self._last_step, step))
+        if over > self._num_released:  # all prepared, as their first steps are before this one
+            self._release(self._block[self._by_last_step[self._num_released : over]])
+            self._num_released = over
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread and release what is left."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         self._thread.join()
+        left = self._by_last_step[self._num_released :]
+        left = left[left < self._done]
+        self._num_released = len(self._block)
+        if len(left):
+            self._release(self._block[left])
 
     def __enter__(self) -> Self:
         return self

@@ -72,7 +72,9 @@ def score_rows(
     frames, blocks = selection.frames, selection.blocks[used]
     probability = np.empty(len(frames), np.float32)
     bits = torch.empty(int(np.diff(bounds).max()), source.dim, dtype=torch.int16)
-    with ReadAhead(source.prepare, batch, blocks, max_ahead=2 * _BATCH_BLOCKS) as ahead:
+    with ReadAhead(
+        source.prepare, batch, blocks, max_ahead=2 * _BATCH_BLOCKS, release=source.release
+    ) as ahead:
         for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
             ahead.wait(number)
             rows = bits[: stop - start]

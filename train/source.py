@@ -1,4 +1,4 @@
-"""Frames of a split as torch tensors: the one place where mapped memory is read.
+"""Frames of a split as torch tensors: the one place where rows of the matrix are read.
 
 Blocks must be prepared (paged in, and checked if asked) before frames of them are gathered: that is
 what turns a cut file or a flipped bit into an error instead of a crash or a wrong number.
@@ -23,7 +23,10 @@ _CHECKED_TOGETHER = 4096
 
 
 class FrameSource:
-    """The frames of one split, mapped. A context manager.
+    """The frames of one split, mapped or fetched. A context manager.
+
+    Blocks that were prepared are held until they are released: where files are not mapped, they
+    take memory so long.
 
     Args:
         index: of the shards.
@@ -49,9 +52,10 @@ class FrameSource:
         Raises:
             CorruptData: a block was altered or cut; the message names shard and sample.
         """
-        self._rows.prepare(blocks, verify=self._verify == "always")
         if self._verify == "first":
             self._rows.prepare_once(blocks)
+        else:
+            self._rows.prepare(blocks, verify=self._verify == "always")
 
     def prepare_checked(self, blocks: NDArray[np.int64]) -> None:
         """Like `prepare`, and check these blocks even when `verify` is never.
@@ -61,9 +65,15 @@ class FrameSource:
         Raises:
             CorruptData: as `prepare`.
         """
-        self.prepare(blocks)
         if self._verify == "never":
             self._rows.prepare_once(blocks)
+        else:
+            self.prepare(blocks)
+
+    def release(self, blocks: NDArray[np.int64]) -> None:
+        """Let go of blocks, once for each time that they were prepared. Thread safe."""
+        if self._matrix is not None and self._rows.releases:
+            self._rows.release(blocks)
 
     def gather(self, frames: NDArray[np.int64], out: Tensor) -> None:
         """Copy frames into rows of a tensor.
@@ -103,9 +113,11 @@ class FrameSource:
         real = np.unique(frames[frames >= 0])
         for start in range(0, len(real), _CHECKED_TOGETHER):
             part = real[start : start + _CHECKED_TOGETHER]
-            self.prepare(np.unique(part // self.block_frames))
+            blocks = np.unique(part // self.block_frames)
+            self.prepare(blocks)
             bits = torch.empty(len(part), self.dim, dtype=torch.int16)
             self.gather(part, bits)
+            self.release(blocks)
             bad = ~bits.view(torch.bfloat16).isfinite().all(dim=1).numpy()
             if bad.any():
                 raise CorruptData(
@@ -126,7 +138,7 @@ class FrameSource:
         return f"frame {row} of {stream.recording_id}/{stream.assignment}"
 
     def close(self) -> None:
-        """Let go of the mapped files."""
+        """Let go of files and memory."""
         self._matrix = None
         self._rows.close()
 

@@ -197,7 +197,14 @@ class FrameStream(IterableDataset[Batch]):
         # An iteration that begins while another still runs gets buffers of its own.
         ring, self._ring = self._ring, deque[Tensor]()
         try:
-            with ReadAhead(source.prepare, reads.step, blocks, max_ahead=max_ahead) as ahead:
+            with ReadAhead(
+                source.prepare,
+                reads.step,
+                blocks,
+                max_ahead=max_ahead,
+                release=source.release,
+                last_step=reads.last_step,
+            ) as ahead:
                 for step, positions in enumerate(plan.batches(start, **topology), start):
                     ahead.wait(step)
                     full = len(ring) == RING_BUFFERS

@@ -196,27 +196,6 @@ def test_a_forked_process_reads_the_same_rows(built):
         assert child.exitcode == 0
 
 
-def test_frames_of_a_store_are_checked_and_bounded(own):
-    store = open_store(own)
-    assert store.frames("a", start=130, stop=140).shape == (10, DIM)
-    assert store.frames("c", "only-one--silence").shape == (5, DIM)
-    with pytest.raises(ConfigError, match="which has 700 frames"):
-        store.frames("a", start=0, stop=701)
-    with pytest.raises(NotFound, match="no assignment 'x'"):
-        store.frames("a", "x")
-    chunk = next((own / "features.zarr/train").glob("a-*/*/c/1/0"))
-    chunk.chmod(0o644)
-    data = bytearray(chunk.read_bytes())
-    data[store.index.geometry.data_offset(0) + 7] ^= 1
-    chunk.write_bytes(data)
-    assignment = chunk.parts[-4]
-    with pytest.raises(CorruptData, match="restore the file"):
-        store.frames("a", assignment, start=256, stop=300)
-    chunk.unlink()
-    with pytest.raises(CorruptData):
-        store.frames("a", assignment, start=256, stop=300)
-
-
 def test_annotations_that_were_edited_are_found(own):
     store = open_store(own)
     assert [event.start_us for event in store.annotations("a").events] == [1_000_000, 3_000_000]

@@ -37,3 +37,39 @@ def test_leaving_it_early_ends_the_thread():
     with ReadAhead(lambda _: None, np.arange(1000), np.arange(1000), max_ahead=3) as ahead:
         ahead.wait(5)
     assert threading.active_count() == before
+
+
+def test_it_releases_blocks_when_their_last_step_is_over_and_the_rest_at_the_end():
+    prepared: list[int] = []
+    released: list[int] = []
+    step = np.repeat(np.arange(10), 2)
+    last_step = step + np.tile([0, 3], 10)
+    with ReadAhead(
+        lambda b: prepared.extend(b.tolist()),
+        step,
+        np.arange(20),
+        max_ahead=4,
+        release=lambda b: released.extend(b.tolist()),
+        last_step=last_step,
+    ) as ahead:
+        for now in range(6):
+            ahead.wait(now)
+            assert sorted(released) == [b for b in range(20) if last_step[b] < now]
+    assert len(prepared) < 20
+    assert sorted(released) == sorted(prepared)
+
+
+def test_a_step_that_skips_others_releases_only_what_was_prepared():
+    prepared: list[int] = []
+    released: list[int] = []
+    with ReadAhead(
+        lambda b: prepared.extend(b.tolist()),
+        np.arange(20),
+        np.arange(20),
+        max_ahead=3,
+        release=lambda b: released.extend(b.tolist()),
+    ) as ahead:
+        ahead.wait(10)
+        assert sorted(released) == list(range(10))
+        assert set(released) <= set(prepared)
+    assert sorted(released) == sorted(prepared)

@@ -1,0 +1,20 @@
+"""How much memory this process may still take."""
+
+from contextlib import suppress
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """Return the free memory of the machine or the control group, the lesser; None if unknown."""
+    found: list[int] = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = _MEMINFO.read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # version 2; `max` is no number: no limit
+        limit = int((_CGROUP / "memory.max").read_text())
+        found.append(limit - int((_CGROUP / "memory.current").read_text()))
+    return max(0, min(found)) if found else None
