@@ -191,7 +191,7 @@ class SlotBatch:
 
 
 def extract_features(
-    model: FeatureModel, sources: Iterable[Source], *, slots: int, chunk_frames: int
+    model: FeatureModel, sources: Iterable[Source | None], *, slots: int, chunk_frames: int
 ) -> Iterator[FeatureChunk | FeatureFailure]:
     """Extract recordings, `slots` at a time, and yield their features as they come.
 
@@ -200,7 +200,8 @@ def extract_features(
 
     Args:
         model: from `load_model`; it serves one extraction at a time.
-        sources: taken one by one, when a slot is free.
+        sources: taken one by one, when a slot is free. None: there is none now; asked again before
+            the next call, until all slots are free.
         slots: recordings side by side.
         chunk_frames: frames of every call, and of every chunk but the last of a recording.
 
@@ -238,7 +239,7 @@ class _Seat:
     start_frame: int = 0
 
     def fill(
-        self, waiting: Iterator[Source], audio: NDArray[np.float32]
+        self, waiting: Iterator[Source | None], audio: NDArray[np.float32]
     ) -> Iterator[FeatureFailure]:
         """Read the next frames into f32[2, N], taking sources until one can be read.
 
@@ -298,7 +299,7 @@ class _Seat:
         self.leave()
         return FeatureFailure(source, error)
 
-    def _enter_if_free(self, waiting: Iterator[Source]) -> bool:
+    def _enter_if_free(self, waiting: Iterator[Source | None]) -> bool:
         if self.source is None:
             self.source = next(waiting, None)
         return self.source is not None

@@ -1,10 +1,12 @@
 """Build a store: survey the data set, plan, extract what is not there yet, commit.
 
 Every step can be killed and run again: the plan is a pure function of data set and spec, finished
-recordings are skipped, and the last step gives the same bytes whoever does it.
+recordings are skipped, and the last step gives the same bytes whoever does it. Any number of
+processes may run the same build at once: they share the recordings (`laughstore.sharing`).
 """
 
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,22 +19,23 @@ from laughstore.buildplan import (
     PlannedRecording,
     RecordingToPlan,
     SkippedRecording,
-    begin_store,
+    begin_plan,
     check_store_folder,
     make_plan,
     read_plan,
 )
-from laughstore.commit import commit_store, restore_names
+from laughstore.commit import restore_names
 from laughstore.errors import BadRecording, ConfigError, IncompleteStore, LaughstoreError
+from laughstore.locks import StoreLocks
 from laughstore.manifest import read_manifest
 from laughstore.progress import NoProgress, Progress
+from laughstore.sharing import Share, build_together, unfinished
 from laughstore.spec import FeatureSpec, Numerics
-from laughstore.unit import is_whole, read_unit, remove_unit_files
 
 from .audio import AudioTrack
 from .config import DEFAULT_CHUNK_FRAMES, DEFAULT_ROWS, ROWS_PER_RECORDING, BuildConfig
 from .features import FeatureFailure, Source, TrackReader, extract_features
-from .model import ModelFiles, load_model, resolve_model
+from .model import FeatureModel, ModelFiles, load_model, resolve_model
 from .survey import Survey, SurveyedRecording, survey
 from .writer import StoreWriter
 
@@ -79,23 +82,20 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildResult:
         )
     device = choose_device(config.device)
     files = resolve_model(config.model, config.revision)
-    spec = _spec(config, files, device)
-    wanted = _plan(spec, device, found)
+    spec = spec_of(config, files, device)
+    wanted = plan_of(spec, device, found)
     by_id = {item.source.id: item for item in found.recordings}
     if not was_finished:
-        _check_disk(config.store, wanted, by_id)
-    plan = begin_store(config.store, wanted)
+        check_disk(config.store, wanted, by_id)
+    plan = begin_plan(config.store, wanted)
     if was_finished:
         left_out = _check_finished(config, progress)
         return BuildResult(plan, 0, left_out, was_finished, found.notes)
-    for item in plan.recordings:
-        path = layout.annotations(item.annotations_id, item.split, item.id)
-        if not (config.store / path).exists():  # named by its content
-            write_annotations(config.store, by_id[item.id].annotations(), item.split, item.id)
-    num_built = _extract(config, plan, files, device, by_id, progress)
-    left_out = commit_store(config.store, plan)
-    _refuse_if_strict(config, left_out)
-    return BuildResult(plan, num_built, left_out, was_finished, found.notes)
+    extraction = Extraction(config, plan, files, device, by_id, progress)
+    with StoreLocks(config.store, progress) as locks:
+        left_out = build_together(config.store, plan, locks, extraction.run, progress=progress)
+    refuse_if_strict(config, left_out)
+    return BuildResult(plan, extraction.num_built, left_out, was_finished, found.notes)
 
 
 def _check_finished(config: BuildConfig, progress: Progress) -> tuple[SkippedRecording, ...]:
@@ -105,11 +105,12 @@ def _check_finished(config: BuildConfig, progress: Progress) -> tuple[SkippedRec
     if num_restored:
         progress.message(f"{num_restored} lost names of files were given back")
     left_out = tuple(SkippedRecording(**item) for item in manifest.quarantined)
-    _refuse_if_strict(config, left_out)
+    refuse_if_strict(config, left_out)
     return left_out
 
 
-def _refuse_if_strict(config: BuildConfig, left_out: tuple[SkippedRecording, ...]) -> None:
+def refuse_if_strict(config: BuildConfig, left_out: tuple[SkippedRecording, ...]) -> None:
+    """Raise BadRecording when a strict build has left something out."""
     if config.strict and left_out:
         raise BadRecording(f"{config.store} was finished without {left_out[0].reason}")
 
@@ -143,7 +144,8 @@ def device_kind(device: torch.device) -> str:
     return f"cpu/{torch.backends.cpu.get_cpu_capability()}"
 
 
-def _spec(config: BuildConfig, files: ModelFiles, device: torch.device) -> FeatureSpec:
+def spec_of(config: BuildConfig, files: ModelFiles, device: torch.device) -> FeatureSpec:
+    """Return the spec of what a build writes; what no flag sets is as in the store, if begun."""
     auto = _numerics_there(config.store) or Numerics(
         slots=DEFAULT_ROWS[device.type] // ROWS_PER_RECORDING,
         chunk_frames=DEFAULT_CHUNK_FRAMES[device.type],
@@ -164,6 +166,7 @@ def _spec(config: BuildConfig, files: ModelFiles, device: torch.device) -> Featu
         weights_sha256=files.weights_sha256(),
         dim=int(files.config["dim"]),
         numerics=numerics,
+        codec=config.codec,
     )
 
 
@@ -175,7 +178,13 @@ def _numerics_there(store: Path) -> Numerics | None:
         return None
 
 
-def _plan(spec: FeatureSpec, device: torch.device, found: Survey) -> BuildPlan:
+def plan_of(
+    spec: FeatureSpec,
+    device: torch.device,
+    found: Survey,
+    first_shards: Mapping[str, int] | None = None,
+) -> BuildPlan:
+    """Return the plan of what was surveyed; shards are numbered from `first_shards`, or from 0."""
     return make_plan(
         spec,
         device_kind(device),
@@ -192,12 +201,13 @@ def _plan(spec: FeatureSpec, device: torch.device, found: Survey) -> BuildPlan:
             for item in found.recordings
         ],
         found.skipped,
+        first_shards,
     )
 
 
-def _check_disk(store: Path, plan: BuildPlan, by_id: dict[str, SurveyedRecording]) -> None:
+def check_disk(store: Path, plan: BuildPlan, by_id: dict[str, SurveyedRecording]) -> None:
     """Refuse to begin what the disk cannot hold."""
-    left = tuple(by_id[item.id] for item in _pending(store, plan))
+    left = tuple(by_id[item.id] for item in unfinished(store, plan))
     needed = Survey(left, (), ()).num_bytes(plan.geometry)
     free = free_disk_bytes(store)
     if needed > free:
@@ -213,58 +223,72 @@ def free_disk_bytes(path: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _extract(
-    config: BuildConfig,
-    plan: BuildPlan,
-    files: ModelFiles,
-    device: torch.device,
-    by_id: dict[str, SurveyedRecording],
-    progress: Progress,
-) -> int:
-    """Extract the units that are not done. Returns how many were finished."""
-    pending = _pending(config.store, plan)
-    if not pending:
-        return 0
-    for item in pending:
-        remove_unit_files(config.store, plan, item)  # of an earlier try
-    # Longest first: the last slots to finish then finish close together.
-    pending.sort(key=lambda item: (-item.num_frames, item.id))
-    numerics = plan.spec.numerics
-    torch.set_num_threads(numerics.threads)
-    torch.backends.cuda.matmul.allow_tf32 = numerics.allow_tf32
-    torch.backends.cudnn.allow_tf32 = numerics.allow_tf32
-    dtype = torch.bfloat16 if numerics.compute_dtype == "bfloat16" else torch.float32
-    model = load_model(files, device=device, dtype=dtype)
-    sources = [_source(by_id[item.id]) for item in pending]
-    chunks = extract_features(
-        model, sources, slots=numerics.slots, chunk_frames=numerics.chunk_frames
-    )
-    num_failed = 0
-    progress.begin("extract", sum(item.num_frames for item in pending), "frame")
-    try:
-        with StoreWriter(config.store, plan) as writer:
-            for item in chunks:
-                if isinstance(item, FeatureFailure) and config.strict:
-                    raise item.error
-                writer.put(item)
-                if isinstance(item, FeatureFailure):
-                    num_failed += 1
-                    progress.message(f"left out: {item.error}")
-                else:
-                    progress.advance(item.features.shape[1])
-    finally:
-        progress.end()
-    return len(pending) - num_failed
+@dataclass
+class Extraction:
+    """Extracts the recordings that this process takes; the model is loaded for the first."""
 
+    config: BuildConfig
+    plan: BuildPlan
+    files: ModelFiles
+    device: torch.device
+    by_id: dict[str, SurveyedRecording]
+    progress: Progress
+    num_built: int = 0
+    _model: FeatureModel | None = None
 
-def _pending(store: Path, plan: BuildPlan) -> list[PlannedRecording]:
-    """Recordings not yet whole in a store that is not finished; failed ones are tried again."""
-    pending = []
-    for item in plan.recordings:
-        record = read_unit(store, item.id)
-        if record is None or record.status == "quarantined" or not is_whole(store, record):
-            pending.append(item)
-    return pending
+    def run(self, share: Share) -> None:
+        """Extract until there is no recording to take."""
+        first = share.take()
+        if first is None:
+            return
+        self._write_annotations()
+        numerics = self.plan.spec.numerics
+        chunks = extract_features(
+            self._loaded_model(),
+            self._sources(first, share),
+            slots=numerics.slots,
+            chunk_frames=numerics.chunk_frames,
+        )
+        num_frames = sum(item.num_frames for item in (first, *share.left))
+        self.progress.begin("extract", num_frames, "frame")
+        try:
+            with StoreWriter(self.config.store, self.plan) as writer:
+                for item in chunks:
+                    if isinstance(item, FeatureFailure) and self.config.strict:
+                        raise item.error
+                    writer.put(item)
+                    if isinstance(item, FeatureFailure):
+                        self.num_built -= 1
+                        self.progress.message(f"left out: {item.error}")
+                    else:
+                        self.progress.advance(item.features.shape[1])
+        finally:
+            self.progress.end()
+
+    def _sources(self, first: PlannedRecording, share: Share) -> Iterator[Source | None]:
+        item: PlannedRecording | None = first
+        while True:
+            if item is not None:
+                self.num_built += 1
+            yield None if item is None else _source(self.by_id[item.id])
+            item = share.take()
+
+    def _write_annotations(self) -> None:
+        store = self.config.store
+        for item in self.plan.recordings:
+            path = layout.annotations(item.annotations_id, item.split, item.id)
+            if not (store / path).exists():  # named by its content
+                write_annotations(store, self.by_id[item.id].annotations(), item.split, item.id)
+
+    def _loaded_model(self) -> FeatureModel:
+        if self._model is None:
+            numerics = self.plan.spec.numerics
+            torch.set_num_threads(numerics.threads)
+            torch.backends.cuda.matmul.allow_tf32 = numerics.allow_tf32
+            torch.backends.cudnn.allow_tf32 = numerics.allow_tf32
+            dtype = torch.bfloat16 if numerics.compute_dtype == "bfloat16" else torch.float32
+            self._model = load_model(self.files, device=self.device, dtype=dtype)
+        return self._model
 
 
 def _source(recording: SurveyedRecording) -> Source:

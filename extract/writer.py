@@ -12,6 +12,7 @@ from typing import Self
 
 from laughstore.annotations import read_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
+from laughstore.folders import LocalFolder
 from laughstore.unit import UnitRecord, remove_unit_files, write_unit
 from laughstore.unitwriter import UnitWriter
 
@@ -107,7 +108,7 @@ class StoreWriter:
         if key not in self._units:
             planned = self._planned[key]
             annotations = read_annotations(
-                self._store, planned.annotations_id, planned.split, planned.id
+                LocalFolder(self._store), planned.annotations_id, planned.split, planned.id
             )
             self._units[key] = UnitWriter(self._store, self._plan, planned, annotations)
         self._units[key].write(chunk.features, chunk.codes)

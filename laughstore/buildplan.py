@@ -17,6 +17,7 @@ from .geometry import ShardGeometry
 from .naming import is_path_part
 from .sealed import read_sealed, seal
 from .spec import FeatureSpec
+from .values import MAX_FRAMES, integer, listed, mapping, optional_text, path_part, text
 
 PLAN_FORMAT = "laughstore-plan"
 PLAN_VERSION = 1
@@ -97,15 +98,21 @@ class BuildPlan:
                 f"{where}: {data.get('format')} version {data.get('version')} is not readable;"
                 f" this release reads {PLAN_FORMAT} version {PLAN_VERSION}"
             )
-        try:
-            return cls(
-                spec=FeatureSpec.from_json(data["spec"], where=where),
-                device_kind=data["device_kind"],
-                recordings=tuple(_planned_from_json(item) for item in data["recordings"]),
-                skipped=tuple(SkippedRecording(**item) for item in data["skipped"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise CorruptData(f"{where}: field missing or of another kind ({error})") from error
+        recordings = tuple(
+            _planned_from_json(mapping(item, where=where), where=where)
+            for item in listed(data.get("recordings"), "recordings", where=where)
+        )
+        if len({item.id for item in recordings}) != len(recordings):
+            raise CorruptData(f"{where}: a recording's id occurs twice; do not trust this file")
+        return cls(
+            spec=FeatureSpec.from_json(mapping(data.get("spec"), where=where), where=where),
+            device_kind=text(data, "device_kind", where=where),
+            recordings=recordings,
+            skipped=tuple(
+                _skipped_from_json(mapping(item, where=where), where=where)
+                for item in listed(data.get("skipped"), "skipped", where=where)
+            ),
+        )
 
 
 def make_plan(
@@ -209,15 +216,19 @@ def check_store_folder(store: Path) -> None:
     Raises:
         ConfigError: it is a file, or a folder that holds something else.
     """
-    if not store.exists() or (store / layout.FIRST_PLAN).exists():
-        return
-    # What a process that was killed while it began a store has left is nobody's work.
+    plan = store / layout.FIRST_PLAN
+    # The second look: another process may have begun the store since the first.
+    if store.exists() and not plan.exists() and _holds_more(store) and not plan.exists():
+        raise ConfigError(f"{store} exists and is no laughstore store; give another --store")
+
+
+def _holds_more(store: Path) -> bool:
+    """Whether there is more than what a process leaves that was killed while it began a store."""
     ours = (layout.PLANS, layout.LOCK)
     if not store.is_dir() or any(item.name not in ours for item in store.iterdir()):
-        raise ConfigError(f"{store} exists and is no laughstore store; give another --store")
+        return True
     plans = store / layout.PLANS
-    if plans.exists() and any(TEMPORARY_MARK not in item.name for item in plans.iterdir()):
-        raise ConfigError(f"{store} exists and is no laughstore store; give another --store")
+    return plans.exists() and any(TEMPORARY_MARK not in item.name for item in plans.iterdir())
 
 
 def _check_same(store: Path, there: BuildPlan, wanted: BuildPlan) -> None:
@@ -244,11 +255,36 @@ def _check_same(store: Path, there: BuildPlan, wanted: BuildPlan) -> None:
             )
 
 
-def _planned_from_json(item: Mapping[str, Any]) -> PlannedRecording:
-    assignments = tuple(Assignment(**entry) for entry in item["assignments"])
-    parts = [item["id"], item["split"], item["annotations_id"], *(a.name for a in assignments)]
-    if not all(is_path_part(part) for part in parts):
-        raise TypeError(f"recording {str(item['id'])[:80]!r} has a name that no path may have")
+def _planned_from_json(item: Mapping[str, Any], *, where: str) -> PlannedRecording:
+    assignments = [
+        mapping(entry, where=where)
+        for entry in listed(item.get("assignments"), "assignments", where=where)
+    ]
+    first_shards = listed(item.get("first_shards"), "first_shards", where=where)
+    if len(first_shards) != len(assignments):
+        raise CorruptData(f"{where}: first_shards of another number of assignments; restore it")
     return PlannedRecording(
-        **{**item, "assignments": assignments, "first_shards": tuple(item["first_shards"])}
+        id=path_part(item, "id", where=where),
+        name=text(item, "name", where=where),
+        split=path_part(item, "split", where=where),
+        group=text(item, "group", where=where),
+        num_frames=integer(item, "num_frames", where=where, low=1, high=MAX_FRAMES),
+        annotations_id=path_part(item, "annotations_id", where=where),
+        assignments=tuple(
+            Assignment(
+                name=path_part(entry, "name", where=where),
+                main=text(entry, "main", where=where),
+                other=optional_text(entry, "other", where=where),
+            )
+            for entry in assignments
+        ),
+        first_shards=tuple(
+            integer({"first shard": number}, "first shard", where=where) for number in first_shards
+        ),
+    )
+
+
+def _skipped_from_json(item: Mapping[str, Any], *, where: str) -> SkippedRecording:
+    return SkippedRecording(
+        *(text(item, name, where=where) for name in ("name", "split", "reason"))
     )

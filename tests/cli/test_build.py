@@ -2,22 +2,24 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from laughstore import open_store
 from laughstore.files import sha256_file
 
-DERIVED = ("stats",)
+NO_PART = ("stats", ".lock")
 
 
 def contents(store: Path) -> dict[str, str]:
@@ -25,7 +27,7 @@ def contents(store: Path) -> dict[str, str]:
     return {
         str(path.relative_to(store)): sha256_file(path)
         for path in sorted(store.rglob("*"))
-        if path.is_file() and path.relative_to(store).parts[0] not in DERIVED
+        if path.is_file() and path.relative_to(store).parts[0] not in NO_PART
     }
 
 
@@ -227,6 +229,35 @@ def test_a_recording_that_fails_late_leaves_no_shard_behind(corpus, tmp_path, na
     assert not list(store.glob("*.zarr/train/bad"))
 
 
+def test_a_track_that_claims_more_than_it_holds_moves_nothing_else(
+    run, corpus, built, tmp_path, nano_checkpoint
+):
+    own = Path(shutil.copytree(corpus, tmp_path / "own"))
+    episode = sorted((own / "audio/episode_wav_dial/train").iterdir())[0]
+    samples, rate = soundfile.read(episode / "SPEAKER_01.wav", dtype="float32")
+    (episode / "SPEAKER_01.wav").unlink()
+    lying = episode / "SPEAKER_01.flac"
+    soundfile.write(lying, samples[: len(samples) // 2], rate)
+    data = bytearray(lying.read_bytes())
+    # The number of samples is the last 36 of these 64 bits of a FLAC's STREAMINFO.
+    word = int.from_bytes(data[18:26], "big") >> 36 << 36 | len(samples)
+    data[18:26] = word.to_bytes(8, "big")
+    lying.write_bytes(data)
+    assert soundfile.info(lying).frames == len(samples)
+    code, _, err = run("build", own, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 3
+    assert re.search(r"SPEAKER_01\.flac: .* from second \d", err), "found while it is extracted"
+    recording = open_store(built).index.recording(episode.name)
+    num_shards = sum(stream.num_shards for stream in recording.streams)
+    first = recording.streams[0].first_shard
+    gone = {f"shards/train-{first + i:06d}.tar" for i in range(num_shards)}
+    whole, rest = contents(built), contents(tmp_path / "s")
+    for path, digest in whole.items():
+        if path.startswith(("features.zarr/", "codes.zarr/", "shards/train", "shards/test")):
+            of_it = path in gone or f"/{recording.id}/" in path
+            assert rest.get(path) == (None if of_it else digest), path
+
+
 def _plain_environment() -> dict[str, str]:
     """Without what `uv run` adds, which would stand in the command that is advised."""
     return {key: value for key, value in os.environ.items() if not key.startswith("UV_")}
@@ -250,6 +281,31 @@ def _building(corpus: Path, store: Path, model: Path) -> Iterator[subprocess.Pop
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_four_builds_of_one_store_finish_it_when_two_are_killed(
+    run, longer_corpus, tmp_path, nano_checkpoint
+):
+    whole, store = tmp_path / "whole", tmp_path / "s"
+    short_calls = ["--model", nano_checkpoint, "--chunk-frames", 8]
+    assert run("build", longer_corpus, "--store", whole, *short_calls, "-q")[0] == 0
+    with ExitStack() as stack:
+        builds = [
+            stack.enter_context(_building(longer_corpus, store, nano_checkpoint)) for _ in range(4)
+        ]
+        _wait_for_first_unit(store, builds[0])
+        for process in builds[:2]:
+            process.kill()
+        said = [process.communicate(timeout=300) for process in builds]
+    assert [process.returncode for process in builds] == [-9, -9, 0, 0], said
+    built_now = [int(re.findall(r"\((\d+) built now\)", out)[0]) for out, _ in said[2:]]
+    assert sum(built_now) <= 6, "a recording was built twice"
+    left_by_killed = {path for path in contents(store) if ".partial-" in path}
+    assert contents(store).items() - contents(whole).items() == {
+        item for item in contents(store).items() if item[0] in left_by_killed
+    }
+    assert contents(whole).items() <= contents(store).items()
 
 
 def test_a_build_needs_no_compiler_and_gives_the_bytes_of_any_other(

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +301,36 @@ def test_audio_beyond_the_frames_asked_for_is_not_delivered(model: FeatureModel)
 
 def test_no_source_gives_nothing(model: FeatureModel) -> None:
     assert list(extract_features(model, [], slots=2, chunk_frames=8)) == []
+
+
+def test_a_source_that_comes_late_enters_a_free_slot_and_gives_the_same_bits(
+    model: FeatureModel,
+) -> None:
+    early, late = talk("early", 60), talk("late", 30)
+
+    def sources() -> Iterator[Source | None]:
+        yield early
+        yield from [None] * 3
+        yield late
+        while True:
+            yield None
+
+    def bits_of_late(sources: Iterable[Source | None]) -> tuple[list[str], list[bytes]]:
+        chunks = list(extract_features(model, sources, slots=2, chunk_frames=8))
+        assert all(isinstance(item, FeatureChunk) for item in chunks)
+        keys = [item.source.key for item in chunks]
+        bits = [
+            item.features.tobytes()
+            for item in chunks
+            if isinstance(item, FeatureChunk) and item.source is late
+        ]
+        return keys, bits
+
+    keys, together = bits_of_late(sources())
+    assert keys.count("early") == 8
+    assert keys.count("late") == 4
+    assert keys.index("late") >= 3
+    assert together == bits_of_late([late])[1]
 
 
 def test_wrong_requests_are_config_errors(model: FeatureModel) -> None:
