@@ -7,7 +7,8 @@ content, never overwritten: `annotations/<id>/<split>/<recording id>.json`.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from .errors import CorruptData, NotFound
 from .files import write_atomic
 from .folders import Folder
 from .sealed import canonical_json, parse_json, read_small
+from .values import MAX_INTEGER, integer, is_text, listed, text
 
 ANNOTATIONS_FORMAT = 1
 
@@ -73,6 +75,9 @@ class Speaker:
     total_us: int
 
 
+_Item = Event | Segment | Interval | Word | Speaker
+
+
 @dataclass(frozen=True)
 class Annotations:
     """Everything annotated in one recording.
@@ -109,27 +114,63 @@ class Annotations:
                 f"{where}: format {data.get('format')!r} version {version!r} is not readable;"
                 " this release reads laughstore-annotations version 1"
             )
-        try:
-            return cls(
-                recording=data["recording"],
-                duration_us=data["duration_us"],
-                speakers=tuple(Speaker(**item) for item in data["speakers"]),
-                events=tuple(Event(**item) for item in data["events"]),
-                segments=tuple(Segment(**item) for item in data["segments"]),
-                turns=_optional(Segment, data["turns"]),
-                intervals=_optional(Interval, data["intervals"]),
-                words=_optional(Word, data["words"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise CorruptData(f"{where}: field missing or of another kind ({error})") from error
+        odd = set(data) ^ {"format", "version", *(item.name for item in fields(cls))}
+        if odd:
+            raise CorruptData(f"{where}: field {sorted(odd)[0][:40]!r} missing or unknown")
+        return cls(
+            recording=text(data, "recording", where=where),
+            duration_us=integer(data, "duration_us", where=where),
+            speakers=_items(Speaker, data, "speakers", where=where),
+            events=_items(Event, data, "events", where=where),
+            segments=_items(Segment, data, "segments", where=where),
+            turns=_optional(Segment, data, "turns", where=where),
+            intervals=_optional(Interval, data, "intervals", where=where),
+            words=_optional(Word, data, "words", where=where),
+        )
 
     def content_id(self) -> str:
         """Return the first 8 hex digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(canonical_json(self.to_json())).hexdigest()[:8]
 
 
-def _optional[T](kind: type[T], items: list[dict[str, Any]] | None) -> tuple[T, ...] | None:
-    return None if items is None else tuple(kind(**item) for item in items)
+def _optional[T: _Item](
+    kind: type[T], data: Mapping[str, Any], name: str, *, where: str
+) -> tuple[T, ...] | None:
+    return None if data[name] is None else _items(kind, data, name, where=where)
+
+
+def _items[T: _Item](
+    kind: type[T], data: Mapping[str, Any], name: str, *, where: str
+) -> tuple[T, ...]:
+    """Return a list of events, words, ...: each with exactly its fields, of their kinds.
+
+    Checked field by field over all items: a long recording has ten thousand words.
+    """
+    items = listed(data[name], name, where=where)
+    kinds = {item.name: item.type for item in fields(kind)}
+    for i, item in enumerate(items):
+        if not isinstance(item, dict) or item.keys() != kinds.keys():
+            raise CorruptData(f"{where}: {name} {i}: a field is missing or unknown")
+    for field_name, field_kind in kinds.items():
+        values = [item[field_name] for item in items]
+        if not _are(values, field_kind):
+            raise CorruptData(f"{where}: {name}: a {field_name} is of another kind; restore it")
+    return tuple(kind(**item) for item in items)
+
+
+def _are(values: list[Any], kind: object) -> bool:  # Any: JSON values
+    """Tell whether these JSON values are what a field of this type may hold."""
+    types = set(map(type, values))
+    if kind is int:  # times may be negative: as annotated
+        return types <= {int} and (
+            not values or (min(values) >= -MAX_INTEGER and max(values) <= MAX_INTEGER)
+        )
+    if kind is float:
+        return types <= {int, float} and all(abs(value) <= MAX_INTEGER for value in set(values))
+    if kind is str:
+        return types <= {str} and is_text("".join(set(values)))
+    assert kind == str | None, f"no such field: {kind}"
+    return _are([value for value in values if value is not None], str)
 
 
 def write_annotations(store: Path, item: Annotations, split: str, recording_id: str) -> str:

@@ -22,6 +22,8 @@ from .values import integer, mapping, text
 _ALIGNMENT = 8
 _DTYPES = frozenset(["<i8", "<i4", "<u4", "<f4", "|u1"])
 _FILE_NAME = re.compile(r"index-[0-9]{6}\.columns")
+_MAX_BYTES = 1 << 30
+"""Of a column file: twenty times that of 10,000 recordings."""
 _CRC = re.compile(r"[0-9a-f]{8}")
 
 
@@ -90,12 +92,19 @@ class Columns:
         self.name = text(content, "name", where=where)
         if not _FILE_NAME.fullmatch(self.name):
             raise CorruptData(f"{where}: columns in {self.name[:80]!r}; do not trust this file")
-        self.num_bytes = integer(content, "num_bytes", where=where)
+        self.num_bytes = integer(content, "num_bytes", where=where, high=_MAX_BYTES)
         self.sha256 = text(content, "sha256", where=where)
         arrays = mapping(content.get("arrays"), where=where)
         self._columns = {
             key: self._column(item, where=f"{where}: {key}") for key, item in arrays.items()
         }
+        end = 0
+        for column in sorted(self._columns.values(), key=lambda c: (c.offset, c.count)):
+            if column.offset != end:
+                raise CorruptData(f"{where}: columns overlap or leave gaps; restore it")
+            end += column.num_bytes + -column.num_bytes % _ALIGNMENT
+        if end != self.num_bytes:
+            raise CorruptData(f"{where}: columns end at {end} of {self.num_bytes}; restore it")
         found = folder.size(self.name)
         if found != self.num_bytes:
             raise CorruptData(

@@ -64,7 +64,8 @@ class FileRecord:
         item = mapping(data, where=where)
         paths = [item.get("path"), item.get("also")]
         if not is_store_path(paths[0]) or not (paths[1] is None or is_store_path(paths[1])):
-            raise CorruptData(f"{where}: names {paths!r}, which no store may; do not trust it")
+            shown = str(paths)[:200]
+            raise CorruptData(f"{where}: names {shown}, which no store may; do not trust it")
         digest = text(item, "sha256", where=where)
         if len(digest) != 64 or not _HEX_DIGITS.issuperset(digest):
             raise CorruptData(f"{where}: {paths[0]}: {digest[:80]!r} is no SHA-256; restore it")
@@ -155,12 +156,26 @@ def read_manifest(store: Path | Folder, generation: int | None = None) -> Manife
         CorruptData: store.json was altered, or a newer version of laughstore wrote it.
     """
     folder = LocalFolder(store) if isinstance(store, Path) else store
-    path = layout.STORE_JSON if generation is None else layout.generation(generation)
+    newest = _read(folder, layout.STORE_JSON, None)
+    if generation is None or generation == newest.generation:
+        return newest
+    # One behind the newest is what a commit has left that was killed before it counted.
+    if not 0 < generation < newest.generation:
+        raise _not_there(folder, generation)
+    return _read(folder, layout.generation(generation), generation)
+
+
+def _read(folder: Folder, path: str, generation: int | None) -> Manifest:
     try:
         data = read_small(folder, path)
     except NotFound as error:
         raise _not_there(folder, generation) from error
-    return parse_manifest(data, where=folder.describe(path))
+    found = parse_manifest(data, where=folder.describe(path))
+    if generation not in (None, found.generation):
+        raise CorruptData(
+            f"{folder.describe(path)}: is generation {found.generation}; restore the file"
+        )
+    return found
 
 
 def parse_manifest(data: bytes, *, where: str) -> Manifest:
@@ -174,7 +189,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     generation = integer(content, "generation", where=where, low=1, high=999_999)
     index = text(content, "index", where=where)
     if index != layout.index(generation):
-        raise CorruptData(f"{where}: names the index {index!r}; do not trust this file")
+        raise CorruptData(f"{where}: names the index {index[:80]!r}; do not trust this file")
     return Manifest(
         generation=generation,
         spec=FeatureSpec.from_json(mapping(content.get("spec"), where=where), where=where),
@@ -205,8 +220,9 @@ def _not_there(folder: Folder, generation: int | None) -> NotFound | IncompleteS
         what = "is a file" if folder.local.exists() else "does not exist"
         return NotFound(f"{where} {what}; give the folder of a store")
     if folder.exists(layout.FIRST_PLAN):
+        command = "push" if folder.local is None else "build"
         return IncompleteStore(
-            f"{where} has not been finished; run the same `laughstore build` again to go on"
+            f"{where} has not been finished; run the same `laughstore {command}` again to go on"
         )
     return IncompleteStore(
         f"{where} holds no {layout.STORE_JSON}; give the folder of a store that `laughstore"

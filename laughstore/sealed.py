@@ -6,6 +6,7 @@ object out again: the seal is a suffix of fixed length.
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from .errors import CorruptData
@@ -55,10 +56,11 @@ def parse_json(data: bytes, *, where: str) -> dict[str, Any]:
     """Return the JSON object in these bytes.
 
     Raises:
-        CorruptData: they are none, or a bomb: nested too deep, numbers too large.
+        CorruptData: they are none, a key occurs twice, or it is a bomb: nested too deep, numbers
+            too large.
     """
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        value = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise CorruptData(f"{where}: not readable as JSON ({error}); restore it") from error
     if not isinstance(value, dict):
@@ -94,3 +96,23 @@ def read_small(folder: Folder, path: str) -> bytes:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is larger than any number")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers disagree on which of two equal keys counts."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
+)

@@ -17,6 +17,7 @@ from .tables import (
     SegmentTable,
     Vocabulary,
 )
+from .values import MAX_INTEGER
 
 Table = EventTable | SegmentTable | IntervalTable
 _KINDS: dict[str, type[Table]] = {
@@ -99,6 +100,10 @@ def _read_group(
         raise CorruptData(f"{where}: lengths of {group} do not add up")
     if any(len(array) != total for array in arrays.values()):
         raise CorruptData(f"{where}: columns of {group} differ in length")
+    for name, array in arrays.items():
+        # Sums and products of times must not overflow; NaN is no confidence.
+        if len(array) and not (array.min() >= -MAX_INTEGER and array.max() <= MAX_INTEGER):
+            raise CorruptData(f"{where}: {name} holds what is no time or number; restore it")
     tables: list[Table | None] = []
     for length, end in zip(lengths.tolist(), ends.tolist(), strict=True):
         rows = slice(end - length, end)

@@ -14,8 +14,9 @@ from .errors import CorruptData, NotFound
 from .files import TEMPORARY_MARK, write_atomic
 from .folders import LocalFolder
 from .manifest import FileRecord, file_records, read_manifest
+from .naming import shard_name
 from .sealed import read_small, seal, unseal
-from .values import MAX_INTEGER, listed, optional_text, text
+from .values import MAX_INTEGER, listed, optional_text, path_part
 
 UNIT_FORMAT = "laughstore-unit"
 UNIT_VERSION = 1
@@ -55,7 +56,7 @@ class UnitRecord:
             raise CorruptData(f"{where}: status {str(status)[:40]!r}; restore it")
         sizes = content.get("block_bytes")
         return cls(
-            id=text(content, "id", where=where),
+            id=path_part(content, "id", where=where),
             status=status,
             reason=optional_text(content, "reason", where=where),
             files=file_records(content.get("files"), where=where),
@@ -75,17 +76,25 @@ def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording)
 
     For recordings that no generation names. A unit that fails late has finished shards: left in
     place they would be read by everyone who lists the folder.
+
+    Raises:
+        CorruptData: a symbolic link stands where files would be deleted; nothing was.
     """
     assert not _is_named(store, recording.id), "a finished recording is never rewritten"
-    (store / layout.unit(recording.id)).unlink(missing_ok=True)
+    folder = LocalFolder(store)
+    roots = (layout.FEATURES, layout.CODES)
+    # Checked first: a folder that is a symbolic link would have us delete elsewhere.
+    arrays = [folder.path(f"{root}/{recording.split}/{recording.id}") for root in roots]
+    shards = folder.path(layout.CURRENT_INDEX).parent
+    folder.path(layout.unit(recording.id)).unlink(missing_ok=True)
     num_shards = plan.geometry.num_shards(recording.num_frames)
     for first in recording.first_shards:
         for number in range(first, first + num_shards):
-            shard = store / layout.shard(recording.split, number)
-            for path in (shard, *shard.parent.glob(f"{shard.name}{TEMPORARY_MARK}*")):
+            shard = shards / shard_name(recording.split, number)
+            for path in (shard, *shards.glob(f"{shard.name}{TEMPORARY_MARK}*")):
                 path.unlink(missing_ok=True)
-    for root in (layout.FEATURES, layout.CODES):
-        shutil.rmtree(store / root / recording.split / recording.id, ignore_errors=True)
+    for array in arrays:
+        shutil.rmtree(array, ignore_errors=True)
 
 
 def _is_named(store: Path, recording_id: str) -> bool:
@@ -124,7 +133,10 @@ def read_unit(store: Path, recording_id: str) -> UnitRecord | None:
         data = read_small(folder, path)
     except NotFound:
         return None
-    return UnitRecord.from_bytes(data, where=folder.describe(path))
+    record = UnitRecord.from_bytes(data, where=folder.describe(path))
+    if record.id != recording_id:
+        raise CorruptData(f"{folder.describe(path)} is the record of {record.id!r}; restore it")
+    return record
 
 
 def _integers(items: object, name: str, *, where: str) -> tuple[int, ...]:

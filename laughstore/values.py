@@ -3,14 +3,19 @@
 Python's own conversions accept too much: True is an int, a string is a sequence of strings.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import CorruptData
+from .naming import is_path_part
 
 MAX_INTEGER = 2**48
 """No count or size in a store comes near it; products of two such numbers do no harm."""
+MAX_FRAMES = 2**32
+"""Of one recording: ten years."""
 _SHOWN = 60
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
 
 
 def mapping(value: object, *, where: str) -> Mapping[str, Any]:  # Any: JSON values
@@ -42,7 +47,7 @@ def integer(
 def text(item: Mapping[str, object], name: str, *, where: str) -> str:
     """Return a string of a JSON object."""
     value = item.get(name)
-    if not isinstance(value, str):
+    if not is_text(value):
         raise CorruptData(f"{where}: {name} is {_short(value)}, not a string; restore it")
     return value
 
@@ -56,9 +61,27 @@ def texts(value: object, name: str, *, where: str) -> tuple[str, ...]:
     """Return an array of strings."""
     items = listed(value, name, where=where)
     for item in items:
-        if not isinstance(item, str):
+        if not is_text(item):
             raise CorruptData(f"{where}: {name} holds {_short(item)}, not a string; restore it")
     return tuple(items)
+
+
+def path_part(item: Mapping[str, object], name: str, *, where: str) -> str:
+    """Return a string of a JSON object that may be a part of a path: an id, a split."""
+    value = item.get(name)
+    if not isinstance(value, str) or not is_path_part(value):
+        raise CorruptData(
+            f"{where}: {name} is {_short(value)}, which must not stand in a path; do not trust"
+            " this file"
+        )
+    return value
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Tell a string from all else; half a surrogate pair is a str in Python, text nowhere else."""
+    if not isinstance(value, str):
+        return False
+    return value.isascii() or not _SURROGATE.search(value)
 
 
 def _short(value: object) -> str:
