@@ -173,6 +173,11 @@ class Dataset:
         return tuple(dict.fromkeys(recording.split for recording in self.recordings))
 
 
+def is_dataset(path: Path) -> bool:
+    """Tell whether a folder is of the layout that `open_dataset` reads."""
+    return path.is_dir() and _find(_find(path, AUDIO_FOLDER), TRACKS_FOLDER) is not None
+
+
 def open_dataset(path: Path) -> Dataset:
     """Return the data set in a folder.
 

@@ -4,6 +4,7 @@ Reads every header and annotation file, decodes no audio, loads no model, writes
 """
 
 import fnmatch
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,12 +81,18 @@ class Survey:
         return samples / SAMPLE_RATE / 3600
 
 
-def survey(config: BuildConfig, progress: Progress | None = None) -> Survey:
+def survey(
+    config: BuildConfig,
+    progress: Progress | None = None,
+    *,
+    without: Container[str] = frozenset(),
+) -> Survey:
     """Survey the data set of a build.
 
     Args:
         config: of the build; `split` and `recordings` choose among its recordings.
         progress: told of each recording.
+        without: ids of recordings to pass over, as if the data set did not have them.
 
     Raises:
         NotFound: the data set's folder does not exist.
@@ -96,7 +103,7 @@ def survey(config: BuildConfig, progress: Progress | None = None) -> Survey:
     kept: list[SurveyedRecording] = []
     skipped: list[SkippedRecording] = []
     notes: list[str] = []
-    chosen = _chosen(config)
+    chosen = [item for item in chosen_recordings(config) if item.id not in without]
     progress.begin("survey", len(chosen), "recording")
     try:
         for recording in chosen:
@@ -115,7 +122,8 @@ def survey(config: BuildConfig, progress: Progress | None = None) -> Survey:
     return Survey(tuple(kept), tuple(skipped), tuple(notes))
 
 
-def _chosen(config: BuildConfig) -> list[DatasetRecording]:
+def chosen_recordings(config: BuildConfig) -> list[DatasetRecording]:
+    """Return the recordings of a data set that a build asks for; raises as `survey`."""
     dataset = open_dataset(config.dataset)
     if config.split != "all" and config.split not in dataset.splits:
         raise ConfigError(

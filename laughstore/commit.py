@@ -5,32 +5,27 @@ bytes. A later generation adds recordings or changes annotations; what stands is
 Of several writers one commits at a time: callers hold the store's exclusive lock (`locks`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from . import layout
-from .annotations import Annotations, read_annotations, write_annotations
+from .annotations import Annotations, write_annotations
 from .arrays import group_json
-from .buildplan import Assignment, BuildPlan, PlannedRecording, SkippedRecording
+from .buildplan import BuildPlan, SkippedRecording
 from .errors import ConfigError, CorruptData, IncompleteStore, LaughstoreError
-from .files import link_or_copy, sha256_file, write_atomic
+from .files import link_or_copy, sha256_file, sync_names, unlink_durably, write_atomic
 from .folders import LocalFolder
-from .geometry import ShardGeometry
-from .index import Recording, Stream, encode_index, read_index
+from .index import read_index
 from .manifest import FileRecord, Manifest, read_manifest
+from .members import Member, encode_members, members
 from .sealed import canonical_json, unseal
 from .spec import FeatureSpec
-from .tables import Vocabulary, recording_tables
 from .unit import UnitRecord, read_unit
 
 
-@dataclass(frozen=True)
-class Member:
-    """A recording of a generation."""
-
-    planned: PlannedRecording
-    unit: UnitRecord
+class NothingBuilt(LaughstoreError):
+    """None of the recordings of a plan could be built: there is nothing to publish."""
 
 
 def commit_plan(store: Path, plan: BuildPlan, number: int = 1) -> tuple[SkippedRecording, ...]:
@@ -47,27 +42,28 @@ def commit_plan(store: Path, plan: BuildPlan, number: int = 1) -> tuple[SkippedR
     Raises:
         IncompleteStore: a unit has not been finished.
         CorruptData: a unit's record or annotations were altered.
-        LaughstoreError: no recording at all could be built.
+        NothingBuilt: no recording at all could be built.
     """
     there = newest_manifest(store)
+    names = {item.name for item in (*plan.recordings, *plan.skipped)}
+    if there is not None and there.num_plans >= number:
+        refresh_current_index(store, there)
+        out = (SkippedRecording(**item) for item in there.quarantined)
+        return tuple(item for item in out if item.name in names)
+    if there is None and number != 1:
+        raise IncompleteStore(f"{store} has not been finished; finish it before adding to it")
     units = _units(store, plan)
     left_out = list(plan.skipped)
     for item in plan.recordings:
         if units[item.id].status != "done":
             reason = units[item.id].reason or "unknown"
             left_out.append(SkippedRecording(item.name, item.split, reason))
-    if there is not None and there.num_plans >= number:
-        _refresh_current_index(store, there)
-        return tuple(left_out)
-    if there is None and number != 1:
-        raise IncompleteStore(f"{store} has not been finished; finish it before adding to it")
     done = [Member(p, units[p.id]) for p in plan.recordings if units[p.id].status == "done"]
     if not done:
-        raise LaughstoreError(
+        raise NothingBuilt(
             f"{store}: none of {len(plan.recordings) + len(plan.skipped)} recordings could be"
             f" built; the first: {left_out[0].name!r}: {left_out[0].reason}"
         )
-    names = {item.planned.name for item in done}
     before = () if there is None else there.quarantined
     still_out = [item for item in before if item["name"] not in names]
     publish(
@@ -77,6 +73,7 @@ def commit_plan(store: Path, plan: BuildPlan, number: int = 1) -> tuple[SkippedR
         members=[*([] if there is None else members(store, there)), *done],
         quarantined=[*still_out, *(asdict(item) for item in left_out)],
         num_plans=number,
+        before=there,
     )
     return tuple(left_out)
 
@@ -93,22 +90,43 @@ def commit_annotations(store: Path, changed: Mapping[str, Annotations]) -> Manif
 
     Raises:
         ConfigError: no such recording.
-        CorruptData: a unit's record or annotations were altered.
+        CorruptData: a file of the store was altered.
+    """
+    folder = LocalFolder(store)
+    index = read_index(folder.child(layout.SHARDS), Path(read_manifest(store).index).name)
+    splits = {item.id: item.split for item in index.recordings}
+    _refuse_unknown(store, changed, splits)
+    written = {
+        key: write_annotations(store, item, splits[key], key) for key, item in changed.items()
+    }
+    return commit_annotation_ids(store, written)
+
+
+def commit_annotation_ids(store: Path, changed: Mapping[str, str]) -> Manifest:
+    """Publish a generation with other annotations, which have been written.
+
+    Args:
+        store: folder of a finished store.
+        changed: ids of the new annotations by recording id.
+
+    Returns:
+        The newest manifest: the one there was, if nothing changes.
+
+    Raises:
+        ConfigError: no such recording.
+        CorruptData: a file of the store was altered.
     """
     there = read_manifest(store)
     before = members(store, there)
-    unknown = sorted(set(changed) - {item.planned.id for item in before})
-    if unknown:
-        raise ConfigError(f"{store} has no recording {unknown[0]!r}; annotate those it has")
-    after: list[Member] = []
-    for item in before:
-        annotations = changed.get(item.planned.id)
-        if annotations is None or annotations.content_id() == item.planned.annotations_id:
-            after.append(item)
-            continue
-        new_id = write_annotations(store, annotations, item.planned.split, item.planned.id)
-        after.append(replace(item, planned=replace(item.planned, annotations_id=new_id)))
+    _refuse_unknown(store, changed, {item.planned.id for item in before})
+    after = [
+        replace(item, planned=replace(item.planned, annotations_id=changed[item.planned.id]))
+        if item.planned.id in changed
+        else item
+        for item in before
+    ]
     if after == before:
+        refresh_current_index(store, there)
         return there
     return publish(
         store,
@@ -117,7 +135,14 @@ def commit_annotations(store: Path, changed: Mapping[str, Annotations]) -> Manif
         members=after,
         quarantined=there.quarantined,
         num_plans=there.num_plans,
+        before=there,
     )
+
+
+def _refuse_unknown(store: Path, changed: Iterable[str], known: Container[str]) -> None:
+    for key in changed:
+        if key not in known:
+            raise ConfigError(f"{store} has no recording {key!r}; annotate those it has")
 
 
 def publish(
@@ -128,23 +153,41 @@ def publish(
     members: Sequence[Member],
     quarantined: Sequence[Mapping[str, str]],
     num_plans: int,
+    before: Manifest | None = None,
 ) -> Manifest:
-    """Write a generation: index and columns, its manifest, store.json, then the current index."""
-    index, columns = _index(store, generation, spec, members)
+    """Write a generation: index and columns, its manifest, store.json, then the current index.
+
+    Args:
+        store: folder of the store.
+        generation: its number, one more than the newest.
+        spec: of the features.
+        members: its recordings, in block order.
+        quarantined: recordings left out.
+        num_plans: plans that were carried out.
+        before: the newest generation until now; files that both name are the same bytes.
+
+    Raises:
+        CorruptData: a file that is named again is not what it was.
+    """
+    # A commit that was killed may have left the manifest of this number: it names the bytes of an
+    # index that is about to be replaced.
+    unlink_durably(store / layout.generation(generation))
+    known = {} if before is None else {item.path: item for item in before.files}
+    index, columns = encode_members(store, generation, spec, members)
     files = [
         FileRecord.write(store, layout.columns(generation), columns),
         FileRecord.write(store, layout.index(generation), index),
     ]
-    files.extend(FileRecord.of(store, layout.plan(i + 1)) for i in range(num_plans))
+    paths = [layout.plan(i + 1) for i in range(num_plans)]
     for item in members:
         planned = item.planned
-        files.append(FileRecord.of(store, layout.unit(planned.id)))
-        path = layout.annotations(planned.annotations_id, planned.split, planned.id)
-        files.append(FileRecord.of(store, path))
+        paths.append(layout.unit(planned.id))
+        paths.append(layout.annotations(planned.annotations_id, planned.split, planned.id))
+    files.extend(_same_file(store, path, known) for path in paths)
     roots = (layout.FEATURES, layout.CODES)
     splits = {item.planned.split for item in members}
     groups = sorted({*roots, *(f"{root}/{split}" for root in roots for split in splits)})
-    files.extend(FileRecord.write(store, layout.zarr_json(node), group_json()) for node in groups)
+    files.extend(_group(store, layout.zarr_json(node)) for node in groups)
     files.sort(key=lambda item: item.path)
     manifest = Manifest(
         generation=generation,
@@ -160,7 +203,8 @@ def publish(
     if quarantined:
         write_atomic(store / layout.QUARANTINE_JSON, quarantine_json(quarantined))
     else:
-        (store / layout.QUARANTINE_JSON).unlink(missing_ok=True)
+        unlink_durably(store / layout.QUARANTINE_JSON)
+    sync_names(store, (item.path for item in files if item.path not in known))
     write_atomic(store / layout.STORE_JSON, data)
     write_atomic(store / layout.CURRENT_INDEX, index)
     return manifest
@@ -174,29 +218,6 @@ def quarantine_json(quarantined: Sequence[Mapping[str, str]]) -> bytes:
 def newest_manifest(store: Path) -> Manifest | None:
     """Return the newest generation of a store, or None when it has none yet."""
     return read_manifest(store) if (store / layout.STORE_JSON).exists() else None
-
-
-def members(store: Path, manifest: Manifest) -> list[Member]:
-    """Return the recordings of a generation with their units, in block order."""
-    folder = LocalFolder(store)
-    index = read_index(folder.child(layout.SHARDS), Path(manifest.index).name)
-    found: list[Member] = []
-    for item in index.recordings:
-        unit = read_unit(store, item.id)
-        if unit is None or unit.status != "done":
-            raise CorruptData(f"{store / layout.unit(item.id)} is missing; restore it")
-        planned = PlannedRecording(
-            id=item.id,
-            name=item.name,
-            split=item.split,
-            group=item.group,
-            num_frames=item.num_frames,
-            annotations_id=item.annotations_id,
-            assignments=tuple(Assignment(s.assignment, s.main, s.other) for s in item.streams),
-            first_shards=tuple(stream.first_shard for stream in item.streams),
-        )
-        found.append(Member(planned, unit))
-    return found
 
 
 def restore_names(store: Path, manifest: Manifest) -> int:
@@ -227,16 +248,36 @@ def restore_names(store: Path, manifest: Manifest) -> int:
                 raise CorruptData(f"{there[0]}: its sha256 is not what store.json says; restore it")
             link_or_copy(there[0], path)
             num_restored += 1
-    return num_restored + _refresh_current_index(store, manifest)
+    return num_restored + refresh_current_index(store, manifest)
 
 
-def _refresh_current_index(store: Path, manifest: Manifest) -> int:
+def refresh_current_index(store: Path, manifest: Manifest) -> int:
     """Make index.json the copy of the newest index; returns how many files that changed."""
+    # Whoever renamed store.json, or this one, may have been killed before the sync.
+    sync_names(store, (layout.STORE_JSON, layout.CURRENT_INDEX))
     current, newest = store / layout.CURRENT_INDEX, (store / manifest.index).read_bytes()
     if current.is_file() and current.read_bytes() == newest:
         return 0
     write_atomic(current, newest)
     return 1
+
+
+def _same_file(store: Path, path: str, known: Mapping[str, FileRecord]) -> FileRecord:
+    """Return the record of an immutable file. What an earlier generation named is as it was."""
+    found = FileRecord.of(store, path)
+    if known.get(path, found) != found:
+        raise CorruptData(
+            f"{store / path}: its sha256 is not what {layout.STORE_JSON} says; restore it"
+        )
+    return found
+
+
+def _group(store: Path, path: str) -> FileRecord:
+    """Return the record of a Zarr group's metadata, written unless it is there."""
+    data = group_json()
+    if (store / path).is_file() and (store / path).read_bytes() == data:
+        return FileRecord.of_bytes(path, data)
+    return FileRecord.write(store, path, data)
 
 
 def _units(store: Path, plan: BuildPlan) -> dict[str, UnitRecord]:
@@ -250,65 +291,3 @@ def _units(store: Path, plan: BuildPlan) -> dict[str, UnitRecord]:
             )
         units[item.id] = record
     return units
-
-
-def _index(
-    store: Path, generation: int, spec: FeatureSpec, members: Sequence[Member]
-) -> tuple[bytes, bytes]:
-    geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
-    notes = [_annotations(store, item.planned) for item in members]
-    vocabulary = Vocabulary.of(notes)
-    tables = [recording_tables(note, vocabulary) for note in notes]
-    recordings: list[Recording] = []
-    block = 0
-    for item, table in zip([member.planned for member in members], tables, strict=True):
-        streams: list[Stream] = []
-        for assignment, first_shard in zip(item.assignments, item.first_shards, strict=True):
-            stream = Stream(
-                recording_id=item.id,
-                split=item.split,
-                assignment=assignment.name,
-                main=assignment.main,
-                other=assignment.other,
-                num_frames=item.num_frames,
-                first_block=block,
-                num_blocks=geometry.num_blocks(item.num_frames),
-                first_shard=first_shard,
-                num_shards=geometry.num_shards(item.num_frames),
-            )
-            block += stream.num_blocks
-            streams.append(stream)
-        recordings.append(
-            Recording(
-                id=item.id,
-                name=item.name,
-                split=item.split,
-                group=item.group,
-                duration_us=table.duration_us,
-                num_frames=item.num_frames,
-                annotations_id=item.annotations_id,
-                speakers=table.speakers,
-                streams=tuple(streams),
-            )
-        )
-    units = [item.unit for item in members]
-    sizes = [unit.block_bytes for unit in units if unit.block_bytes is not None]
-    assert len(sizes) in (0, len(units)), "one codec a store"
-    return encode_index(
-        generation=generation,
-        spec=spec,
-        recordings=recordings,
-        tables=tables,
-        vocabulary=vocabulary,
-        shard_bytes=[size for unit in units for size in unit.shard_bytes],
-        shard_sha256=[digest for unit in units for digest in unit.shard_sha256],
-        block_crc32c=[crc for unit in units for crc in unit.block_crc32c],
-        block_bytes=[size for unit in sizes for size in unit] if sizes else None,
-    )
-
-
-def _annotations(store: Path, item: PlannedRecording) -> Annotations:
-    """Annotations of a recording without its words, which no index holds."""
-    return replace(
-        read_annotations(LocalFolder(store), item.annotations_id, item.split, item.id), words=None
-    )

@@ -10,14 +10,18 @@ import numpy as np
 from . import layout
 from .bouts import clean_events
 from .errors import ConfigError, IncompleteStore
-from .folders import LocalFolder
+from .folders import Folder, open_folder
+from .generations import kept_generations
 from .index import Index
 from .labels import LabelCounts, LabelSpec, check_event, check_whose, count, frame_targets
-from .manifest import Manifest
+from .manifest import Manifest, read_manifest
 from .timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 RATES = (LabelSpec("detection"), LabelSpec("onset:0.8s"))
 """Labels whose rates are shown: the main speaker laughs now, or begins to within 0.8 s."""
+
+_GENERATIONS_LOOKED_FOR = 20
+"""Below the newest, in a remote store: one request each."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,17 @@ class SplitSummary:
 class StoreSummary:
     """What is in a store."""
 
-    path: Path
+    path: Path | str
+    """As the user gave it: a folder or a URL."""
     generation: int
+    generations: tuple[int, ...]
+    """Generations that can be opened, the newest last; of shards alone only theirs."""
     splits: tuple[SplitSummary, ...]
     index: Index
     quarantined: tuple[dict[str, str], ...]
     """Recordings left out, with the reason; empty when only the shards are at hand."""
     shards_are_links: bool | None
-    """Whether shards and Zarr chunks are one file; None when only the shards are at hand."""
+    """Whether shards and Zarr chunks are one file; None for shards alone and remote stores."""
     no_rates: str | None
     """Why label rates are missing, if they are."""
 
@@ -62,6 +69,7 @@ class StoreSummary:
         return {
             "path": str(self.path),
             "generation": self.generation,
+            "generations": list(self.generations),
             "index_id": self.index.index_id,
             "spec_id": spec.spec_id,
             "spec": spec.to_json(),
@@ -72,24 +80,37 @@ class StoreSummary:
         }
 
 
-def summarise(path: Path, index: Index, manifest: Manifest | None) -> StoreSummary:
+def summarise(path: Path | str, index: Index, root: Folder | None) -> StoreSummary:
     """Sum up an index, and the store around it if there is one.
 
     Args:
         path: as the user gave it.
         index: of the shards.
-        manifest: of the store; None when the shards stand alone.
+        root: the store, see `store_root`; None when the shards stand alone.
+
+    Raises:
+        IncompleteStore: a file that a store of this machine names is missing.
+        CorruptData, Unreachable: as `read_manifest`.
     """
+    manifest = None if root is None else read_manifest(root)
     no_rates = _why_no_rates(index)
     return StoreSummary(
         path=path,
         generation=index.generation,
+        generations=(index.generation,) if root is None else _generations(root, index.generation),
         splits=tuple(_split(index, split, with_rates=no_rates is None) for split in index.splits),
         index=index,
         quarantined=() if manifest is None else manifest.quarantined,
-        shards_are_links=None if manifest is None else _are_links(index, manifest),
+        shards_are_links=_are_links(root, manifest),
         no_rates=no_rates,
     )
+
+
+def _generations(root: Folder, newest: int) -> tuple[int, ...]:
+    if root.local is not None:
+        return kept_generations(root.local)
+    numbers = range(max(1, newest - _GENERATIONS_LOOKED_FOR), newest)
+    return (*(i for i in numbers if root.exists(layout.generation(i))), newest)
 
 
 def _why_no_rates(index: Index) -> str | None:
@@ -101,12 +122,12 @@ def _why_no_rates(index: Index) -> str | None:
     return None
 
 
-def _are_links(index: Index, manifest: Manifest) -> bool:
-    root = index.folder.local
-    assert root is not None, "only local stores are looked into"
-    root = root.parent
+def _are_links(folder: Folder | None, manifest: Manifest | None) -> bool | None:
+    if folder is None or manifest is None or folder.local is None:
+        return None
+    root = folder.local
     linked = True
-    for item in manifest.all_files(LocalFolder(root)):
+    for item in manifest.all_files(folder):
         for path in (item.path, item.also):
             if path is not None and not (root / path).is_file():
                 raise IncompleteStore(
@@ -157,9 +178,17 @@ def _split(index: Index, split: str, *, with_rates: bool) -> SplitSummary:
     )
 
 
-def store_root(path: Path) -> Path | None:
-    """Return the store that a path means (STORE or STORE/shards), None if shards stand alone."""
-    for root in (path, path.parent):
-        if (root / layout.STORE_JSON).is_file() and path in (root, root / layout.SHARDS):
-            return root
-    return None
+def store_root(path: Path | str) -> Folder | None:
+    """Return the store that a path or URL means (STORE or STORE/shards), None for shards alone.
+
+    Raises:
+        ConfigError, Unreachable: as `open_folder` and its folders.
+    """
+    folder = open_folder(path)
+    if folder.exists(layout.STORE_JSON):
+        return folder
+    around = folder.parent()
+    name = Path(folder.describe()).absolute().name if folder.local else folder.describe()
+    if around is None or name.rpartition("/")[2] != layout.SHARDS:
+        return None
+    return around if around.exists(layout.STORE_JSON) else None

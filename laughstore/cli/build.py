@@ -84,7 +84,8 @@ def _report(flags: _Flags, result: "BuildResult") -> None:
     if result.left_out:
         print(f"their list: {store / layout.QUARANTINE_JSON}")
         if result.was_finished:
-            print("the store was finished without them: once repaired, build them into another")
+            words = shlex.join([str(store), str(flags.config.dataset)])
+            print(f"the store was finished without them: once repaired, {program()} add {words}")
     print(f"store: {store}")
     shards = shlex.quote(str(store / layout.SHARDS))
     print(f"next: {program()} train --shards {shards} --out RUN")

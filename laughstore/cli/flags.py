@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from ..folders import is_url
 from ..timebase import Span
 from . import logs
 from .main import EXIT_USAGE
@@ -127,6 +128,11 @@ def parse[T](kind: type[T], command: str, arguments: Sequence[str], description:
         if error.code == 0:
             raise
         _usage_error(command, _one_line(errors.getvalue()))
+
+
+def path_or_url(text: str) -> Path | str:
+    """Return what a command was given to read from: a path with `~` expanded, or a URL as it is."""
+    return text if is_url(text) else Path(text).expanduser()
 
 
 @contextlib.contextmanager

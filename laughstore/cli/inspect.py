@@ -9,10 +9,9 @@ import tyro
 
 from ..errors import NotFound
 from ..inspection import StoreSummary, store_root, summarise
-from ..manifest import read_manifest
 from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
-from .flags import CommonFlags, parse
+from .flags import CommonFlags, parse, path_or_url
 from .text import human_bytes, percent, print_some
 
 _RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
@@ -20,8 +19,8 @@ _RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
 
 @dataclass(frozen=True)
 class _Flags:
-    path: tyro.conf.Positional[Path]
-    """A store, its shards folder, or a run."""
+    path: tyro.conf.Positional[str]
+    """A store or its shards folder (a path or a URL), or a run."""
     common: CommonFlags
     recordings: bool = False
     """List every recording."""
@@ -39,14 +38,15 @@ def run(arguments: Sequence[str]) -> int:
         " is read. Given a run: what it was trained on and how good it is.",
     )
     flags.common.configure_logging()
-    if not flags.path.exists():
-        raise NotFound(f"{flags.path} does not exist; give a store, its shards folder, or a run")
-    if _is_run(flags.path):
-        _run(flags)
-        return 0
-    root = store_root(flags.path)
-    index = open_shards(flags.path)
-    summary = summarise(flags.path, index, None if root is None else read_manifest(root))
+    where = path_or_url(flags.path)
+    if isinstance(where, Path):
+        if not where.exists():
+            raise NotFound(f"{where} does not exist; give a store, its shards folder, or a run")
+        if _is_run(where):
+            _run(flags, where)
+            return 0
+    root = store_root(where)
+    summary = summarise(where, open_shards(where), root)
     if flags.common.json:
         report = summary.to_json()
         if flags.recordings:
@@ -62,6 +62,8 @@ def _print(flags: _Flags, summary: StoreSummary) -> None:
     spec = index.spec
     total = sum(split.shard_bytes for split in summary.splits)
     print(f"{summary.path}: generation {summary.generation}, spec {spec.spec_id}")
+    if len(summary.generations) > 1:
+        print(f"generations kept: {', '.join(map(str, summary.generations))}")
     model = spec.model if spec.revision is None else f"{spec.model} at {spec.revision[:12]}"
     print(
         f"features: {spec.dtype}[{spec.dim}] at 12.5 frames a second, {spec.tap} of {model}"
@@ -116,10 +118,10 @@ def _recordings(summary: StoreSummary) -> list[dict[str, object]]:
     ]
 
 
-def _run(flags: _Flags) -> None:
+def _run(flags: _Flags, path: Path) -> None:
     from train.run import Run
 
-    run_ = Run.open(flags.path)
+    run_ = Run.open(path)
     if flags.common.json:
         print(json.dumps({"run": str(run_.path), "config": run_.config.to_json(), **run_.about}))
         return

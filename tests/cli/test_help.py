@@ -53,8 +53,11 @@ def test_help_of_every_command_names_and_explains_every_flag(command, run):
     code, out, _ = run(command, "--help")
     assert code == 0
     for owner, field in _leaves(_flags_dataclass(command)):
-        flag = f"--{field.name.replace('_', '-')}"
-        positional = "Positional" in str(inspect.get_annotations(owner)[field.name])
+        hint = inspect.get_annotations(owner)[field.name]
+        names = [getattr(item, "name", None) for item in getattr(hint, "__metadata__", ())]
+        name = next(filter(None, names), field.name)  # tyro's own, as of --from, a keyword
+        flag = f"--{name.replace('_', '-')}"
+        positional = "Positional" in str(hint)
         assert positional or flag in out
         assert field.name in _documented(owner), f"{owner.__name__}.{field.name} has no help"
 

@@ -1,0 +1,110 @@
+"""`laughstore add`: append recordings to a finished store, as a new generation."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from extract.config import AddConfig
+
+from .. import layout
+from ..buildplan import SkippedRecording
+from ..geometry import ShardGeometry
+from .flags import CommonFlags, parse
+from .progress import TerminalProgress
+from .text import human_bytes, print_some, program
+
+if TYPE_CHECKING:
+    from extract.addition import AddResult
+
+EXIT_LEFT_OUT = 3
+
+
+@dataclass(frozen=True)
+class _Flags:
+    config: AddConfig
+    common: CommonFlags
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command. Returns the exit code."""
+    flags = parse(
+        _Flags,
+        "add",
+        arguments,
+        "Append recordings to a finished store as a new generation, with the store's own model and"
+        " settings. Recordings that the store has are passed over; what there is does not change.",
+    )
+    flags.common.configure_logging()
+    progress = TerminalProgress(quiet=flags.common.quiet)
+    if flags.config.dry_run:
+        return _dry_run(flags, progress)
+    from extract.addition import add
+
+    try:
+        result = add(flags.config, progress)
+    except (KeyboardInterrupt, SystemExit):
+        again = f"{program()} {shlex.join(['add', *arguments])}"
+        progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
+        raise
+    _report(flags, result)
+    return EXIT_LEFT_OUT if result.left_out else 0
+
+
+def _report(flags: _Flags, result: "AddResult") -> None:
+    store = flags.config.store
+    if flags.common.json:
+        report = asdict(result) | {"store": str(store)}
+        print(json.dumps(report, indent=2))
+        return
+    _print_lists(result.already, result.left_out, result.notes)
+    if not result.num_added:
+        print(f"nothing was added: {store} stays at generation {result.generation}")
+        return
+    print(f"{result.num_added} recordings added ({result.num_built} built now)")
+    print(f"{store} is now generation {result.generation}; what it had before did not change")
+    shards = shlex.quote(str(store / layout.SHARDS))
+    print(f"next: {program()} train --shards {shards} --out RUN")
+
+
+def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
+    from extract.addition import survey_addition
+    from extract.run import free_disk_bytes
+
+    surveyed = survey_addition(flags.config, progress)
+    found, spec = surveyed.found, surveyed.manifest.spec
+    num_bytes = found.num_bytes(ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames))
+    free = free_disk_bytes(flags.config.store)
+    if flags.common.json:
+        report = {
+            "store": str(flags.config.store),
+            "recordings": len(found.recordings),
+            "already": list(surveyed.already),
+            "audio_hours": round(found.audio_hours, 4),
+            "frames": found.num_frames,
+            "bytes": num_bytes,
+            "free_disk_bytes": free,
+            "left_out": [asdict(item) for item in found.skipped],
+            "notes": list(found.notes),
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        print(
+            f"{len(found.recordings)} recordings to add, {found.audio_hours:.2f} hours of audio,"
+            f" {found.num_frames:,} frames, {human_bytes(num_bytes)}"
+        )
+        enough = "enough" if free > num_bytes else "NOT ENOUGH"
+        print(f"{human_bytes(free)} free at {flags.config.store}: {enough}")
+        _print_lists(surveyed.already, found.skipped, found.notes)
+    return EXIT_LEFT_OUT if found.skipped else 0
+
+
+def _print_lists(
+    already: Sequence[str], left_out: Sequence[SkippedRecording], notes: Sequence[str]
+) -> None:
+    if already:
+        print(f"{len(already)} recordings are in the store already: passed over")
+    print_some("notes", notes)
+    lines = [f"{item.name} ({item.split}): {item.reason}" for item in left_out]
+    print_some("recordings left out", lines)

@@ -1,0 +1,180 @@
+"""`laughstore annotate`: a new generation of a store with other annotations, features untouched."""
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .. import layout
+from ..annotate import (
+    AnnotateResult,
+    RecordingChange,
+    Revise,
+    Revised,
+    annotate,
+    merge_events,
+    revise_from_files,
+)
+from ..annotation_formats import Mode, event_class, read_annotation_source
+from ..annotations import Annotations
+from ..errors import ConfigError
+from ..manifest import read_manifest
+from .flags import CommonFlags, parse
+from .progress import TerminalProgress
+from .text import print_some, program
+
+EXIT_LEFT_OVER = 3
+
+
+@dataclass(frozen=True)
+class _Flags:
+    store: tyro.conf.Positional[Path]
+    """A finished store."""
+    source: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")]
+    """A data set; or .TextGrid, .eaf, .txt (Audacity), .csv, .tsv, .rttm files or their folders."""
+    common: CommonFlags
+    event: str | None = None
+    """Take events of this class only (such as Laughter); other classes stay as they are."""
+    replace: bool = False
+    """Put the new events in the place of the old ones of the same classes (the default)."""
+    merge: bool = False
+    """Add the new events that are not there yet; remove none."""
+    dry_run: bool = False
+    """Only tell what would change; write nothing."""
+
+    def __post_init__(self) -> None:
+        if self.replace and self.merge:
+            raise ConfigError("--replace and --merge exclude each other; give one of them")
+        if not self.source:
+            raise ConfigError("--from names nothing; give a data set or annotation files")
+
+    @property
+    def mode(self) -> Mode:
+        """How new events meet old ones."""
+        return "merge" if self.merge else "replace"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command. Returns the exit code."""
+    flags = parse(
+        _Flags,
+        "annotate",
+        arguments,
+        "Publish a new generation of a store with changed annotations. Features are not touched;"
+        " the generation before stays readable until `laughstore gc`.",
+    )
+    flags.common.configure_logging()
+    progress = TerminalProgress(quiet=flags.common.quiet)
+    read_manifest(flags.store)  # before all files of a source are read
+    names, revise, source_notes = _source(flags)
+    try:
+        result = annotate(flags.store, names, revise, dry_run=flags.dry_run, progress=progress)
+    except (KeyboardInterrupt, SystemExit):
+        again = f"{program()} {shlex.join(['annotate', *arguments])}"
+        progress.message(f"stopped; the store is whole, old or new. Go on with:\n  {again}")
+        raise
+    result = replace(result, notes=(*source_notes, *result.notes))
+    if flags.common.json:
+        _print_json(flags, result)
+    else:
+        _print(flags, result)
+    return EXIT_LEFT_OVER if result.unmatched or result.unusable else 0
+
+
+def _source(flags: _Flags) -> tuple[Iterable[str], Revise, tuple[str, ...]]:
+    """Names in the source, what it makes of a recording, and what it leaves out."""
+    from extract.datasets import is_dataset
+
+    datasets = [path for path in flags.source if is_dataset(path)]
+    if datasets:
+        if len(flags.source) > 1:
+            raise ConfigError("--from takes one data set, or annotation files; not several things")
+        return (*_dataset(datasets[0], event=flags.event, mode=flags.mode), ())
+    source = read_annotation_source(flags.source)
+    revise = revise_from_files(source, event=flags.event, mode=flags.mode)
+    return source.by_recording, revise, source.notes
+
+
+def _dataset(path: Path, *, event: str | None, mode: Mode) -> tuple[Iterable[str], Revise]:
+    """How a data set changes annotations.
+
+    Lengths stay those of the audio, speakers those that the features were built for. What the data
+    set has no file for (words, turns, intervals) stays as it is.
+    """
+    from extract.datasets import load_annotations, open_dataset
+
+    by_name = {item.name: item for item in open_dataset(path).recordings}
+
+    def revise(name: str, old: Annotations) -> Revised:
+        new = load_annotations(by_name[name])
+        events = [item for item in new.events if event in (None, event_class(item))]
+        if mode == "merge":
+            return Revised(replace(old, events=merge_events(old.events, events)))
+        if event is not None:
+            kept = [item for item in old.events if event_class(item) != event]
+            moved = (*kept, *events)
+            same = sorted(map(repr, moved)) == sorted(map(repr, old.events))
+            return Revised(old if same else replace(old, events=moved))
+        return Revised(
+            replace(
+                old,
+                events=new.events,
+                segments=new.segments,
+                turns=old.turns if new.turns is None else new.turns,
+                intervals=old.intervals if new.intervals is None else new.intervals,
+                words=old.words if new.words is None else new.words,
+            )
+        )
+
+    return by_name, revise
+
+
+def _print(flags: _Flags, result: AnnotateResult) -> None:
+    print_some("recordings change", [_line(change) for change in result.changes])
+    if result.num_unchanged:
+        print(f"{result.num_unchanged} recordings stay as they are")
+    print_some("notes", result.notes)
+    print_some("names that match no recording of the store, left over", result.unmatched)
+    print_some("recordings whose annotations cannot be used, left over", result.unusable)
+    store = shlex.quote(str(flags.store))
+    if not result.changes:
+        print(f"nothing changes: {store} stays at generation {result.generation}")
+    elif flags.dry_run:
+        print(f"dry run: nothing was written, {store} stays at generation {result.generation}")
+    else:
+        print(f"{store} is now generation {result.generation}; features were not touched, and")
+        print(
+            f"generation {result.generation - 1} opens by its number until: {program()} gc {store}"
+        )
+        shards = shlex.quote(str(flags.store / layout.SHARDS))
+        print(f"next: {program()} train --shards {shards} --out RUN")
+
+
+def _line(change: RecordingChange) -> str:
+    before, after = change.events_before, change.events_after
+    classes = [
+        f"{name or '(outside the classes)'} {before.get(name, 0)} -> {after.get(name, 0)}"
+        for name in sorted({*before, *after})
+    ]
+    moved = f" ({change.num_added} new, {change.num_removed} gone)"
+    also = f"; also {', '.join(change.also)}" if change.also else ""
+    return f"{change.recording}: {', '.join(classes) or 'no events'}{moved}{also}"
+
+
+def _print_json(flags: _Flags, result: AnnotateResult) -> None:
+    report = {
+        "store": str(flags.store),
+        "generation": result.generation,
+        "published": result.was_published,
+        "dry_run": flags.dry_run,
+        "changed": [asdict(change) for change in result.changes],
+        "unchanged": result.num_unchanged,
+        "unmatched": list(result.unmatched),
+        "unusable": list(result.unusable),
+        "notes": list(result.notes),
+    }
+    print(json.dumps(report, indent=2))
