@@ -1,7 +1,7 @@
 """Find the command, run it, and turn every ending into one line and an exit code.
 
-Exit codes: 0 done; 1 failed; 2 usage; 3 finished, but recordings were left out; 130 Ctrl-C; 143
-SIGTERM.
+Exit codes: 0 done; 1 failed; 2 usage; 3 finished, but recordings were left out or faults found; 130
+Ctrl-C; 143 SIGTERM.
 """
 
 import difflib
@@ -30,6 +30,12 @@ COMMANDS = {
     "train": "Train a head on the shards of a store.",
     "evaluate": "Score a run on a split and plot it along time.",
     "inspect": "Tell what is in a store, its shards or a run.",
+    "annotate": "Give a store other annotations, as a new generation; features stay.",
+    "add": "Append recordings to a store, as a new generation.",
+    "export": "Write a part of a store as a store of its own.",
+    "push": "Send a store to a bucket or the hub, or what is missing there.",
+    "gc": "Remove what no kept generation of a store names.",
+    "verify": "Compare every file of a store with what was written; tell every fault.",
     "tiny-checkpoint": "Write a small random Moshi checkpoint, for tests and trials.",
 }
 """Each is a module of this package (`-` becomes `_`) with `run(arguments) -> exit code`."""

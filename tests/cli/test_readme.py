@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from laughstore.cli.main import main
+from tests.store.servers import S3Server
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -46,15 +47,17 @@ def workplace(
 
 
 @pytest.mark.slow
-def test_every_command_of_the_guide_runs_in_its_order(workplace):
+def test_every_command_of_the_guide_runs_in_its_order(workplace: Path, s3_server: S3Server) -> None:
     commands = _commands()
     assert len(commands) >= 10
-    environment = os.environ | {
+    environment = os.environ | s3_server.environment()
+    environment |= {
         "HF_HOME": str(workplace / "hf"),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    for command in commands:
+    for written in commands:
+        command = written.replace("s3://BUCKET/", f"s3://{s3_server.bucket}/readme/")
         done = subprocess.run(
             [sys.executable, "-m", "laughstore", *shlex.split(command)[1:]],
             cwd=workplace,
