@@ -15,7 +15,8 @@ from laughstore import layout
 from laughstore.annotations import Annotations, Segment
 from laughstore.buildplan import BuildPlan, PlannedRecording, RecordingToPlan, make_plan
 from laughstore.geometry import ShardGeometry
-from laughstore.index import Index, Recording, Stream, encode_index
+from laughstore.index import Index, Recording, Stream
+from laughstore.index_file import encode_index
 from laughstore.manifest import FileRecord, Manifest
 from laughstore.naming import recording_id
 from laughstore.sealed import unseal

@@ -13,7 +13,7 @@ from laughstore import layout
 from laughstore.buildplan import BuildPlan, SkippedRecording, begin_plan, read_plan
 from laughstore.commit import NothingBuilt, refresh_current_index
 from laughstore.errors import ConfigError, LaughstoreError, SpecMismatch
-from laughstore.generations import next_shards, unfinished_addition, withdraw_addition
+from laughstore.evolution.generations import next_shards, unfinished_addition, withdraw_addition
 from laughstore.locks import POLL_S, StoreLocks
 from laughstore.manifest import Manifest, read_manifest
 from laughstore.progress import NoProgress, Progress

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .epochs import EpochEvent, Epochs
     from .index import Index, Recording, Stream
     from .labels import LabelSpec, Targets, frame_targets
-    from .row_table import FramePlace
-    from .rows import Rows, open_rows
+    from .reading.row_table import FramePlace
+    from .reading.rows import Rows, open_rows
     from .spec import FeatureSpec
     from .store import Block, Store, open_shards, open_store
 
@@ -39,16 +39,16 @@ _LAZY = {
     "Epochs": ".epochs",
     "Event": ".annotations",
     "FeatureSpec": ".spec",
-    "FramePlace": ".row_table",
+    "FramePlace": ".reading.row_table",
     "Index": ".index",
     "LabelSpec": ".labels",
     "Recording": ".index",
-    "Rows": ".rows",
+    "Rows": ".reading.rows",
     "Store": ".store",
     "Stream": ".index",
     "Targets": ".labels",
     "frame_targets": ".labels",
-    "open_rows": ".rows",
+    "open_rows": ".reading.rows",
     "open_shards": ".store",
     "open_store": ".store",
 }

@@ -16,7 +16,7 @@ from .buildplan import BuildPlan, SkippedRecording
 from .errors import ConfigError, CorruptData, IncompleteStore, LaughstoreError
 from .files import link_or_copy, sha256_file, sync_names, unlink_durably, write_atomic
 from .folders import LocalFolder
-from .index import read_index
+from .index_file import read_index
 from .manifest import FileRecord, Manifest, read_manifest
 from .members import Member, encode_members, members
 from .sealed import canonical_json, unseal

@@ -208,7 +208,7 @@ def open_folder(path: str | Path) -> Folder:
         MissingExtra: a client that the URL needs is not installed.
     """
     if isinstance(path, str) and is_url(path):
-        from .remote import open_url
+        from .remote.folder import open_url
 
         return open_url(path)
     return LocalFolder(Path(path))

@@ -10,8 +10,8 @@ import numpy as np
 from . import layout
 from .bouts import clean_events
 from .errors import ConfigError, IncompleteStore
+from .evolution.generations import kept_generations
 from .folders import Folder, open_folder
-from .generations import kept_generations
 from .index import Index
 from .labels import LabelCounts, LabelSpec, check_event, check_whose, count, frame_targets
 from .manifest import Manifest, read_manifest

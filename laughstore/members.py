@@ -10,7 +10,8 @@ from .buildplan import Assignment, PlannedRecording
 from .errors import CorruptData
 from .folders import LocalFolder
 from .geometry import ShardGeometry
-from .index import Recording, Stream, encode_index, read_index
+from .index import Recording, Stream
+from .index_file import encode_index, read_index
 from .manifest import Manifest
 from .spec import FeatureSpec
 from .tables import Vocabulary, recording_tables

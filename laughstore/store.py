@@ -19,11 +19,12 @@ from .arrays import CODE_STREAMS, check_array_json, code_array_json, feature_arr
 from .epochs import Epochs, find_epochs
 from .errors import CorruptData, NotFound
 from .folders import Folder, open_folder
-from .frame_readers import FrameReaders
-from .index import Index, Recording, Stream, read_index
+from .index import Index, Recording, Stream
+from .index_file import read_index
 from .labels import Whose
 from .manifest import Manifest, read_manifest
-from .rows import check_range
+from .reading.frame_readers import FrameReaders
+from .reading.rows import check_range
 from .sealed import MAX_BYTES
 from .timebase import FRAME_US, US_PER_SECOND, Span
 

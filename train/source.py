@@ -14,7 +14,7 @@ from torch import Tensor
 
 from laughstore.errors import CorruptData
 from laughstore.index import Index
-from laughstore.rows import open_rows
+from laughstore.reading.rows import open_rows
 
 from .config import Verify
 
@@ -34,7 +34,7 @@ class FrameSource:
         verify: when checksums are computed.
 
     Raises:
-        ConfigError, IncompleteStore, CorruptData: as `laughstore.rows.open_rows`.
+        ConfigError, IncompleteStore, CorruptData: as `laughstore.reading.rows.open_rows`.
     """
 
     def __init__(self, index: Index, split: str, *, verify: Verify = "first") -> None:

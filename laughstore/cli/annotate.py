@@ -10,7 +10,10 @@ from typing import Annotated
 import tyro
 
 from .. import layout
-from ..annotate import (
+from ..annotation_formats import Mode, event_class, read_annotation_source
+from ..annotations import Annotations
+from ..errors import ConfigError
+from ..evolution.annotate import (
     AnnotateResult,
     RecordingChange,
     Revise,
@@ -19,9 +22,6 @@ from ..annotate import (
     merge_events,
     revise_from_files,
 )
-from ..annotation_formats import Mode, event_class, read_annotation_source
-from ..annotations import Annotations
-from ..errors import ConfigError
 from ..manifest import read_manifest
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from ..export import ExportResult, export
+from ..evolution.export import ExportResult, export
 from ..store import open_store
 from .flags import CommonFlags, parse, path_or_url
 from .progress import TerminalProgress

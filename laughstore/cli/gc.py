@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from ..errors import ConfigError
-from ..gc import GcResult, collect_garbage
+from ..evolution.gc import GcResult, collect_garbage
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
 from .text import human_bytes, print_some, program

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from ..errors import ConfigError
-from ..push import DEFAULT_JOBS, PushResult, push
+from ..remote.push import DEFAULT_JOBS, PushResult, push
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
 from .text import human_bytes, program

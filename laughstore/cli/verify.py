@@ -10,8 +10,8 @@ import tyro
 
 from ..errors import ConfigError
 from ..files import write_atomic
-from ..verify import verify
-from ..verify_report import VerifyReport
+from ..integrity.report import VerifyReport
+from ..integrity.verify import verify
 from .flags import CommonFlags, parse, path_or_url
 from .progress import TerminalProgress
 from .text import human_bytes, print_some

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from laughstore import layout, open_shards, open_store
+from laughstore.evolution.generations import kept_generations
 from laughstore.files import sha256_file
-from laughstore.generations import kept_generations
 from laughstore.locks import StoreLocks
 from tests.cli.conftest import EPISODES
 

@@ -80,7 +80,7 @@ def test_every_command_is_in_the_readme(command):
     "statement",
     [
         "import laughstore",
-        "import laughstore, laughstore.store, laughstore.rows, laughstore.labels",
+        "import laughstore, laughstore.store, laughstore.reading.rows, laughstore.labels",
         "from laughstore.cli.main import main; main(['--help'])",
         *(
             f"from laughstore.cli.main import main; main(['{command}', '--help'])"

@@ -11,7 +11,7 @@ import pytest
 from laughstore import CorruptData, LaughstoreError, open_store
 from laughstore.buildplan import read_plan
 from laughstore.commit import commit_annotations, restore_names
-from laughstore.gc import collect_garbage
+from laughstore.evolution.gc import collect_garbage
 from laughstore.manifest import read_manifest
 from laughstore.unit import read_unit, remove_unit_files
 from tests.hostile.crafting import EPISODES, INDEX, Content, Crafted, whole_store

@@ -20,7 +20,7 @@ import laughstore
 import laughstore.webdataset
 import train
 from laughstore import CorruptData, open_store
-from laughstore.verify import verify
+from laughstore.integrity.verify import verify
 from tests.hostile.crafting import Crafted, whole_store
 from tests.hostile.reading import assert_refused, read_everything, read_samples
 from tests.hostile.watching import watched

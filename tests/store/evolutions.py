@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from laughstore import layout, open_store
-from laughstore.annotate import Revised, annotate, merge_events
 from laughstore.annotations import Annotations, write_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording, RecordingToPlan, begin_plan, make_plan
 from laughstore.commit import refresh_current_index
 from laughstore.errors import LaughstoreError
-from laughstore.export import export
-from laughstore.gc import collect_garbage
-from laughstore.generations import next_shards
+from laughstore.evolution.annotate import Revised, annotate, merge_events
+from laughstore.evolution.export import export
+from laughstore.evolution.gc import collect_garbage
+from laughstore.evolution.generations import next_shards
 from laughstore.locks import StoreLocks
 from laughstore.manifest import read_manifest
 from laughstore.naming import recording_id

@@ -14,9 +14,9 @@ from laughstore.annotations import Annotations, Interval, Segment, Word
 from laughstore.codec import Codec
 from laughstore.commit import commit_annotations
 from laughstore.errors import ConfigError, CorruptData, LaughstoreError
-from laughstore.export import export
+from laughstore.evolution.export import export
+from laughstore.evolution.gc import collect_garbage
 from laughstore.files import sha256_file
-from laughstore.gc import collect_garbage
 from laughstore.locks import StoreLocks
 from laughstore.naming import recording_id
 from laughstore.unit import read_unit

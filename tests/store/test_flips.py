@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from laughstore import CorruptData, layout, open_rows, open_store
+from laughstore.integrity.verify import verify
 from laughstore.store import Store
-from laughstore.verify import verify
 
 from .whole_store import copy_store, files_of, write_whole_store
 

@@ -15,9 +15,9 @@ from laughstore.buildplan import read_plan
 from laughstore.codec import CODECS
 from laughstore.commit import commit_annotations
 from laughstore.geometry import ShardGeometry
+from laughstore.integrity.verify import verify
 from laughstore.naming import assignment_name
 from laughstore.unit import read_unit
-from laughstore.verify import verify
 from tests.hostile.crafting import Crafted, whole_store
 from tests.store.independent_reader import (
     Geometry,

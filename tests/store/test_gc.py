@@ -10,9 +10,9 @@ import pytest
 
 from laughstore import layout, open_store
 from laughstore.errors import ConfigError, CorruptData, IncompleteStore, LaughstoreError, NotFound
+from laughstore.evolution.gc import collect_garbage
+from laughstore.evolution.generations import kept_generations, next_shards, withdraw_addition
 from laughstore.files import sha256_file
-from laughstore.gc import collect_garbage
-from laughstore.generations import kept_generations, next_shards, withdraw_addition
 from laughstore.locks import StoreLocks
 from laughstore.manifest import read_manifest
 from laughstore.naming import recording_id

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from laughstore import layout, open_rows, open_shards, open_store
-from laughstore.annotate import Revised, annotate, merge_events
 from laughstore.annotations import Annotations
 from laughstore.commit import commit_annotations
 from laughstore.errors import ConfigError, CorruptData, NotFound
+from laughstore.evolution.annotate import Revised, annotate, merge_events
+from laughstore.evolution.generations import kept_generations
 from laughstore.files import sha256_file
-from laughstore.generations import kept_generations
 from laughstore.manifest import read_manifest
 from laughstore.naming import recording_id
 from tests.store.evolutions import copy_store

@@ -14,7 +14,7 @@ from webdataset.compat import WebDataset
 import laughstore.webdataset
 from laughstore import open_rows, open_shards, open_store
 from laughstore.codec import CODECS
-from laughstore.verify import verify
+from laughstore.integrity.verify import verify
 from tests.golden.make import DIM, EPISODES, features, write_golden
 from tests.store.independent_reader import IndependentStore
 from tests.stores import numbered_codes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from laughstore import ConfigError, CorruptData, IncompleteStore, NotFound, open_rows, open_shards
-from laughstore.index import read_index
+from laughstore.index_file import read_index
 from laughstore.sealed import seal, unseal
 from laughstore.store import open_store
 from tests.stores import Episode, laugh, random_features, write_store

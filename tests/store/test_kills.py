@@ -12,8 +12,8 @@ import pytest
 
 from laughstore import layout, open_shards, open_store
 from laughstore.errors import NotFound
+from laughstore.evolution.generations import kept_generations
 from laughstore.files import sha256_file
-from laughstore.generations import kept_generations
 from laughstore.unit import is_whole, read_unit
 from tests.faults.harness import (
     WRITE,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laughstore import layout, upload
+from laughstore import layout
 from laughstore.annotations import Annotations
 from laughstore.cli.main import main
 from laughstore.codec import Codec
@@ -31,12 +31,13 @@ from laughstore.errors import (
     Unreachable,
 )
 from laughstore.folders import LocalFolder
-from laughstore.push import PushResult, push
-from laughstore.push_target import FileToSend
-from laughstore.remote_client import Patience
+from laughstore.integrity.verify import verify
+from laughstore.remote import upload
+from laughstore.remote.client import Patience
+from laughstore.remote.push import PushResult, push
+from laughstore.remote.target import FileToSend
+from laughstore.remote.upload import BucketTarget
 from laughstore.store import open_shards, open_store
-from laughstore.upload import BucketTarget
-from laughstore.verify import verify
 from tests.stores import Episode, laugh, random_features, write_store
 
 from .loopback import Fault, FaultKind, FaultProxy
@@ -514,7 +515,7 @@ MOMENTS: dict[str, tuple[str, FaultKind, bool]] = {
     "current index": (r"shards/index\.json", "hold", True),
 }
 """What is being written when the push is killed; whether the commit counts."""
-_PROGRAM = "import sys; from laughstore.push import push; push(sys.argv[1], sys.argv[2])"
+_PROGRAM = "import sys; from laughstore.remote.push import push; push(sys.argv[1], sys.argv[2])"
 
 
 def _kill_at(moment: str, store: Path, url: str, proxy: FaultProxy, s3_server: S3Server) -> None:

@@ -16,13 +16,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from laughstore import hub_upload, layout, upload
+from laughstore import layout
 from laughstore.commit import commit_annotations
 from laughstore.errors import ConfigError, CorruptData, LaughstoreError, NotFound
-from laughstore.push import push
-from laughstore.remote_client import Patience
+from laughstore.integrity.verify import verify
+from laughstore.remote import hub_upload, upload
+from laughstore.remote.client import Patience
+from laughstore.remote.push import push
 from laughstore.store import open_store
-from laughstore.verify import verify
 from tests.stores import Episode, laugh, random_features, write_store
 
 from .loopback import LoopbackServer, _Handler

@@ -20,8 +20,8 @@ import pytest
 
 from laughstore.errors import ConfigError, CorruptData, LaughstoreError, NotFound, Unreachable
 from laughstore.folders import open_folder
-from laughstore.remote import Patience, RemoteFolder, open_url
-from laughstore.remote_errors import explain
+from laughstore.remote.errors import explain
+from laughstore.remote.folder import Patience, RemoteFolder, open_url
 
 from .loopback import Fault, FaultProxy, FileServer, HubServer
 from .servers import S3Server
@@ -626,4 +626,4 @@ def test_importing_laughstore_loads_no_client() -> None:
     program = "import laughstore, laughstore.folders, sys; print(list(sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = json.loads(run.stdout.decode().replace("'", '"'))
-    assert not {"obstore", "huggingface_hub", "laughstore.remote"} & set(loaded)
+    assert not {"obstore", "huggingface_hub", "laughstore.remote.folder"} & set(loaded)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import laughstore.mapping
+import laughstore.reading.mapping
 from laughstore import ConfigError, CorruptData, IncompleteStore, open_rows, open_shards, open_store
 from laughstore.codec import Codec
 from laughstore.folders import LocalFolder
 from laughstore.index import Index
-from laughstore.rows import Reader, Rows
+from laughstore.reading.rows import Reader, Rows
 from tests.stores import Episode, random_features, write_store
 
 EPISODES = [
@@ -175,7 +175,7 @@ def test_auto_maps_raw_shards_of_this_machine_and_fetches_all_others(stores):
 
 def far_index(index: Index) -> Index:
     assert index.folder.local is not None
-    from laughstore.index import read_index
+    from laughstore.index_file import read_index
 
     return read_index(FarFolder(index.folder.local), "index.json")
 
@@ -349,7 +349,8 @@ def test_a_file_cut_after_it_was_prepared_is_an_error_when_it_is_prepared_again(
 
 
 def test_a_map_works_where_pages_cannot_be_asked_for(own, monkeypatch):
-    monkeypatch.setattr(laughstore.mapping, "_MADV_POPULATE_READ", 9999)  # as older kernels answer
+    # As older kernels answer.
+    monkeypatch.setattr(laughstore.reading.mapping, "_MADV_POPULATE_READ", 9999)
     path = own(64, "none")
     index = open_shards(path)
     ids, bits = truth_of(index, "train")

@@ -254,7 +254,7 @@ def test_threads_read_one_store(built):
 
 
 def test_long_reads_do_not_push_short_ones_out_of_the_cache(tmp_path):
-    from laughstore import blocks
+    from laughstore.reading import blocks
 
     path = tmp_path / "s"
     write_store(path, [Episode("a", "train", 128 * 40)], FEATURES, dim=DIM, codec="zstd")
@@ -273,7 +273,7 @@ def test_long_reads_do_not_push_short_ones_out_of_the_cache(tmp_path):
 
 
 def test_streams_used_longest_ago_are_closed_when_there_are_many(built, monkeypatch):
-    monkeypatch.setattr("laughstore.frame_readers._MAX_OPEN_SHARDS", 4)
+    monkeypatch.setattr("laughstore.reading.frame_readers._MAX_OPEN_SHARDS", 4)
     store = open_store(built)
     for _ in range(2):
         for recording in store.recordings:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laughstore import ConfigError, IncompleteStore, NotFound, verify_files
+from laughstore import ConfigError, IncompleteStore, NotFound
 from laughstore.folders import LocalFolder
-from laughstore.index import read_index
-from laughstore.verify import verify
+from laughstore.index_file import read_index
+from laughstore.integrity import hashing_pass
+from laughstore.integrity.verify import verify
 
 from .whole_store import (
     KINDS,
@@ -451,8 +452,8 @@ class _Told:
 
 
 def test_any_number_of_threads_finds_the_same(store, monkeypatch):
-    monkeypatch.setattr(verify_files, "_ALONE_BYTES", 0)
-    monkeypatch.setattr(verify_files, "_QUEUED", 2)
+    monkeypatch.setattr(hashing_pass, "_ALONE_BYTES", 0)
+    monkeypatch.setattr(hashing_pass, "_QUEUED", 2)
     os.truncate(store / TAR, 5000)
     (store / file_of_kind(store, "codes")).unlink()
     reports = []
@@ -469,7 +470,7 @@ def test_any_number_of_threads_finds_the_same(store, monkeypatch):
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_stopping_ends_all_threads(sound, monkeypatch, jobs):
-    monkeypatch.setattr(verify_files, "_ALONE_BYTES", 0)
+    monkeypatch.setattr(hashing_pass, "_ALONE_BYTES", 0)
     told = _Told(stop_after=3)
     with pytest.raises(KeyboardInterrupt):
         verify(sound, jobs=jobs, progress=told)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from laughstore.cli.main import main
+from laughstore.integrity.verify import verify
 from laughstore.manifest import FileRecord, read_manifest
-from laughstore.verify import verify
 
 from .loopback import FileServer
 from .whole_store import TAR, copy_store, files_of, write_manifest, write_whole_store

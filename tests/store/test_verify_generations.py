@@ -10,11 +10,11 @@ import pytest
 
 from laughstore import CorruptData
 from laughstore.buildplan import RecordingToPlan, begin_plan, make_plan
-from laughstore.index import read_index
+from laughstore.index_file import read_index
+from laughstore.integrity.verify import verify
 from laughstore.manifest import FileRecord, read_manifest
 from laughstore.sealed import seal, unseal
 from laughstore.unitwriter import UnitWriter
-from laughstore.verify import verify
 from tests.stores import Episode, numbered_codes, random_features
 
 from .whole_store import (

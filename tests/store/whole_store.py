@@ -15,11 +15,11 @@ from laughstore.codec import Codec
 from laughstore.commit import commit_annotations, members, publish
 from laughstore.files import write_atomic
 from laughstore.folders import LocalFolder
-from laughstore.index import read_index
+from laughstore.index_file import read_index
+from laughstore.integrity.report import VerifyReport
 from laughstore.manifest import Manifest, read_manifest
 from laughstore.sealed import seal
 from laughstore.unit import UnitRecord, write_unit
-from laughstore.verify_report import VerifyReport
 from tests.stores import Episode, laugh, random_features, write_store
 
 DIM = 32

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from laughstore.errors import CorruptData
-from laughstore.index import read_index
-from laughstore.window_rows import WindowRows
+from laughstore.index_file import read_index
+from laughstore.reading.window_rows import WindowRows
 from tests.stores import write_store
 from train import FrameStream, train
 

@@ -8,7 +8,7 @@ import pytest
 
 from laughstore.buildplan import Assignment
 from laughstore.errors import ConfigError, NotFound, SpecMismatch
-from laughstore.index import read_index
+from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec, frame_targets
 from laughstore.naming import assignment_name
 from laughstore.timebase import Span

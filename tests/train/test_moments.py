@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from laughstore.base64_arrays import encode_array
 from laughstore.errors import CorruptData
-from laughstore.index import read_index
-from laughstore.rows import open_rows
+from laughstore.index_file import read_index
+from laughstore.reading.rows import open_rows
 from laughstore.sealed import seal, unseal
 from tests.stores import Episode, bf16_bits, write_store
 from train import FrameFilter, train

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from laughstore.errors import ConfigError, CorruptData
-from laughstore.index import read_index
+from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
-from laughstore.rows import open_rows
+from laughstore.reading.rows import open_rows
 from laughstore.timebase import Span
 from train import FrameFilter, FrameStream
 from train.stream import Batch

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
-from laughstore.index import read_index
+from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from laughstore.timebase import Span
 from tests.stores import Episode, laugh, random_features, write_store

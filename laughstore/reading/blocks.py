@@ -1,0 +1,225 @@
+"""Blocks of shards that are not mapped: ranged reads, decoded and checked.
+
+Works for every folder and codec. Neighbouring blocks of a shard are one read; several reads of a
+remote folder run side by side.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codec import decode_block
+from ..errors import CorruptData, IncompleteStore, NotFound
+from ..index import Index, Shard
+from ..process_lock import ProcessLock
+from .row_table import sample_name
+
+_READ_BYTES = 8 << 20
+"""Most bytes of one read, unless one block has more."""
+_REMOTE_READS = 8
+"""Reads of a remote folder side by side."""
+_DECODERS = 4
+"""Threads that decode compressed blocks of this machine, if it has as many cores."""
+_CACHE_BYTES = 64 << 20
+
+Sink = Callable[[int, NDArray[np.uint16]], None]
+"""Takes (global block number, u2[block_frames, dim]); called from several threads."""
+
+
+class _Run(NamedTuple):
+    """Neighbouring blocks of one shard, read together."""
+
+    shard: Shard
+    slots: range
+    """Blocks of the shard, from 0."""
+
+
+class BlockReader:
+    """Read and check blocks of some shards of an index. Safe to use from several threads.
+
+    Args:
+        index: names the shards.
+        shards: in block order.
+    """
+
+    def __init__(self, index: Index, shards: Sequence[Shard]) -> None:
+        self._index, self._shards = index, shards
+        self._first_blocks = np.array([shard.first_block for shard in shards], np.int64)
+        self._sizes_checked: set[int] = set()
+        self.blocks_of_a_read = max(1, _READ_BYTES // index.geometry.data_bytes)
+        """Most neighbours that are read together."""
+        if index.folder.local is None:
+            self.num_threads = _REMOTE_READS
+        else:
+            self.num_threads = (
+                1 if index.spec.codec == "none" else min(_DECODERS, os.cpu_count() or 1)
+            )
+
+    def read(self, blocks: NDArray[np.int64], sink: Sink) -> None:
+        """Hand each of these blocks to `sink`, in any order.
+
+        At most `_REMOTE_READS` reads are held in memory; arrays share the memory of their read.
+
+        Args:
+            blocks: i64[K] global block numbers of these shards, rising.
+            sink: what it raises ends the reading.
+
+        Raises:
+            CorruptData: a shard has another size than the index says, or a block was altered.
+            IncompleteStore: a shard is missing.
+            Unreachable: a remote store does not answer.
+        """
+        runs = self._runs(blocks)
+        if len(runs) <= 1 or self.num_threads == 1:
+            for run in runs:
+                self._read_run(run, sink)
+            return
+        # Threads of this call only: none is left behind, and none is missed after a fork.
+        pool = ThreadPoolExecutor(min(self.num_threads, len(runs)), thread_name_prefix="laughstore")
+        try:
+            for future in [pool.submit(self._read_run, run, sink) for run in runs]:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _runs(self, blocks: NDArray[np.int64]) -> list[_Run]:
+        most = self.blocks_of_a_read
+        shards = np.searchsorted(self._first_blocks, blocks, "right") - 1
+        runs: list[_Run] = []
+        for number, block in zip(shards.tolist(), blocks.tolist(), strict=True):
+            shard = self._shards[number]
+            slot = block - shard.first_block
+            assert 0 <= slot < shard.num_blocks, "a block of another split"
+            if runs:
+                last = runs[-1]
+                if last.shard is shard and last.slots.stop == slot and len(last.slots) < most:
+                    runs[-1] = _Run(shard, range(last.slots.start, slot + 1))
+                    continue
+            runs.append(_Run(shard, range(slot, slot + 1)))
+        return runs
+
+    def _read_run(self, run: _Run, sink: Sink) -> None:
+        index, shard = self._index, run.shard
+        sizes = self._checked_sizes(shard)
+        offsets = index.geometry.block_offsets(sizes)
+        first, last = run.slots.start, run.slots.stop - 1
+        start = int(offsets[first])
+        try:
+            if shard.first_block not in self._sizes_checked:
+                self._check_file(shard)
+            num_bytes = int(offsets[last] + sizes[last]) - start
+            data = memoryview(index.folder.read_range(shard.name, start, num_bytes))
+        except NotFound as error:
+            raise IncompleteStore(
+                f"{index.folder.describe(shard.name)} is missing, the index names it; restore it,"
+                " or copy the shards folder whole"
+            ) from error
+        for slot in run.slots:
+            block = shard.first_block + slot
+            begin = int(offsets[slot]) - start
+            rows = decode_block(
+                data[begin : begin + int(sizes[slot])],
+                index.spec.codec,
+                index.geometry,
+                where=sample_name(index, shard, block),
+                expected_crc32c=int(index.block_crc32c[block]),
+            )
+            sink(block, rows)
+
+    def _checked_sizes(self, shard: Shard) -> NDArray[np.int64]:
+        """Return the encoded size of each block of a shard; nothing is allocated by what it says.
+
+        Raises:
+            CorruptData: they cannot be those of this shard.
+        """
+        geometry = self._index.geometry
+        last = shard.first_block + shard.num_blocks
+        sizes = self._index.block_bytes[shard.first_block : last].astype(np.int64)
+        fits = 1 <= sizes.min() <= sizes.max() <= geometry.max_encoded_bytes
+        if not fits or geometry.encoded_shard_bytes(sizes) != shard.num_bytes:
+            raise CorruptData(
+                f"{self._index.folder.describe(shard.name)}: the sizes of its blocks do not add up"
+                f" to the {shard.num_bytes} bytes that the index says; restore the index"
+            )
+        return sizes
+
+    def _check_file(self, shard: Shard) -> None:
+        found = self._index.folder.size(shard.name)
+        if found != shard.num_bytes:
+            raise CorruptData(
+                f"{self._index.folder.describe(shard.name)} has {found} bytes, the index says"
+                f" {shard.num_bytes}; the file was cut or replaced: restore it"
+            )
+        self._sizes_checked.add(shard.first_block)
+
+
+class CachedBlocks:
+    """Consecutive frames out of blocks, the last 64 MiB of which are kept decoded.
+
+    Args:
+        index: names the shards.
+        shards: in block order.
+    """
+
+    def __init__(self, index: Index, shards: Sequence[Shard]) -> None:
+        self._index = index
+        self._reader = BlockReader(index, shards)
+        self._cache: OrderedDict[int, NDArray[np.uint16]] = OrderedDict()
+        self._max_blocks = max(2, _CACHE_BYTES // index.geometry.data_bytes)
+        self._lock = ProcessLock()
+        self.blocks_at_once = self._reader.blocks_of_a_read * min(4, self._reader.num_threads)
+        """Blocks that are best read together when all are read in order."""
+
+    def read(self, first_frame: int, num_frames: int) -> NDArray[np.uint16]:
+        """Return a fresh u2[num_frames, dim] of consecutive frames of one stream, checked.
+
+        Args:
+            first_frame: global frame id.
+            num_frames: 0 or more; a block is fetched whole if one frame of it is asked for.
+
+        Raises:
+            CorruptData, IncompleteStore, Unreachable: as `BlockReader.read`.
+        """
+        block_frames = self._index.block_frames
+        out = np.empty((num_frames, self._index.dim), np.uint16)
+
+        def copy(block: int, rows: NDArray[np.uint16]) -> None:
+            begin = block * block_frames - first_frame  # may be negative in the first block
+            part = rows[max(0, -begin) : num_frames - begin]
+            out[max(0, begin) : max(0, begin) + len(part)] = part
+
+        def copy_and_keep(block: int, rows: NDArray[np.uint16]) -> None:
+            copy(block, rows)
+            kept = rows.copy()  # not a view that would keep a whole read alive
+            with self._lock:
+                self._cache[block] = kept
+                while len(self._cache) > self._max_blocks:
+                    self._cache.popitem(last=False)
+
+        blocks = range(first_frame // block_frames, -(-(first_frame + num_frames) // block_frames))
+        if num_frames == 0:
+            return out
+        missing: list[int] = []
+        for block in blocks:
+            with self._lock:
+                rows = self._cache.get(block)
+                if rows is not None:
+                    self._cache.move_to_end(block)
+            if rows is None:
+                missing.append(block)
+            else:
+                copy(block, rows)
+        # A long read passes by, so that it does not push out what short ones come back to.
+        few = len(missing) <= max(2, self._max_blocks // 4)
+        self._reader.read(np.array(missing, np.int64), copy_and_keep if few else copy)
+        return out
+
+    def close(self) -> None:
+        """Drop what is kept."""
+        with self._lock:
+            self._cache.clear()

@@ -1,0 +1,233 @@
+"""All shards of a split as one matrix: a batch of frames, wherever they are, is one gather.
+
+`open_rows` maps the files where that is possible; elsewhere, and for remote or compressed shards,
+it returns a window on them: the same matrix, of which only prepared blocks are in memory. No torch
+here. A zero-copy tensor of the same memory is
+`torch.from_numpy(rows.matrix.view(np.int16)).view(torch.bfloat16)`.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from ..index import Index, Stream
+from .row_table import FramePlace, RowTable
+
+Reader = Literal["auto", "map", "window"]
+MAX_MAPPED_FILES = 50_000
+"""Linux lets a process map 65,530 pieces (vm.max_map_count); the rest is left to others."""
+
+
+class Rows(ABC):
+    """The frames of one split as rows of one matrix. Made by `open_rows`; a context manager.
+
+    First `prepare_once` the blocks, then gather rows: `rows.matrix[rows.row_numbers(frames)]`, then
+    `release` the blocks. Arrays taken from `matrix` keep its memory alive. Threads may use it side
+    by side, and it may be used after a fork, unless its files are remote: reading those in the
+    child is refused.
+    """
+
+    index: Index
+    split: str
+    releases: bool
+    """True when prepared blocks take memory of this process until `release`; False when the
+    operating system takes pages back by itself."""
+
+    _table: RowTable
+
+    @property
+    def dim(self) -> int:
+        """Channels of a frame."""
+        return self.index.dim
+
+    @property
+    @abstractmethod
+    def matrix(self) -> NDArray[np.uint16]:
+        """u2[R, dim]: bits of bfloat16, read-only.
+
+        Rows that `row_numbers` never returns are headers, or gaps that must not be touched; a row
+        should be touched only after `prepare` of its block.
+
+        Raises:
+            ValueError: this was closed.
+        """
+
+    @abstractmethod
+    def prepare(self, blocks: NDArray[np.int64], *, verify: bool) -> None:
+        """Make blocks ready to be read, and hold them until `release`.
+
+        Args:
+            blocks: i64[K] global block numbers of this split, any order. Nothing is held when this
+                raises.
+            verify: compute each block's CRC-32C and compare it with the index, even if that was
+                done before. What is fetched is always compared.
+
+        Raises:
+            ConfigError: a block is of another split; or more memory would be taken than allowed.
+            CorruptData: a file was cut or altered; the message names shard and sample.
+            IncompleteStore: a shard is missing.
+            Unreachable: a remote store does not answer.
+        """
+
+    @abstractmethod
+    def prepare_once(self, blocks: NDArray[np.int64]) -> None:
+        """Like `prepare`, with checksums of what was not checked before in this process."""
+
+    @abstractmethod
+    def release(self, blocks: NDArray[np.int64]) -> None:
+        """Let go of these blocks (i64[K]): once for each time that they were prepared.
+
+        A block that nobody holds may not be read until it is prepared again.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and memory; arrays taken from `matrix` stay valid."""
+
+    def row_numbers(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of `matrix` that holds each frame.
+
+        Args:
+            frames: i64[N] global frame ids of this split (see `laughstore.index`), any order.
+
+        Returns:
+            i64[N].
+
+        Raises:
+            ConfigError: a frame is of another split, or (window) of a block that is not ready.
+        """
+        return self._table.row_numbers(frames, self._table.first_row)
+
+    def frames_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the global frame id of each row: the inverse of `row_numbers`, i64[N] to i64[N].
+
+        Raises:
+            ConfigError: a row holds no frame.
+        """
+        return self._table.frames_of(np.asarray(rows, np.int64))
+
+    def rows_of(
+        self, recording: str, assignment: str | None = None, start: int = 0, stop: int | None = None
+    ) -> NDArray[np.int64]:
+        """Return the row of each frame start to stop - 1 of a stream, i64[stop - start].
+
+        Args:
+            recording: id or original name.
+            assignment: `<main>--<other>`; the first by default.
+            start: first frame.
+            stop: one past the last frame; the end of the stream by default.
+
+        Raises:
+            NotFound: no such stream.
+            ConfigError: the range lies outside the stream, or as `row_numbers`.
+        """
+        return self.row_numbers(self._frames(recording, assignment, start, stop))
+
+    def blocks_of(
+        self, recording: str, assignment: str | None = None, start: int = 0, stop: int | None = None
+    ) -> NDArray[np.int64]:
+        """Return the blocks to prepare for these frames, i64[K] rising. Arguments as `rows_of`."""
+        return np.unique(
+            self._frames(recording, assignment, start, stop) // self.index.block_frames
+        )
+
+    def locate(self, row: int) -> FramePlace:
+        """Return (recording id, assignment, frame) of a row of `matrix`.
+
+        Raises:
+            ConfigError: the row holds no frame.
+        """
+        return self._table.locate(row)
+
+    def _frames(
+        self, recording: str, assignment: str | None, start: int, stop: int | None
+    ) -> NDArray[np.int64]:
+        stream = self.index.stream(recording, assignment)
+        stop = stream.num_frames if stop is None else stop
+        check_range(stream, start, stop)
+        first = stream.first_block * self.index.block_frames
+        return np.arange(first + start, first + stop, dtype=np.int64)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        shards = self._table.shards
+        return (
+            f"{type(self).__name__}(split {self.split!r}, {len(shards)} shards,"
+            f" bfloat16[{self._table.num_bytes // self.index.geometry.row_bytes} rows, {self.dim}]"
+            " as u2, 12.5 frames a second)"
+        )
+
+
+def open_rows(
+    index: Index, split: str, reader: Reader = "auto", *, max_bytes: int | None = None
+) -> Rows:
+    """Open all shards of a split as one matrix.
+
+    Args:
+        index: from `laughstore.open_shards`, or `Store.index`.
+        split: one of `index.splits`.
+        reader: `map` maps the files; `window` fetches what is prepared into memory, until it is
+            released; `auto` maps local, uncompressed shards on POSIX systems when there are fewer
+            than 50,000, and is a window otherwise.
+        max_bytes: memory that prepared blocks of a window may take; 0.6 of what is free now by
+            default. Not used by a map.
+
+    Raises:
+        ConfigError: no such split, or its shards cannot be mapped.
+        IncompleteStore: a shard that the index names is missing (a window finds out when it reads).
+        CorruptData: a shard has another size than the index says (likewise).
+    """
+    index.check_split(split)
+    shards = index.split_shards(split)
+    if not shards:
+        raise ConfigError(f"split {split!r} of {index.where} has no frames")
+    if reader == "auto":
+        reader = "window" if why_not_mapped(index, len(shards)) else "map"
+    if reader == "map":
+        from .mapped_rows import MappedRows
+
+        if reason := why_not_mapped(index, len(shards)):
+            raise ConfigError(f"{index.where}: {reason}; use reader='window'")
+        return MappedRows(index, split, shards)
+    if reader != "window":
+        raise ConfigError(f"reader is {reader!r}; use auto, map or window")
+    from .window_rows import WindowRows
+
+    return WindowRows(index, split, shards, max_bytes=max_bytes)
+
+
+def why_not_mapped(index: Index, num_shards: int) -> str | None:
+    """Return why this many shards of an index cannot be mapped; None when they can."""
+    if index.folder.local is None:
+        return "it is remote, files of other machines cannot be mapped"
+    if index.spec.codec != "none":
+        return f"its shards are compressed ({index.spec.codec})"
+    if os.name != "posix":
+        return "files are mapped on POSIX systems only"
+    if num_shards >= MAX_MAPPED_FILES:
+        return f"{num_shards} shards are more than a process can map"
+    return None
+
+
+def check_range(stream: Stream, start: int, stop: int) -> None:
+    """Raise ConfigError unless frames start to stop - 1 are frames of the stream."""
+    if not 0 <= start <= stop <= stream.num_frames:
+        raise ConfigError(
+            f"frames {start} to {stop} lie outside {stream.recording_id!r}, which has"
+            f" {stream.num_frames} frames"
+        )
