@@ -5,16 +5,23 @@ import os
 # moshi reads the first when it is imported: without it the CPU would compile C++ for half a minute.
 os.environ["NO_TORCH_COMPILE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Set by `uv run`; commands would say `uv run laughstore` in what they tell the user to type.
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 # Read when torch is imported. The models of the tests are so small that waking a second thread
 # takes longer than it saves, and on a busy machine five times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from .store.servers import fault_proxy, s3_environment, s3_server  # noqa: F401 (fixtures)
+
+# A shell that runs tests in the background has SIGINT ignored, and children would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine makes any example slow now and then; that says nothing about the code.
 settings.register_profile("laughstore", deadline=None)

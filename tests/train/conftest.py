@@ -1,5 +1,6 @@
 """A small real store in which a direction of feature space tells who is laughing."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,4 +97,6 @@ def trained(planted_shards, tmp_path_factory) -> tuple[TrainConfig, TrainResult,
     out = tmp_path_factory.mktemp("runs") / "run"
     config = config_for(planted_shards, out)
     reports: list[Progress] = []
+    # Of other tests that trained on these shards: this run shall tell of computing them.
+    shutil.rmtree(planted_shards.parent / "stats", ignore_errors=True)
     return config, train(config, progress=reports.append), reports
