@@ -11,7 +11,7 @@ from pathlib import Path
 
 from laughstore import layout
 from laughstore.buildplan import BuildPlan, SkippedRecording, begin_plan, read_plan
-from laughstore.commit import NothingBuilt, refresh_current_index
+from laughstore.commit import NothingBuilt, refresh_copies
 from laughstore.errors import ConfigError, LaughstoreError, SpecMismatch
 from laughstore.evolution.generations import next_shards, unfinished_addition, withdraw_addition
 from laughstore.locks import POLL_S, StoreLocks
@@ -124,7 +124,7 @@ def add(config: AddConfig, progress: Progress | None = None) -> AddResult:
         by_id = {item.source.id: item for item in found.recordings}
         check_disk(store, wanted, by_id)
         number = surveyed.manifest.num_plans + 1
-        plan = _begin(store, wanted, number, locks)
+        plan = _begin(store, wanted, number, locks, progress)
         extraction = Extraction(surveyed.config, plan, files, device, by_id, progress)
         try:
             left_out = build_together(
@@ -161,7 +161,7 @@ def _nothing(surveyed: AddSurvey, locks: StoreLocks, store: Path) -> AddResult:
     if unfinished_addition(store, surveyed.manifest) is not None:
         raise _other_addition(store)
     with locks.exclusive():
-        refresh_current_index(store, read_manifest(store))
+        refresh_copies(store, read_manifest(store))
     return AddResult(
         generation=surveyed.manifest.generation,
         num_added=0,
@@ -187,8 +187,11 @@ def _check_spec(store: Path, there: FeatureSpec, wanted: FeatureSpec, kind: str)
         )
 
 
-def _begin(store: Path, wanted: BuildPlan, number: int, locks: StoreLocks) -> BuildPlan:
+def _begin(
+    store: Path, wanted: BuildPlan, number: int, locks: StoreLocks, progress: Progress
+) -> BuildPlan:
     """Write the addition's plan, or find the same one there."""
+    has_told = False
     while not (store / layout.plan(number)).exists():
         with locks.exclusive(wait=False) as held:
             if held:
@@ -197,7 +200,11 @@ def _begin(store: Path, wanted: BuildPlan, number: int, locks: StoreLocks) -> Bu
                         f"{store}: another addition was finished just now; run this one again"
                     )
                 return begin_plan(store, wanted, number)
-        time.sleep(POLL_S)  # somebody annotates, or has begun the same addition
+        # Somebody annotates or exports, or has begun the same addition.
+        if not has_told:
+            progress.message(f"{store}: another process uses this store; waiting for it")
+            has_told = True
+        time.sleep(POLL_S)
     try:
         return begin_plan(store, wanted, number)
     except (ConfigError, SpecMismatch) as error:

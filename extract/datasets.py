@@ -174,12 +174,20 @@ class Dataset:
 
 
 def is_dataset(path: Path) -> bool:
-    """Tell whether a folder is of the layout that `open_dataset` reads."""
-    return path.is_dir() and _find(_find(path, AUDIO_FOLDER), TRACKS_FOLDER) is not None
+    """Tell whether a folder is of the layout that `open_dataset` reads, be it without audio."""
+    if not path.is_dir():
+        return False
+    return _find(_find(path, AUDIO_FOLDER), TRACKS_FOLDER) is not None or any(
+        _find(_find(path, metadata), EVENTS) is not None for metadata in METADATA_FOLDERS
+    )
 
 
-def open_dataset(path: Path) -> Dataset:
+def open_dataset(path: Path, *, needs_audio: bool = True) -> Dataset:
     """Return the data set in a folder.
+
+    Args:
+        path: of the folder that holds audio/ and metadata/.
+        needs_audio: False takes one that has only annotations, too.
 
     Raises:
         NotFound: no such folder.
@@ -188,9 +196,9 @@ def open_dataset(path: Path) -> Dataset:
     if not path.is_dir():
         raise NotFound(f"{path}: no such folder; give the folder that holds audio/ and metadata/")
     tracks_folder = _find(_find(path, AUDIO_FOLDER), TRACKS_FOLDER)
-    if tracks_folder is None:
+    if tracks_folder is None and (needs_audio or not is_dataset(path)):
         raise _other_layout(path)
-    folders = _track_folders(tracks_folder)
+    folders = {} if tracks_folder is None else _track_folders(tracks_folder)
     file_paths = {kind: _annotation_files(path, kind) for kind in ANNOTATION_KINDS}
     keys = set(folders).union(*file_paths.values())
     if not keys:

@@ -100,8 +100,10 @@ def build(config: BuildConfig, progress: Progress | None = None) -> BuildResult:
 
 def _check_finished(config: BuildConfig, progress: Progress) -> tuple[SkippedRecording, ...]:
     """Check that a finished store is all there. Returns what it was finished without."""
-    manifest = read_manifest(config.store)
-    num_restored = restore_names(config.store, manifest)
+    # Held alone: a generation published in between would lose its current index to this one's.
+    with StoreLocks(config.store, progress) as locks, locks.exclusive():
+        manifest = read_manifest(config.store)
+        num_restored = restore_names(config.store, manifest)
     if num_restored:
         progress.message(f"{num_restored} lost names of files were given back")
     left_out = tuple(SkippedRecording(**item) for item in manifest.quarantined)

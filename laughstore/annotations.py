@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import layout
-from .errors import CorruptData, NotFound
+from .errors import CorruptData, LaughstoreError, NotFound
 from .files import write_atomic
 from .folders import Folder
-from .sealed import canonical_json, parse_json, read_small
+from .sealed import MAX_BYTES, canonical_json, parse_json, read_small
 from .values import MAX_INTEGER, integer, is_text, listed, text
 
 ANNOTATIONS_FORMAT = 1
@@ -174,10 +174,20 @@ def _are(values: list[Any], kind: object) -> bool:  # Any: JSON values
 
 
 def write_annotations(store: Path, item: Annotations, split: str, recording_id: str) -> str:
-    """Write one recording's annotations under the name of their content. Returns their id."""
+    """Write one recording's annotations under the name of their content. Returns their id.
+
+    Raises:
+        LaughstoreError: they are larger than readers take.
+    """
     annotations_id = item.content_id()
     path = store / layout.annotations(annotations_id, split, recording_id)
-    write_atomic(path, canonical_json(item.to_json()) + b"\n")
+    data = canonical_json(item.to_json()) + b"\n"
+    if len(data) > MAX_BYTES:
+        raise LaughstoreError(
+            f"{item.recording}: {len(data)} bytes of annotations, readers take {MAX_BYTES}; leave"
+            " out its words, or split the recording"
+        )
+    write_atomic(path, data)
     return annotations_id
 
 

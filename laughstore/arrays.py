@@ -78,8 +78,10 @@ def group_json() -> bytes:
     return b'{"attributes":{},"node_type":"group","zarr_format":3}\n'
 
 
-def check_array_json(folder: Folder, path: str, expected: bytes) -> None:
+def check_array_json(folder: Folder, path: str, expected: bytes) -> bytes:
     """Check that a store's zarr.json says what was written, before zarr reads or allocates by it.
+
+    Returns its bytes: zarr must read these, for a server may send others when asked again.
 
     Args:
         folder: of the store.
@@ -91,7 +93,8 @@ def check_array_json(folder: Folder, path: str, expected: bytes) -> None:
     """
     where = folder.describe(path)
     try:
-        found = parse_json(read_small(folder, path), where=where)
+        data = read_small(folder, path)
+        found = parse_json(data, where=where)
     except NotFound as error:
         raise CorruptData(f"{where} is missing; restore it") from error
     wanted = parse_json(expected, where=where)
@@ -102,6 +105,7 @@ def check_array_json(folder: Folder, path: str, expected: bytes) -> None:
                 f"{where}: {key} is {theirs.decode()[:80]}, the index says {mine.decode()[:80]};"
                 " restore the file"
             )
+    return data
 
 
 def open_array(store: "Store", *, where: str) -> "zarr.Array":

@@ -5,7 +5,7 @@ and started again, write the same files. A recording that fails later leaves a h
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -133,7 +133,8 @@ def make_plan(
             behind the last number that any plan before it has given.
 
     Raises:
-        ConfigError: two recordings share an id, or a split's name cannot stand in a path.
+        ConfigError: two recordings share an id, one has no assignment, or a split's name cannot
+            stand in a path.
     """
     geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
     next_shard = dict(first_shards or {})
@@ -148,6 +149,11 @@ def make_plan(
             raise ConfigError(
                 f"recordings {seen[item.id]!r} and {item.name!r} have one id, {item.id};"
                 " each recording may occur once, in one split"
+            )
+        if not item.assignments:
+            raise ConfigError(
+                f"recording {item.name!r} has no assignment: nobody's stream would be extracted;"
+                " give it one, or leave it out"
             )
         seen[item.id] = item.name
         num_shards = geometry.num_shards(item.num_frames)
@@ -245,6 +251,18 @@ def _check_same(store: Path, there: BuildPlan, wanted: BuildPlan) -> None:
         )
     mine = {item.id: item for item in there.recordings}
     theirs = {item.id: item for item in wanted.recordings}
+    new = [item.name for key, item in theirs.items() if key not in mine]
+    # A new recording moves the shard numbers of those behind it.
+    is_more = all(
+        key in theirs and replace(theirs[key], first_shards=item.first_shards) == item
+        for key, item in mine.items()
+    )
+    if new and is_more and (store / layout.STORE_JSON).exists():
+        raise ConfigError(
+            f"{store} is finished, and the data set has more than it was planned from:"
+            f" {len(new)} new, the first is {new[0]!r}; append them with: laughstore add"
+            f" {store} DATASET"
+        )
     for key in [*mine, *theirs]:
         if mine.get(key) != theirs.get(key):
             item = mine.get(key) or theirs[key]
@@ -261,8 +279,11 @@ def _planned_from_json(item: Mapping[str, Any], *, where: str) -> PlannedRecordi
         for entry in listed(item.get("assignments"), "assignments", where=where)
     ]
     first_shards = listed(item.get("first_shards"), "first_shards", where=where)
-    if len(first_shards) != len(assignments):
-        raise CorruptData(f"{where}: first_shards of another number of assignments; restore it")
+    if not assignments or len(first_shards) != len(assignments):
+        raise CorruptData(
+            f"{where}: {len(assignments)} assignments with {len(first_shards)} first_shards;"
+            " restore it"
+        )
     return PlannedRecording(
         id=path_part(item, "id", where=where),
         name=text(item, "name", where=where),

@@ -15,7 +15,7 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CorruptData
+from .errors import CorruptData, LaughstoreError
 from .folders import Folder
 from .values import integer, mapping, text
 
@@ -53,7 +53,16 @@ def encode_columns(
     Args:
         name: of the file.
         arrays: one-dimensional, of dtypes i8, i4, u4, f4 or u1.
+
+    Raises:
+        LaughstoreError: together they are larger than readers take.
     """
+    num_bytes = sum(array.nbytes + _ALIGNMENT for array in arrays.values())
+    if num_bytes > _MAX_BYTES:
+        raise LaughstoreError(
+            f"{name}: {num_bytes} bytes, readers take {_MAX_BYTES}; nothing was published: put"
+            " fewer recordings into one store (--split, --recordings)"
+        )
     data = bytearray()
     directory: dict[str, object] = {}
     for key, array in arrays.items():

@@ -1,10 +1,11 @@
-"""Turn finished units into a generation: the index, then its manifest, then the current index.
+"""Turn finished units into a generation: the index, its manifest, then what only repeats them.
 
 Whoever finds every planned unit finished or quarantined may do it; doing it twice gives the same
 bytes. A later generation adds recordings or changes annotations; what stands is never rewritten.
 Of several writers one commits at a time: callers hold the store's exclusive lock (`locks`).
 """
 
+import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,13 +14,13 @@ from . import layout
 from .annotations import Annotations, write_annotations
 from .arrays import group_json
 from .buildplan import BuildPlan, SkippedRecording
-from .errors import ConfigError, CorruptData, IncompleteStore, LaughstoreError
+from .errors import ConfigError, CorruptData, IncompleteStore, LaughstoreError, NotFound
 from .files import link_or_copy, sha256_file, sync_names, unlink_durably, write_atomic
 from .folders import LocalFolder
 from .index_file import read_index
 from .manifest import FileRecord, Manifest, read_manifest
 from .members import Member, encode_members, members
-from .sealed import canonical_json, unseal
+from .sealed import canonical_json, read_small, unseal
 from .spec import FeatureSpec
 from .unit import UnitRecord, read_unit
 
@@ -47,7 +48,7 @@ def commit_plan(store: Path, plan: BuildPlan, number: int = 1) -> tuple[SkippedR
     there = newest_manifest(store)
     names = {item.name for item in (*plan.recordings, *plan.skipped)}
     if there is not None and there.num_plans >= number:
-        refresh_current_index(store, there)
+        refresh_copies(store, there)
         out = (SkippedRecording(**item) for item in there.quarantined)
         return tuple(item for item in out if item.name in names)
     if there is None and number != 1:
@@ -126,7 +127,7 @@ def commit_annotation_ids(store: Path, changed: Mapping[str, str]) -> Manifest:
         for item in before
     ]
     if after == before:
-        refresh_current_index(store, there)
+        refresh_copies(store, there)
         return there
     return publish(
         store,
@@ -155,7 +156,7 @@ def publish(
     num_plans: int,
     before: Manifest | None = None,
 ) -> Manifest:
-    """Write a generation: index and columns, its manifest, store.json, then the current index.
+    """Write a generation: index and columns, its manifest, store.json, then `refresh_copies`.
 
     Args:
         store: folder of the store.
@@ -200,18 +201,19 @@ def publish(
     )
     data = manifest.to_bytes()
     write_atomic(store / layout.generation(generation), data)
-    if quarantined:
-        write_atomic(store / layout.QUARANTINE_JSON, quarantine_json(quarantined))
-    else:
-        unlink_durably(store / layout.QUARANTINE_JSON)
     sync_names(store, (item.path for item in files if item.path not in known))
     write_atomic(store / layout.STORE_JSON, data)
-    write_atomic(store / layout.CURRENT_INDEX, index)
+    refresh_copies(store, manifest)
     return manifest
 
 
-def quarantine_json(quarantined: Sequence[Mapping[str, str]]) -> bytes:
-    """Return the list of recordings left out, for people; the manifest holds it too."""
+def quarantine_json(quarantined: Sequence[Mapping[str, str]]) -> bytes | None:
+    """Return the list of recordings left out, for people; the manifest holds it too.
+
+    None when nothing was left out: then there is no such file.
+    """
+    if not quarantined:
+        return None
     return canonical_json({"recordings": [dict(item) for item in quarantined]}) + b"\n"
 
 
@@ -223,43 +225,108 @@ def newest_manifest(store: Path) -> Manifest | None:
 def restore_names(store: Path, manifest: Manifest) -> int:
     """Give back names that a finished store has lost, as far as its other names go.
 
-    The current index is copied from the generation's; a shard is linked from its other name, once
-    its SHA-256 is what the manifest says. Nothing that is there is changed.
+    A shard is linked from its other name, once its SHA-256 is what the manifest says; then
+    `refresh_copies`. No file that the manifest names is changed. Every name is looked at, and what
+    stands there has to have its size; only `laughstore verify` reads it.
 
     Returns:
         How many names were given back.
 
     Raises:
         IncompleteStore: a file is gone under all its names.
-        CorruptData: what is left of it was altered.
+        CorruptData: a file was cut, what is left of a lost one was altered, or a symbolic link
+            stands in a file's place.
     """
+    folder = LocalFolder(store)
     num_restored = 0
-    for item in manifest.all_files(LocalFolder(store)):
-        names = [store / name for name in (item.path, item.also) if name is not None]
-        missing = [path for path in names if not path.is_file()]
-        there = [path for path in names if path.is_file()]
+    for item in manifest.all_files(folder):
+        names = [name for name in (item.path, item.also) if name is not None]
+        there = [name for name in names if _is_there(folder, name, item.num_bytes)]
+        missing = [name for name in names if name not in there]
         if missing and not there:
             raise IncompleteStore(
-                f"{missing[0]} is missing; a finished store is never rewritten: restore the file,"
-                " or build into another --store"
+                f"{store / missing[0]} is missing; a finished store is never rewritten: restore the"
+                " file, or build into another --store"
             )
-        for path in missing:
-            if sha256_file(there[0]) != item.sha256:
-                raise CorruptData(f"{there[0]}: its sha256 is not what store.json says; restore it")
-            link_or_copy(there[0], path)
+        for name in missing:
+            source, target = folder.path(there[0]), folder.path(name)
+            if sha256_file(source) != item.sha256:
+                raise CorruptData(f"{source}: its sha256 is not what store.json says; restore it")
+            link_or_copy(source, target)
             num_restored += 1
-    return num_restored + refresh_current_index(store, manifest)
+    return num_restored + refresh_copies(store, manifest)
 
 
-def refresh_current_index(store: Path, manifest: Manifest) -> int:
-    """Make index.json the copy of the newest index; returns how many files that changed."""
-    # Whoever renamed store.json, or this one, may have been killed before the sync.
+def refresh_copies(store: Path, manifest: Manifest) -> int:
+    """Make index.json the copy of the newest index, and quarantine.json that of its list.
+
+    Both come after store.json: whoever was killed in between has left those of a generation before.
+
+    Returns:
+        How many files that changed.
+
+    Raises:
+        CorruptData: the newest index is missing, is behind a symbolic link, or is not the one that
+            the manifest names; then nothing was changed.
+    """
+    folder = LocalFolder(store)
+    wanted = {
+        layout.CURRENT_INDEX: _newest_index(folder, manifest),
+        layout.QUARANTINE_JSON: quarantine_json(manifest.quarantined),
+    }
+    # Whoever renamed store.json, or these, may have been killed before the sync.
     sync_names(store, (layout.STORE_JSON, layout.CURRENT_INDEX))
-    current, newest = store / layout.CURRENT_INDEX, (store / manifest.index).read_bytes()
-    if current.is_file() and current.read_bytes() == newest:
-        return 0
-    write_atomic(current, newest)
-    return 1
+    num_changed = 0
+    for name, data in wanted.items():
+        # The names themselves are replaced or removed, not what a link in their place leads to.
+        if data is None:
+            if os.path.lexists(store / name):
+                num_changed += unlink_durably(store / name)
+        elif not _holds(folder, name, data):
+            write_atomic(store / name, data)
+            num_changed += 1
+    return num_changed
+
+
+def _newest_index(folder: LocalFolder, manifest: Manifest) -> bytes:
+    """Return the bytes of a generation's index, once they are what the manifest names."""
+    where = folder.describe(manifest.index)
+    try:
+        data = read_small(folder, manifest.index)
+        if unseal(data, where=where)[1] == manifest.index_id:
+            return data
+        what = f"{where} is not the index that store.json names; restore it"
+    except (CorruptData, NotFound) as error:
+        what = str(error)
+    try:
+        copy = read_small(folder, layout.CURRENT_INDEX)
+        is_intact = unseal(copy, where=where)[1] == manifest.index_id
+    except (CorruptData, NotFound):
+        is_intact = False
+    if is_intact:
+        what += f" ({layout.CURRENT_INDEX} is intact: copy it to {manifest.index})"
+    raise CorruptData(what)
+
+
+def _is_there(folder: LocalFolder, name: str, num_bytes: int) -> bool:
+    """Whether a file has this name. Raises CorruptData when it has another size."""
+    try:
+        found = folder.size(name)
+    except NotFound:
+        return False
+    if found != num_bytes:
+        raise CorruptData(
+            f"{folder.describe(name)} has {found} bytes, {num_bytes} were written; a finished store"
+            " is never rewritten: restore the file (`laughstore verify` tells of all)"
+        )
+    return True
+
+
+def _holds(folder: LocalFolder, name: str, data: bytes) -> bool:
+    try:
+        return read_small(folder, name) == data
+    except (CorruptData, NotFound):
+        return False
 
 
 def _same_file(store: Path, path: str, known: Mapping[str, FileRecord]) -> FileRecord:

@@ -9,9 +9,10 @@ t * 80 ms, so row k, at time 0, has heard nothing of the event: rows with `times
 what came before it, row k + 1 is the first that may have heard some of it.
 """
 
+import operator
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ class EpochEvent(NamedTuple):
 class Epochs:
     """Windows of frames around events. Frames are read when they are asked for.
 
-    `epochs[i]` is bfloat16[frames, dim], `epochs[2:5]` are Epochs, and iteration yields the arrays
+    `epochs[i]` is bfloat16[frames, dim]; `epochs[2:5]`, `epochs[[0, 7]]` and `epochs[mask]` are
+    Epochs; iteration yields the arrays
     in the order of `events`: by recording, assignment and onset.
     """
 
@@ -87,25 +89,29 @@ class Epochs:
         return len(self.events)
 
     @overload
-    def __getitem__(self, number: int) -> NDArray[Any]: ...
+    def __getitem__(self, number: SupportsIndex) -> NDArray[Any]: ...
     @overload
-    def __getitem__(self, number: slice) -> Self: ...
-    def __getitem__(self, number: int | slice) -> NDArray[Any] | Self:  # Any: bfloat16
+    def __getitem__(self, number: "slice | Sequence[int] | NDArray[Any]") -> Self: ...
+    def __getitem__(
+        self, number: "SupportsIndex | slice | Sequence[int] | NDArray[Any]"
+    ) -> NDArray[Any] | Self:  # Any: bfloat16; of indices integers or bool
         """Return bfloat16[num_frames, dim] of one epoch, or some of the epochs.
+
+        Args:
+            number: of one epoch; or a slice, a list of numbers, or a mask bool[epochs].
 
         Raises:
             IndexError: there is no such epoch.
+            ConfigError: a mask of another length, or no numbers.
             CorruptData, IncompleteStore, Unreachable: as `Store.frames`.
         """
         if isinstance(number, slice):
-            return type(self)(
-                self.store,
-                self.before_frames,
-                self.after_frames,
-                self.events[number],
-                self.num_dropped,
-            )
-        event = self.events[number]
+            return self._with(self.events[number])
+        if not isinstance(number, SupportsIndex) or (
+            isinstance(number, np.ndarray) and number.ndim
+        ):
+            return self._with(tuple(self.events[i] for i in self._numbers(number)))
+        event = self.events[operator.index(number)]
         start = floor_frame(event.onset_us) - self.before_frames
         return self.store.frames(event.recording, event.assignment, start, start + self.num_frames)
 
@@ -138,6 +144,20 @@ class Epochs:
             out[number] = self[number]
         return out
 
+    def _with(self, events: tuple[EpochEvent, ...]) -> Self:
+        return replace(self, events=events)
+
+    def _numbers(self, chosen: Sequence[int] | NDArray[Any]) -> list[int]:
+        found = np.asarray(chosen)
+        if found.dtype == bool and found.shape == (len(self),):
+            return np.flatnonzero(found).tolist()
+        if found.ndim != 1 or (found.dtype.kind not in "iu" and len(found)):
+            raise ConfigError(
+                f"epochs are chosen by a list of numbers or a mask bool[{len(self)}]; this is"
+                f" {found.dtype} of shape {found.shape}"
+            )
+        return found.tolist()
+
     def __repr__(self) -> str:
         num, frames, dim = self.shape
         first, stop = -self.before_frames, self.after_frames
@@ -161,13 +181,16 @@ def find_epochs(
     recordings: Collection[str] | None = None,
 ) -> Epochs:
     """Return the windows around an event's onsets. See `Store.epochs`."""
-    before_frames, after_frames = _span(before).frames, _span(after).frames
+    before_frames, after_frames = _span("before", before).frames, _span("after", after).frames
     if before_frames < 0 or after_frames < 0 or before_frames + after_frames == 0:
         raise ConfigError(
             f"before {before} and after {after} must be 0 or more, and one of them more than 0"
         )
     label = LabelSpec(
-        event=event, whose=whose, merge_gap=_span(merge_gap), min_confidence=min_confidence
+        event=event,
+        whose=whose,
+        merge_gap=_span("merge_gap", merge_gap),
+        min_confidence=min_confidence,
     )
     index = store.index
     check_event(label, index.vocabulary)
@@ -191,7 +214,12 @@ def find_epochs(
     return Epochs(store, before_frames, after_frames, tuple(found), num_dropped)
 
 
-def _span(span: Span | str) -> Span:
+def _span(name: str, span: Span | str) -> Span:
+    if not isinstance(span, Span | str):
+        raise ConfigError(
+            f"{name} is {span!r}; give it with its unit: '1s' for seconds, '25f' for frames of"
+            " 80 ms"
+        )
     return span if isinstance(span, Span) else Span(span)
 
 

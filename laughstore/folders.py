@@ -77,6 +77,13 @@ class Folder(Protocol):
         """Tell whether there is such a file. Raises CorruptData and Unreachable as `size`."""
         ...
 
+    def list_names(self, path: str) -> list[str] | None:
+        """Return the names of the files directly in a folder; None where it cannot be listed.
+
+        Raises CorruptData as `size`.
+        """
+        ...
+
 
 class LocalFolder:
     """A folder of this machine.
@@ -167,6 +174,14 @@ class LocalFolder:
     def exists(self, path: str) -> bool:
         """Tell whether there is such a file."""
         return self.path(path).is_file()
+
+    def list_names(self, path: str) -> list[str] | None:
+        """Return the names of the files directly in a folder; None where it cannot be listed."""
+        folder = self.path(path)
+        try:
+            return sorted(item.name for item in folder.iterdir() if item.is_file())
+        except OSError:
+            return None
 
     def __repr__(self) -> str:
         return f"LocalFolder({str(self._root)!r})"

@@ -10,16 +10,19 @@ split is read; ids behind the ragged end of a stream's last block do not exist.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import layout
 from .columns import Columns
-from .errors import ConfigError, NotFound
+from .errors import ConfigError, CorruptData, NotFound
 from .folders import Folder
 from .geometry import CRC_BYTES, ShardGeometry
 from .naming import shard_name
+from .sealed import read_sealed
 from .spec import FeatureSpec
 from .table_columns import read_tables
 from .tables import RecordingTables, Vocabulary
@@ -100,7 +103,8 @@ class Shard(NamedTuple):
 class Index:
     """A store's shards, recordings and annotations, without their features.
 
-    What is large (sizes, checksums, annotation columns) is read from `columns` at first use.
+    What is large (sizes, checksums, annotation columns) is read from `columns` at first use, and
+    kept. When `gc` has collected this generation meanwhile, that raises NotFound.
     """
 
     folder: Folder
@@ -121,24 +125,24 @@ class Index:
     @cached_property
     def block_crc32c(self) -> NDArray[np.uint32]:
         """u4[num_blocks]: CRC-32C of the rows of every block."""
-        return self.columns.read(["block_crc32c"])["block_crc32c"]
+        return self._column("block_crc32c")
 
     @cached_property
     def block_bytes(self) -> NDArray[np.uint32]:
         """u4[num_blocks]: bytes of every block as stored, its checksum included."""
         if self.spec.codec != "none":
-            return self.columns.read(["block_bytes"])["block_bytes"]
+            return self._column("block_bytes")
         return np.full(self.num_blocks, self.geometry.data_bytes + CRC_BYTES, np.uint32)
 
     @cached_property
     def shard_bytes(self) -> NDArray[np.int64]:
         """i8[num_shards]: size of every shard file."""
-        return self.columns.read(["shard_bytes"])["shard_bytes"]
+        return self._column("shard_bytes")
 
     @cached_property
     def shard_sha256(self) -> tuple[str, ...]:
         """SHA-256 of every shard file, as hex digits."""
-        digests = self.columns.read(["shard_sha256"])["shard_sha256"].reshape(-1, SHA256_BYTES)
+        digests = self._column("shard_sha256").reshape(-1, SHA256_BYTES)
         return tuple(digest.tobytes().hex() for digest in digests)
 
     @cached_property
@@ -159,12 +163,16 @@ class Index:
     @cached_property
     def all_tables(self) -> tuple[RecordingTables, ...]:
         """Annotations as columns, in the order of `recordings`."""
-        return read_tables(
-            self.columns,
-            [(recording.duration_us, recording.speakers) for recording in self.recordings],
-            self.vocabulary,
-            where=self.where,
-        )
+        try:
+            return read_tables(
+                self.columns,
+                [(recording.duration_us, recording.speakers) for recording in self.recordings],
+                self.vocabulary,
+                where=self.where,
+            )
+        except NotFound:
+            self.check_kept()
+            raise
 
     @property
     def where(self) -> str:
@@ -217,6 +225,24 @@ class Index:
                 f"{self.where} has no split {split!r}; it has {', '.join(self.splits)}"
             )
 
+    def check_kept(self) -> None:
+        """Raise NotFound if this generation was collected since it was opened.
+
+        Called when one of its files is missing, so that nobody is told to restore it.
+        """
+        name = PurePosixPath(layout.index(self.generation)).name
+        if self.folder.exists(name):
+            return
+        try:
+            newest, _ = read_sealed(self.folder, layout.INDEX_NAME)
+        except (NotFound, CorruptData):
+            return
+        if newest.get("generation") != self.generation:
+            raise NotFound(
+                f"{self.where}: generation {self.generation} was collected (laughstore gc) after it"
+                " was opened; open the store again"
+            )
+
     def tables(self, recording: Recording) -> RecordingTables:
         """Return a recording's annotations as columns."""
         return self.all_tables[self._positions[recording.id]]
@@ -247,6 +273,13 @@ class Index:
                 return stream
         names = ", ".join(stream.assignment for stream in streams)
         raise NotFound(f"{recording!r} has no assignment {assignment!r}; it has {names}")
+
+    def _column(self, key: str) -> NDArray[Any]:  # Any: the column's own dtype
+        try:
+            return self.columns.read([key])[key]
+        except NotFound:
+            self.check_kept()
+            raise
 
     @cached_property
     def _positions(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ import errno
 import fcntl
 import logging
 import os
-import threading
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Self
 
 from . import layout
+from .errors import CorruptData
+from .process_lock import ProcessLock
 from .progress import NoProgress, Progress
 
 POLL_S = 0.2
@@ -53,7 +55,7 @@ class _LockFile:
 
 _open_files: dict[tuple[int, int, int], _LockFile] = {}
 """By (process, device, inode): a forked child finds none of its parent's."""
-_guard = threading.Lock()
+_guard = ProcessLock()
 
 
 class StoreLocks:
@@ -62,6 +64,9 @@ class StoreLocks:
     Args:
         store: folder of a store that was begun.
         progress: told once when another process has to be waited for.
+
+    Raises:
+        CorruptData: a link, a pipe or something else stands where the lock file should be.
     """
 
     def __init__(self, store: Path, progress: Progress | None = None) -> None:
@@ -70,6 +75,7 @@ class StoreLocks:
         self._progress = progress or NoProgress()
         self._told = False
         self._claims: set[int] = set()
+        self._closed = False
         self._key, self._file = _open(self._path)
 
     def __enter__(self) -> Self:
@@ -83,6 +89,9 @@ class StoreLocks:
         for number in list(self._claims):
             self.release(number)
         with _guard:
+            if self._closed:  # the descriptor may belong to others by now
+                return
+            self._closed = True
             self._file.num_users -= 1
             if not self._file.num_users and _open_files.pop(self._key, None) is not None:
                 os.close(self._file.descriptor)
@@ -192,6 +201,8 @@ def _open(path: Path) -> tuple[tuple[int, int, int], _LockFile]:
         except FileNotFoundError:
             key = None
         else:
+            # Before it is opened: to open a device may do something already.
+            _refuse_other_kinds(path, status)
             key = (os.getpid(), status.st_dev, status.st_ino)
         if key not in _open_files:
             # Mode as of other files, so that the group that may write the store may lock it too.
@@ -202,3 +213,11 @@ def _open(path: Path) -> tuple[tuple[int, int, int], _LockFile]:
         assert key is not None
         _open_files[key].num_users += 1
         return key, _open_files[key]
+
+
+def _refuse_other_kinds(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptData(
+            f"{path} is a link, folder, pipe or device; locks need an empty file of the store's"
+            " own: move it away"
+        )

@@ -220,9 +220,11 @@ def _not_there(folder: Folder, generation: int | None) -> NotFound | IncompleteS
         what = "is a file" if folder.local.exists() else "does not exist"
         return NotFound(f"{where} {what}; give the folder of a store")
     if folder.exists(layout.FIRST_PLAN):
-        command = "push" if folder.local is None else "build"
+        command = "`laughstore build` or `laughstore export`"
+        if folder.local is None:
+            command = "`laughstore push`"
         return IncompleteStore(
-            f"{where} has not been finished; run the same `laughstore {command}` again to go on"
+            f"{where} has not been finished; run the same {command} again to go on"
         )
     return IncompleteStore(
         f"{where} holds no {layout.STORE_JSON}; give the folder of a store that `laughstore"

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from types import TracebackType
 
 
@@ -9,11 +10,10 @@ class ProcessLock:
     """`with lock:` as of `threading.Lock`; each process has its own."""
 
     def __init__(self) -> None:
-        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._lock = threading.Lock()
+        _all.add(self)
 
     def __enter__(self) -> None:
-        if self._pid != os.getpid():
-            self._lock, self._pid = threading.Lock(), os.getpid()
         self._lock.acquire()
 
     def __exit__(
@@ -23,3 +23,20 @@ class ProcessLock:
         trace: TracebackType | None,
     ) -> None:
         self._lock.release()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+
+_all: weakref.WeakSet[ProcessLock] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for lock in list(_all):
+        lock._renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    # In the child's first and only thread: a lock renewed by whoever needs it could be renewed by
+    # two at once.
+    os.register_at_fork(after_in_child=_renew_all)

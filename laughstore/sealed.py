@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from .errors import CorruptData
+from .errors import CorruptData, LaughstoreError
 from .folders import Folder
 
 _KEY = b',"sha256":"'
@@ -27,11 +27,21 @@ def canonical_json(value: object) -> bytes:
 
 
 def seal(value: dict[str, Any]) -> bytes:  # Any: a JSON object
-    """Return the bytes of a sealed JSON file of this object (not empty, no key `sha256`)."""
+    """Return the bytes of a sealed JSON file of this object (not empty, no key `sha256`).
+
+    Raises:
+        LaughstoreError: it is larger than readers take.
+    """
     assert value, "an empty object cannot be sealed"
     assert "sha256" not in value, "the seal adds the key sha256 itself"
     body = canonical_json(value)
-    return body[:-1] + _KEY + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+    data = body[:-1] + _KEY + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+    if len(data) > MAX_BYTES:
+        raise LaughstoreError(
+            f"{value.get('format', 'a JSON file')}: {len(data)} bytes, readers take {MAX_BYTES};"
+            " nothing was published: put fewer recordings into one store (--split, --recordings)"
+        )
+    return data
 
 
 def unseal(data: bytes, *, where: str) -> tuple[dict[str, Any], str]:
@@ -91,7 +101,7 @@ def read_small(folder: Folder, path: str) -> bytes:
             f"{folder.describe(path)}: {num_bytes} bytes, a store's JSON files have at most"
             f" {MAX_BYTES}; do not trust it"
         )
-    return folder.read(path)
+    return folder.read_range(path, 0, num_bytes)  # no more than that, whatever comes
 
 
 def _refuse_constant(name: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex
 
 import ml_dtypes
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import layout
 from .annotations import Annotations, read_annotations
-from .arrays import CODE_STREAMS, check_array_json, code_array_json, feature_array_json, open_array
+from .arrays import check_array_json, code_array_json, feature_array_json, open_array
 from .epochs import Epochs, find_epochs
 from .errors import CorruptData, NotFound
 from .folders import Folder, open_folder
@@ -24,12 +24,13 @@ from .index_file import read_index
 from .labels import Whose
 from .manifest import Manifest, read_manifest
 from .reading.frame_readers import FrameReaders
-from .reading.rows import check_range
-from .sealed import MAX_BYTES
+from .reading.row_table import frame_range
 from .timebase import FRAME_US, US_PER_SECOND, Span
 
 if TYPE_CHECKING:
     import zarr
+
+    from .zarr_folder import Check
 
 _BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)  # Any: numpy has no scalar type for it
 
@@ -56,7 +57,9 @@ class Block(NamedTuple):
 class Store:
     """One generation of a finished store. Made by `open_store`; a context manager.
 
-    Safe to use from several threads, and after a fork if it is local.
+    Safe to use from several threads, and after a fork if it is local. What is large is read at
+    first use: when `gc` has collected the generation meanwhile, that raises NotFound, and the store
+    is to be opened again.
     """
 
     folder: Folder
@@ -101,7 +104,8 @@ class Store:
     def array(self, recording: str, assignment: str | None = None) -> "zarr.Array":
         """Return the read-only Zarr array bfloat16[T, dim] of a stream (12.5 frames a second).
 
-        It is read from the shards. A missing shard is an error, never fill values.
+        It is read from the shards. A missing shard is an error, never fill values, and so is one
+        that stands in another's place: blocks are compared with the index when first read.
 
         Args:
             recording: id or original name.
@@ -109,29 +113,43 @@ class Store:
 
         Raises:
             NotFound: no such stream.
-            CorruptData: its zarr.json is not what the index says, or missing.
+            CorruptData: its zarr.json is not what the index says, or missing. Reading it: stored
+                bytes were altered, cut or changed places.
         """
+        from .reading.zarr_checks import ShardChecks
+
         stream = self.stream(recording, assignment)
         spec, geometry = self.index.spec, self.index.geometry
         expected = feature_array_json(stream.num_frames, geometry, {}, spec.codec)
-        shards = range(stream.first_shard, stream.first_shard + stream.num_shards)
-        chunks = [layout.shard(stream.split, number) for number in shards]
-        return self._array(layout.FEATURES, stream, expected, chunks)
+        shards = {
+            layout.shard(stream.split, shard.number): shard
+            for shard in self._readers.shards(stream)
+        }
+        check = ShardChecks(self.index, shards)
+        return self._array(layout.FEATURES, stream, expected, list(shards), check)
 
     def codes(self, recording: str, assignment: str | None = None) -> "zarr.Array":
         """Return the read-only Zarr array int16[T, 17] of the codes a stream was computed from.
 
         Columns: text of main, 8 codebooks of main, 8 of other; -1: no code. Arguments and errors as
-        `array`.
+        `array`; CorruptData also when the recording's record in `units/` is missing or altered.
         """
+        from .reading.zarr_checks import FileChecks, files_of_unit
+
         stream = self.stream(recording, assignment)
         expected = code_array_json(stream.num_frames, self.index.geometry, {})
         path = _array_path(layout.CODES, stream)
         chunks = [layout.chunk(path, number) for number in range(stream.num_shards)]
-        return self._array(layout.CODES, stream, expected, chunks)
+        records = files_of_unit(self.folder, self.manifest, stream.recording_id, chunks)
+        check = FileChecks(self.folder, records)
+        return self._array(layout.CODES, stream, expected, chunks, check)
 
     def frames(
-        self, recording: str, assignment: str | None = None, start: int = 0, stop: int | None = None
+        self,
+        recording: str,
+        assignment: str | None = None,
+        start: SupportsIndex = 0,
+        stop: SupportsIndex | None = None,
     ) -> NDArray[Any]:  # Any: bfloat16
         """Return bfloat16[stop - start, dim]: frames of a stream in fresh memory.
 
@@ -153,13 +171,16 @@ class Store:
             ValueError: the store was closed.
         """
         stream = self.index.stream(recording, assignment)
-        stop = stream.num_frames if stop is None else stop
-        check_range(stream, start, stop)
-        first = stream.first_block * self.index.block_frames + start
-        return self._readers.of(stream).read(first, stop - start).view(_BFLOAT16)
+        begin, end = frame_range(stream, start, stop)
+        first = stream.first_block * self.index.block_frames + begin
+        return self._readers.of(stream).read(first, end - begin).view(_BFLOAT16)
 
     def blocks(
-        self, split: str | None = None, recording: str | None = None, assignment: str | None = None
+        self,
+        *,
+        split: str | None = None,
+        recording: str | None = None,
+        assignment: str | None = None,
     ) -> Iterator[Block]:
         """Yield every block, in the order of the index; memory stays that of a few blocks.
 
@@ -224,11 +245,15 @@ class Store:
         """Return what is annotated in a recording, words included (times in microseconds).
 
         Raises:
-            NotFound: no such recording.
+            NotFound: no such recording; or `gc` collected this generation meanwhile.
             CorruptData: the file was altered or is missing.
         """
         item = self.index.recording(recording)
-        return read_annotations(self.folder, item.annotations_id, item.split, item.id)
+        try:
+            return read_annotations(self.folder, item.annotations_id, item.split, item.id)
+        except CorruptData:
+            self.index.check_kept()
+            raise
 
     def close(self) -> None:
         """Let go of files and memory; arrays that were read stay valid."""
@@ -271,31 +296,34 @@ class Store:
     def _blocks(self, streams: list[Stream]) -> Iterator[Block]:
         size = self.index.block_frames
         for stream in streams:
-            reader = self._readers.of(stream)
-            step = size * reader.blocks_at_once
+            together = self._readers.of(stream).blocks_at_once
+            step = size * together
             for start in range(0, stream.num_frames, step):
                 count = min(step, stream.num_frames - start)
+                # Asked for again each time: once the store was closed there is none.
+                reader = self._readers.of(stream)
                 rows = reader.read(stream.first_block * size + start, count).view(_BFLOAT16)
                 for offset in range(0, count, size):
+                    part = rows[offset : offset + size]
+                    # A block that is kept must not keep all that was read with it.
+                    part = part.copy() if together > 1 else part
                     yield Block(
                         stream.recording_id,
                         stream.assignment,
                         start + offset,
-                        rows[offset : offset + size],
+                        part,
                     )
 
-    def _array(self, root: str, stream: Stream, expected: bytes, chunks: list[str]) -> "zarr.Array":
+    def _array(
+        self, root: str, stream: Stream, expected: bytes, chunks: list[str], check: "Check"
+    ) -> "zarr.Array":
         from .zarr_folder import ZarrFolder
 
         metadata = layout.zarr_json(_array_path(root, stream))
-        check_array_json(self.folder, metadata, expected)
+        known = {metadata: check_array_json(self.folder, metadata, expected)}
         keys = {f"c/{number}/0": path for number, path in enumerate(chunks)}
-        geometry = self.index.geometry
-        raw = geometry.shard_bytes(geometry.blocks_per_shard)
-        codes = geometry.shard_frames * CODE_STREAMS * 2
-        # Twice: room for metadata, and for blocks that zstd made larger.
-        max_bytes = MAX_BYTES + 2 * (raw if root == layout.FEATURES else codes)
-        store = ZarrFolder(self.folder, {"zarr.json": metadata, **keys}, max_bytes)
+        # The check knows the size of every chunk.
+        store = ZarrFolder(self.folder, {"zarr.json": metadata, **keys}, check=check, known=known)
         return open_array(store, where=self.folder.describe(metadata))
 
 

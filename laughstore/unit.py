@@ -3,8 +3,10 @@
 The record in `units/` is written last and says that every file of the recording is whole.
 """
 
+import os
 import shutil
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -86,21 +88,46 @@ def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording)
     # Checked first: a folder that is a symbolic link would have us delete elsewhere.
     arrays = [folder.path(f"{root}/{recording.split}/{recording.id}") for root in roots]
     shards = folder.path(layout.CURRENT_INDEX).parent
-    folder.path(layout.unit(recording.id)).unlink(missing_ok=True)
+    unit = folder.path(layout.unit(recording.id))
+    # Shards are written in an array's folder first. Without one there are no temporary files to be
+    # looked for in the shards folder, which may hold a hundred thousand others.
+    was_begun = unit.exists() or any(array.exists() for array in arrays)
+    unit.unlink(missing_ok=True)
     num_shards = plan.geometry.num_shards(recording.num_frames)
-    for first in recording.first_shards:
-        for number in range(first, first + num_shards):
-            shard = shards / shard_name(recording.split, number)
-            for path in (shard, *shards.glob(f"{shard.name}{TEMPORARY_MARK}*")):
-                path.unlink(missing_ok=True)
+    names = {
+        shard_name(recording.split, number)
+        for first in recording.first_shards
+        for number in range(first, first + num_shards)
+    }
+    if was_begun and shards.is_dir():
+        with os.scandir(shards) as entries:
+            for entry in entries:
+                name, mark, _ = entry.name.partition(TEMPORARY_MARK)
+                if mark and name in names:
+                    (shards / entry.name).unlink(missing_ok=True)
+    for name in names:
+        (shards / name).unlink(missing_ok=True)
     for array in arrays:
         shutil.rmtree(array, ignore_errors=True)
 
 
 def _is_named(store: Path, recording_id: str) -> bool:
-    if not (store / layout.STORE_JSON).exists():
+    try:
+        status = (store / layout.STORE_JSON).stat()
+    except FileNotFoundError:
         return False
-    return any(item.path == layout.unit(recording_id) for item in read_manifest(store).files)
+    return layout.unit(recording_id) in _named(store, (status.st_ino, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _named(store: Path, stamp: tuple[int, int]) -> frozenset[str]:
+    """What store.json names; read once for all recordings of a plan: it may have megabytes.
+
+    Args:
+        store: folder of the store.
+        stamp: inode and time of store.json: each generation has another.
+    """
+    return frozenset(item.path for item in read_manifest(store).files)
 
 
 def write_unit(store: Path, record: UnitRecord) -> None:

@@ -6,7 +6,7 @@ The chunk `features.zarr/.../c/0/0` of a store IS a shard: a remote copy holds i
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from zarr.abc.store import (
     ByteRequest,
@@ -21,6 +21,18 @@ from .errors import CorruptData, LaughstoreError
 from .folders import Folder
 
 
+class Check(Protocol):
+    """What the files behind the keys must be. Called from several threads."""
+
+    def size(self, path: str, num_bytes: int) -> None:
+        """Raise CorruptData if a file has another size than was written."""
+        ...
+
+    def content(self, path: str, start: int, data: bytes) -> None:
+        """Raise CorruptData if these bytes of a file, from `start` on, are not what was written."""
+        ...
+
+
 class ZarrFolder(Store):
     """Read-only Zarr keys served from files of a folder.
 
@@ -28,9 +40,26 @@ class ZarrFolder(Store):
     NotFound: an array must not read as fill values because a shard was lost.
     """
 
-    def __init__(self, folder: Folder, keys: Mapping[str, str], max_bytes: int = 1 << 40) -> None:
-        """`keys`: Zarr key -> path of the file in the folder; `max_bytes`: of a file read whole."""
+    def __init__(
+        self,
+        folder: Folder,
+        keys: Mapping[str, str],
+        max_bytes: int = 1 << 40,
+        check: Check | None = None,
+        known: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Serve files of a folder.
+
+        Args:
+            folder: of the files.
+            keys: Zarr key -> path of the file in the folder.
+            max_bytes: of a file read whole.
+            check: sees all that is read; without it zarr's own checksums are all there is.
+            known: content of files, by path, that were read and checked already.
+        """
         super().__init__(read_only=True)
+        self._check = check
+        self._known = known or {}
         self._max_bytes = max_bytes
         self._folder = folder
         self._keys = keys
@@ -159,22 +188,29 @@ class ZarrFolder(Store):
         return f"ZarrFolder({self._folder.describe()!r}, {len(self._keys)} keys)"
 
     def _read(self, path: str, part: ByteRequest | None) -> bytes:
+        known = self._known.get(path)
+        size = self._folder.size(path) if known is None else len(known)
+        if self._check is not None:
+            self._check.size(path, size)
+        start, stop = 0, size
         if part is None:
-            num_bytes = self._folder.size(path)
-            if num_bytes > self._max_bytes:
+            if size > self._max_bytes:
                 raise CorruptData(
-                    f"{self._folder.describe(path)} has {num_bytes} bytes, at most"
+                    f"{self._folder.describe(path)} has {size} bytes, at most"
                     f" {self._max_bytes} were written; the file was replaced: restore it"
                 )
-            return self._folder.read(path)
-        if isinstance(part, RangeByteRequest):
+        elif isinstance(part, RangeByteRequest):
             # The end may lie behind the end of the file: the rest of it is meant.
-            stop = min(part.end, self._folder.size(path))
-            return self._folder.read_range(path, part.start, max(0, stop - part.start))
-        size = self._folder.size(path)
-        if isinstance(part, OffsetByteRequest):
+            start, stop = part.start, min(part.end, size)
+        elif isinstance(part, OffsetByteRequest):
             start = min(part.offset, size)
         else:
             assert isinstance(part, SuffixByteRequest), part
             start = max(0, size - part.suffix)
-        return self._folder.read_range(path, start, size - start)
+        if known is not None:
+            return known[start:stop]
+        # By its size, for whole files too: no more is taken, whatever a server sends.
+        data = self._folder.read_range(path, start, max(0, stop - start))
+        if self._check is not None:
+            self._check.content(path, start, data)
+        return data

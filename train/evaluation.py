@@ -65,6 +65,12 @@ class EvaluationResult:
     split: str
     checkpoint: Path
     label: LabelSpec
+    generation: int
+    """Of the store, whose annotations the labels are made from."""
+    index_id: str
+    """Of its index."""
+    other_annotations: str | None
+    """One line when the run was trained on another index: its labels may have been others."""
     metrics: FrameMetrics
     num_ignored: int
     """Rows of the scored streams that the label leaves out."""
@@ -87,6 +93,9 @@ class EvaluationResult:
             "checkpoint": self.checkpoint.name,
             "label": self.label.identity(),
             "label_text": self.label.describe(),
+            "generation": self.generation,
+            "index_id": self.index_id,
+            "other_annotations": self.other_annotations,
             "metrics": self.metrics.to_json(),
             "ignored": self.num_ignored,
             "streams": self.num_streams,
@@ -161,6 +170,9 @@ def evaluate(
         split=split,
         checkpoint=path,
         label=config.label,
+        generation=index.generation,
+        index_id=index.index_id,
+        other_annotations=_other_annotations(index, opened),
         metrics=metrics,
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
         num_streams=len(streams),
@@ -176,6 +188,16 @@ def evaluate(
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
     write_atomic(folder / _METRICS, f"{text}\n".encode())
     return result
+
+
+def _other_annotations(index: Index, run: Run) -> str | None:
+    if index.index_id == run.index_id:
+        return None
+    trained_on = run.about.get("generation")
+    other = "another store"
+    if trained_on != index.generation:
+        other = "another one" if trained_on is None else f"generation {trained_on}"
+    return f"labels are those of generation {index.generation}; the run was trained on {other}"
 
 
 def _find(run: Run, checkpoint: str) -> Path:

@@ -171,6 +171,7 @@ def _pass(stream: Stream, source: FrameSource) -> Moments:
         blocks,
         max_ahead=4 * _BLOCKS_A_CHUNK,
         release=source.release,
+        blocks_a_call=source.blocks_a_call,
     ) as ahead:
         for number, start in enumerate(range(0, stream.num_frames, chunk_rows)):
             ahead.wait(number)

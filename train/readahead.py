@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCKS_A_CALL = 4
+BLOCKS_A_CALL = 4
 """Prepared between two looks at whether anyone still waits: a few MiB."""
 
 
@@ -24,6 +24,7 @@ class ReadAhead:
         max_ahead: most blocks prepared beyond those that the step now waited for needs.
         release: called with i64[k] blocks whose steps are over, by whoever waits or closes.
         last_step: i64[R]: last step that needs the block; the first by default.
+        blocks_a_call: most blocks that `prepare` is given together.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class ReadAhead:
         max_ahead: int,
         release: Callable[[NDArray[np.int64]], None] = lambda _: None,
         last_step: NDArray[np.int64] | None = None,
+        blocks_a_call: int = BLOCKS_A_CALL,
     ) -> None:
         self._prepare, self._release = prepare, release
         last_step = step if last_step is None else last_step
@@ -42,7 +44,7 @@ class ReadAhead:
         self._last_step = last_step[self._by_last_step]
         self._num_released = 0
         self._step, self._block = step, block
-        self._max_ahead = max_ahead
+        self._max_ahead, self._blocks_a_call = max_ahead, blocks_a_call
         self._changed = threading.Condition()
         self._allowed = max_ahead
         self._done = 0
@@ -116,4 +118,4 @@ class ReadAhead:
                 self._changed.wait()
             if self._stopped or start == len(self._block):
                 return None
-            return slice(start, min(start + _BLOCKS_A_CALL, self._allowed, len(self._block)))
+            return slice(start, min(start + self._blocks_a_call, self._allowed, len(self._block)))

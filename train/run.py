@@ -40,7 +40,7 @@ class Run:
     sha256: str
     """Of config.json."""
     about: dict[str, Any]  # Any: JSON values
-    """Counts of rows, and versions of what trained it."""
+    """Counts of rows, the store's generation, and versions of what trained it."""
 
     @property
     def identity(self) -> dict[str, Any]:  # Any: JSON values
@@ -81,7 +81,11 @@ class Run:
         """
         check_absent(config.out)
         kept = replace(config, shards=config.shards.absolute(), out=config.out.absolute())
-        about = {"counts": counts, "versions": _versions()}
+        about = {
+            "counts": counts,
+            "generation": index.generation,
+            "versions": _versions(),
+        }
         make_dirs(config.out.absolute().parent)
         config.out.mkdir()
         fsync_dir(config.out.absolute().parent)

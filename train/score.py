@@ -73,7 +73,12 @@ def score_rows(
     probability = np.empty(len(frames), np.float32)
     bits = torch.empty(int(np.diff(bounds).max()), source.dim, dtype=torch.int16)
     with ReadAhead(
-        source.prepare, batch, blocks, max_ahead=2 * _BATCH_BLOCKS, release=source.release
+        source.prepare,
+        batch,
+        blocks,
+        max_ahead=2 * _BATCH_BLOCKS,
+        release=source.release,
+        blocks_a_call=source.blocks_a_call,
     ) as ahead:
         for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
             ahead.wait(number)

@@ -17,9 +17,12 @@ from laughstore.index import Index
 from laughstore.reading.rows import open_rows
 
 from .config import Verify
+from .readahead import BLOCKS_A_CALL
 
 _CHECKED_TOGETHER = 4096
 """Frames that `check_finite` copies in one go."""
+_FETCHED_TOGETHER = 16
+"""Blocks: a remote store is then read eight times side by side, twice."""
 
 
 class FrameSource:
@@ -45,6 +48,11 @@ class FrameSource:
         self.block_frames = index.block_frames
         # DLPack, because torch.from_numpy warns of read-only memory; nothing here writes to it.
         self._matrix: Tensor | None = torch.from_dlpack(self._rows.matrix.view(np.int16))
+
+    @property
+    def blocks_a_call(self) -> int:
+        """Blocks that `prepare` is best given together."""
+        return _FETCHED_TOGETHER if self._rows.releases else BLOCKS_A_CALL
 
     def prepare(self, blocks: NDArray[np.int64]) -> None:
         """Make frames of these blocks (i64[K], global numbers) ready to be gathered. Thread safe.

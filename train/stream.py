@@ -204,6 +204,7 @@ class FrameStream(IterableDataset[Batch]):
                 max_ahead=max_ahead,
                 release=source.release,
                 last_step=reads.last_step,
+                blocks_a_call=source.blocks_a_call,
             ) as ahead:
                 for step, positions in enumerate(plan.batches(start, **topology), start):
                     ahead.wait(step)

@@ -15,7 +15,7 @@ from xml.parsers import expat
 from laughstore.errors import BadRecording
 
 from .numbers import MILLISECONDS, read_number, to_us
-from .spans import MAX_SPANS, AnnotationFile, SpanCollector, tidy
+from .spans import MAX_SPANS, AnnotationFile, LabelledSpan, SpanCollector, tidy
 from .text import read_bytes, stem
 
 SUFFIX = ".eaf"
@@ -40,15 +40,16 @@ def read_elan(path: Path) -> AnnotationFile:
         spans.note("a media file has a TIME_ORIGIN; times are those of ELAN's time line")
     for annotation in document.annotations.values():
         slots = document.slots(annotation)
+        tier = annotation.tier
+        untimed = LabelledSpan(None, 0, 1, tidy(annotation.value), tier=tidy(tier.name))
         if slots is None:
-            spans.drop(annotation.line, "refers to an annotation that is not there")
+            spans.drop(annotation.line, "refers to an annotation that is not there", untimed)
             continue
         times = [document.times.get(slot) for slot in slots]
         if None in times:
-            spans.drop(annotation.line, "its time slot has no time; align it in ELAN")
+            spans.drop(annotation.line, "its time slot has no time; align it in ELAN", untimed)
             continue
         start, end = (to_us(read_number(time or ""), MILLISECONDS) for time in times)
-        tier = annotation.tier
         spans.add(
             annotation.line,
             start,

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from laughstore.annotations import Annotations, Event, Segment
+from laughstore.errors import BadRecording
 
-from .rules import EventRule, at_edge, event_class
-from .spans import LabelledSpan
+from .rules import EventRule, at_edge, class_name, event_class
+from .spans import DroppedRow, LabelledSpan, show_faults
 
 type Mode = Literal["replace", "merge"]
 
@@ -59,18 +60,13 @@ def to_events(
     return tuple(events)
 
 
-def to_segments(
-    spans: Iterable[LabelledSpan], rule: EventRule, speakers: Sequence[str]
-) -> tuple[Segment, ...]:
+def to_segments(spans: Iterable[LabelledSpan], speakers: Sequence[str]) -> tuple[Segment, ...]:
     """Return the segments (SPEAKER lines) among the spans of one recording, in file order.
 
     Args:
         spans: of one recording.
-        rule: of the source they are from.
         speakers: names of the recording's speakers.
     """
-    if rule.takes_segments:
-        return ()
     who = _Speakers(speakers)
     return tuple(
         Segment(span.start_us, span.end_us, who.of(span) or "")
@@ -85,6 +81,7 @@ def annotate_recording(
     rule: EventRule,
     *,
     mode: Mode = "replace",
+    dropped: Sequence[DroppedRow] = (),
 ) -> AnnotatedRecording:
     """Return a recording's annotations with the events (and segments) of a source.
 
@@ -97,16 +94,24 @@ def annotate_recording(
         rule: of the whole source.
         mode: `replace` takes away the old events of the source's classes (and the old segments, if
             the source has some for this recording); `merge` adds what is not there already.
+        dropped: rows of the source that are of this recording, or may be, and cannot be used.
+
+    Raises:
+        BadRecording: with `replace`, such a row may be an event or segment, or all spans of a class
+            are points: old events would go and the new ones not come.
     """
     speakers = speakers_of(old)
     found = to_events(spans, rule, speakers)
-    segments = to_segments(spans, rule, speakers)
+    segments = to_segments(spans, speakers)
     if mode == "merge":
         events = _merged(old.events, found, key=_event_key)
         new_segments = _merged(old.segments, segments, key=lambda item: item)
     else:
+        _refuse_losses(old, spans, dropped, rule, found)
         kept = [event for event in old.events if event_class(event) not in rule.classes]
-        events = (*kept, *found)
+        # Who speaks when says nothing of events: not that there is none either.
+        has_only_segments = bool(spans) and all(span.kind == "segment" for span in spans)
+        events = old.events if has_only_segments else (*kept, *found)
         new_segments = segments or old.segments
     before, after = Counter(old.events), Counter(events)
     if before == after:
@@ -118,7 +123,7 @@ def annotate_recording(
         new,
         num_added=(after - before).total(),
         num_removed=(before - after).total(),
-        notes=_doubts(old, found, segments, speakers, changed),
+        notes=doubts(old, found, segments, has_stale_intervals=changed),
         has_new_segments=new_segments != old.segments,
     )
 
@@ -164,6 +169,39 @@ class _Speakers:
         return names[0] if len(names) == 1 else None
 
 
+def _refuse_losses(
+    old: Annotations,
+    spans: Sequence[LabelledSpan],
+    dropped: Sequence[DroppedRow],
+    rule: EventRule,
+    found: Sequence[Event],
+) -> None:
+    """Raise BadRecording if old events would be replaced by fewer than the source has."""
+    lost = [row for row in dropped if row.span is None or _may_count(row.span, rule)]
+    if lost:
+        raise BadRecording(
+            f"{old.recording}: {lost[0].path}: {len(lost)} rows cannot be used"
+            f" ({show_faults(lost)}), so its old events stay; correct these rows, or add the others"
+            " to the old events (--merge)"
+        )
+    points: set[str] = set()
+    for span in spans:
+        label = rule.label_if_long(span) if span.start_us == span.end_us else None
+        if label is not None:
+            points.add(class_name(label, span.full_label))
+    points -= {event_class(event) for event in found}
+    losing = sorted(points.intersection(map(event_class, old.events)) & rule.classes)
+    if losing:
+        raise BadRecording(
+            f"{old.recording}: every {losing[0]} in it is a point, which has no length, so its old"
+            " events stay; mark each from its start to its end"
+        )
+
+
+def _may_count(span: LabelledSpan, rule: EventRule) -> bool:
+    return span.kind == "segment" or rule.label_if_long(span) is not None
+
+
 def _event_key(event: Event) -> tuple[int, int, str, str, str | None]:
     return event.start_us, event.end_us, event.label, event.full_label, event.speaker
 
@@ -179,14 +217,22 @@ def _merged[T](old: tuple[T, ...], new: Iterable[T], key: Callable[[T], Hashable
     return (*old, *added)
 
 
-def _doubts(
+def doubts(
     old: Annotations,
     events: Sequence[Event],
     segments: Sequence[Segment],
-    speakers: Sequence[str],
-    changed: bool,
+    *,
+    has_stale_intervals: bool,
 ) -> tuple[str, ...]:
-    """Return what in the new events is probably not meant."""
+    """Return what in the events and segments of a source is probably not meant, one line each.
+
+    Args:
+        old: the recording's annotations until now.
+        events: that the source has for it.
+        segments: that the source has for it.
+        has_stale_intervals: its prediction intervals stay and its events do not.
+    """
+    speakers = speakers_of(old)
     notes: list[str] = []
     num_late = sum(event.start_us >= old.duration_us for event in events)
     if num_late:
@@ -204,6 +250,6 @@ def _doubts(
             f"speakers new to the recording: {', '.join(new_names[:5])}"
             f"{', ...' if len(new_names) > 5 else ''} (it has {', '.join(speakers[:5])})"
         )
-    if changed and old.intervals:
+    if has_stale_intervals and old.intervals:
         notes.append("its prediction intervals still belong to the old events")
     return tuple(f"{old.recording}: {note}" for note in notes)

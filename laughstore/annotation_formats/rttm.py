@@ -16,7 +16,7 @@ from typing import Literal
 from laughstore.errors import BadRecording
 
 from .numbers import read_number, to_us, total
-from .spans import AnnotationFile, SpanCollector, tidy
+from .spans import AnnotationFile, LabelledSpan, SpanCollector, tidy
 from .text import lines, read_text, stem
 
 SUFFIX = ".rttm"
@@ -79,20 +79,22 @@ def _add_line(spans: SpanCollector, number: int, fields: list[str], kind: str) -
     _, recording, _, start_text, length_text, _, subtype, name = fields[:_MIN_FIELDS]
     confidence = fields[_MIN_FIELDS] if len(fields) > _MIN_FIELDS else "<NA>"
     span_kind: Literal["event", "segment"] = "segment" if kind == SEGMENT_TYPE else "event"
+    label = subtype if span_kind == "event" and subtype not in _NOTHING else ""
+    untimed = LabelledSpan(tidy(recording), 0, 1, label, kind=span_kind)
     if span_kind == "segment" and name in _NOTHING:
-        spans.drop(number, "a SPEAKER line without a name")
+        spans.drop(number, "a SPEAKER line without a name", untimed)
         return
     start = read_number(start_text)
     end = total(start, read_number(length_text))
     # Rounding must not turn a length below zero into none.
     if start is not None and end is not None and end < start:
-        spans.drop(number, "ends before it starts")
+        spans.drop(number, "ends before it starts", untimed)
         return
     spans.add(
         number,
         to_us(start),
         to_us(end),
-        subtype if span_kind == "event" and subtype not in _NOTHING else "",
+        label,
         recording=tidy(recording),
         speaker=None if name in _NOTHING else tidy(name),
         confidence=None if confidence in _NOTHING else confidence,

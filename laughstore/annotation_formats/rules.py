@@ -4,6 +4,7 @@ This is decided for a whole source at once, because a recording without a laugh 
 file read differently from the others. The rules are in the docstring of the package.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ WELL_KNOWN: Mapping[str, str] = {
 
 MAX_CLASSES = 256
 """More different labels than this are a transcript, no annotation of events."""
+MAX_OTHER_LABELS = 5
+"""More different labels that name no class than this are not taken as events of one class."""
+_WORD = re.compile(r"[^\W\d_]+")
 _BRACKETS = "[](){}<>* "
 
 
@@ -41,8 +45,6 @@ class EventRule:
     """The one class that is taken; None for all."""
     takes_every_span: bool
     """No span is of class `event`: all of them become it."""
-    takes_segments: bool
-    """SPEAKER lines become events of class `event` too."""
     tiers: frozenset[str] | None
     """Tiers that are read, in lower case; None for all."""
     classes: frozenset[str]
@@ -69,15 +71,16 @@ class EventRule:
 
         Raises:
             ConfigError: a tier does not occur; no span has a class; there are too many classes;
-                no span is of class `event` while some are of other well-known ones.
+                no span is of class `event` while some are of other well-known ones, all are
+                points, segments or the words of a transcript.
         """
         if event is not None:
-            event = WELL_KNOWN.get(tidy(event).casefold(), tidy(event))
+            event = well_known(event)
             if not event or event.startswith("full:"):
                 raise ConfigError(f"event {event!r} is no class; give one such as Laughter")
         wanted = None if tiers is None else frozenset(tidy(tier).casefold() for tier in tiers)
         _check_tiers(source, wanted)
-        rule = cls(event, False, False, wanted, frozenset())
+        rule = cls(event, False, wanted, frozenset())
         read = [span for span in source.spans if span.kind == "event" and rule._is_read(span)]
         labelled = [span for span in read if span.end_us > span.start_us]
         num_points = len(read) - len(labelled)
@@ -85,12 +88,22 @@ class EventRule:
         counts = Counter(rule._class(span) for span in labelled)
         num_unlabelled = counts.pop(None, 0)
         notes = [f"{num_points} points left out: they have no length"] if num_points else []
-        if event is not None and event not in counts:
+        if event is not None and event not in counts and not rule._is_dropped(source, event):
+            if read and not labelled:
+                raise ConfigError(
+                    f"all {num_points} labels are points, which have no length, so none of them is"
+                    f" an event; mark each {event} from its start to its end"
+                )
+            if has_segments and not read:
+                raise ConfigError(
+                    f"only SPEAKER lines: they tell who speaks when, not where a {event} is; write"
+                    f" one as a line of type NON-LEX, or as a table with the label {event}"
+                )
             _check_others(counts, event)
-            takes_segments = has_segments and not read
-            if read or takes_segments:
+            _check_transcript(labelled, event)
+            if read:
                 notes.append(f"no span is labelled {event}: every span is taken as one")
-            rule = replace(rule, takes_every_span=True, takes_segments=takes_segments)
+            rule = replace(rule, takes_every_span=True)
             return replace(rule, classes=frozenset([event]), notes=tuple(notes))
         if event is not None:
             others = Counter({name: count for name, count in counts.items() if name != event})
@@ -100,6 +113,11 @@ class EventRule:
             raise ConfigError(
                 f"none of the {num_unlabelled} spans has a label, so their class is not known;"
                 " give it (such as --event Laughter)"
+            )
+        elif not counts and not has_segments:
+            notes.append(
+                "no labelled span: nothing changes; if that says that there are no events, give"
+                " their class (such as --event Laughter)"
             )
         if num_unlabelled:
             notes.append(f"{num_unlabelled} spans left out: they have no label")
@@ -116,11 +134,13 @@ class EventRule:
 
         None when it is no event.
         """
+        return None if span.start_us == span.end_us else self.label_if_long(span)
+
+    def label_if_long(self, span: LabelledSpan) -> str | None:
+        """Return as `label_of` what a span would be if it had a length."""
         if not self._is_read(span):
             return None
-        if span.kind == "segment" and not self.takes_segments:
-            return None
-        if span.start_us == span.end_us:
+        if span.kind == "segment":
             return None
         if self.takes_every_span:
             return self.event
@@ -129,6 +149,14 @@ class EventRule:
             return None
         return label
 
+    def _is_dropped(self, source: AnnotationSource, event: str) -> bool:
+        """Whether a row that cannot be used is of a class: then the source does speak of it."""
+        spans = [row.span for item in source.files for row in item.dropped if row.span is not None]
+        return any(
+            span.kind == "event" and self._is_read(span) and self._class(span) == event
+            for span in spans
+        )
+
     def _is_read(self, span: LabelledSpan) -> bool:
         if self.tiers is None or span.tier is None:
             return True
@@ -136,7 +164,7 @@ class EventRule:
 
     def _class(self, span: LabelledSpan) -> str | None:
         label = self._label(span)
-        return None if label is None else _class_name(label, span.full_label)
+        return None if label is None else class_name(label, span.full_label)
 
     def _label(self, span: LabelledSpan) -> str | None:
         known = self._known(span.label)
@@ -165,9 +193,14 @@ class EventRule:
         return None if found is None else names[found]
 
 
+def well_known(name: str) -> str:
+    """Return the well-known class that a name means in any case, else the name on one line."""
+    return WELL_KNOWN.get(tidy(name).casefold(), tidy(name))
+
+
 def event_class(event: Event) -> str:
     """Return the name of an event's class: consolidated, or `full:NAME` for those outside."""
-    return _class_name(event.label, event.full_label)
+    return class_name(event.label, event.full_label)
 
 
 def at_edge(text: str, names: Iterable[str]) -> str | None:
@@ -186,7 +219,8 @@ def at_edge(text: str, names: Iterable[str]) -> str | None:
     return max(found, key=len, default=None)
 
 
-def _class_name(label: str, full_label: str) -> str:
+def class_name(label: str, full_label: str) -> str:
+    """Return the name of a class as `event_class` does."""
     return label or f"full:{full_label}"
 
 
@@ -208,6 +242,26 @@ def _check_others(counts: Counter[str | None], event: str) -> None:
             f"no span is labelled {event}, but some are {', '.join(known)}; give one of these, or"
             " files with one class only"
         )
+
+
+def _check_transcript(spans: Iterable[LabelledSpan], event: str) -> None:
+    """Refuse to call spans `event` whose labels look like what was said in them.
+
+    Numbers do not count (`laugh1`, `laugh2`), nor does a word again (`ha ha`).
+    """
+    stems: dict[tuple[str, ...], str] = {}
+    for span in spans:
+        label = span.label or span.full_label
+        if label:
+            stems.setdefault(tuple(dict.fromkeys(_WORD.findall(label.casefold()))), label)
+    sentence = next((label for stem, label in stems.items() if len(stem) > 1), None)
+    if sentence is None and len(stems) <= MAX_OTHER_LABELS:
+        return
+    what = f"such as {(sentence or next(iter(stems.values())))[:40]!r}"
+    raise ConfigError(
+        f"no span is labelled {event}, and the labels ({len(stems)} different ones, {what}) look"
+        f" like a transcript; label each {event} so, and leave other tiers out of these files"
+    )
 
 
 def _left_out(others: Counter[str | None], event: str) -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
-from laughstore.errors import ConfigError, NotFound
+from laughstore.errors import BadRecording, ConfigError, NotFound
 
 from . import audacity, elan, rttm, table, textgrid
-from .spans import AnnotationFile, LabelledSpan
+from .spans import AnnotationFile, DroppedRow, LabelledSpan
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,29 @@ class AnnotationSource:
                 found.setdefault(item.recording, [])
             for span in item.spans:
                 found.setdefault(_name(span, item), []).append(span)
+            # A recording of which nothing can be used is one that the source names.
+            for row in item.dropped:
+                if row.span is not None and (row.span.recording or item.is_of_one_recording):
+                    found.setdefault(_name(row.span, item), [])
         return {name: tuple(spans) for name, spans in found.items()}
+
+    @cached_property
+    def dropped_by_recording(self) -> Mapping[str, tuple[DroppedRow, ...]]:
+        """The rows that cannot be used and are of a recording, or may be, by its name."""
+        found: dict[str, list[DroppedRow]] = {}
+        for item in self.files:
+            if not item.dropped:
+                continue
+            said = [*item.spans, *(row.span for row in item.dropped if row.span is not None)]
+            if item.is_of_one_recording:
+                names = [item.recording]
+            else:
+                names = list(dict.fromkeys(_name(span, item) for span in said if span.recording))
+            for row in item.dropped:
+                known = row.span is not None and row.span.recording
+                for name in [_name(row.span, item)] if row.span and known else names:
+                    found.setdefault(name, []).append(row)
+        return {name: tuple(rows) for name, rows in found.items()}
 
     @property
     def spans(self) -> Iterator[LabelledSpan]:
@@ -78,7 +101,7 @@ def source_files(paths: Path | Iterable[Path]) -> tuple[Path, ...]:
     Raises:
         NotFound: a path does not exist.
         ConfigError: a file is of another kind, or there is none.
-        BadRecording: a text file in a folder cannot be read.
+        BadRecording: a folder, or a text file in one, cannot be read.
     """
     given = [paths] if isinstance(paths, Path) else list(paths)
     found: dict[Path, None] = {}
@@ -141,9 +164,15 @@ def _is_label_track(path: Path) -> bool:
     return found
 
 
+def _refuse(error: OSError) -> NoReturn:
+    """What stands in a folder that cannot be read would be taken for nothing."""
+    what = error.strerror or error
+    raise BadRecording(f"{error.filename}: cannot be read ({what}); check it") from error
+
+
 def _files_below(folder: Path) -> Iterator[Path]:
     num_files = 0
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)

@@ -4,7 +4,7 @@ A reader hands its rows to a `SpanCollector`, the one place that decides which r
 """
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -45,6 +45,21 @@ class LabelledSpan:
     """`segment`: `speaker` speaks here (RTTM SPEAKER lines); it has no label."""
 
 
+@dataclass(frozen=True, slots=True)
+class DroppedRow:
+    """A row that cannot be used."""
+
+    path: Path
+    line: int | None
+    """Counted from 1; None when it was not counted."""
+    reason: str
+    span: LabelledSpan | None
+    """What it says, with times that mean nothing; None when not even that can be told."""
+
+    def __str__(self) -> str:
+        return self.reason if self.line is None else f"line {self.line}: {self.reason}"
+
+
 @dataclass(frozen=True)
 class AnnotationFile:
     """What one file holds."""
@@ -58,6 +73,8 @@ class AnnotationFile:
     """What was left out and why, one line each."""
     is_of_one_recording: bool = True
     """False: each span names its recording."""
+    dropped: tuple[DroppedRow, ...] = field(default=(), repr=False)
+    """Rows that cannot be used, in file order."""
 
 
 class SpanCollector:
@@ -67,8 +84,7 @@ class SpanCollector:
         self.path = path
         self._rows = rows
         self._spans: list[LabelledSpan] = []
-        self._num_dropped = 0
-        self._faults: list[str] = []
+        self._dropped: list[DroppedRow] = []
         self._notes: list[str] = []
 
     def add(
@@ -101,43 +117,42 @@ class SpanCollector:
         """
         certainty = None if confidence is None else read_number(confidence)
         label = tidy(label)
-        if start_us is None or end_us is None:
-            self.drop(line, "a time is no finite number of seconds")
-        elif start_us < 0:
-            self.drop(line, "starts before 0")
-        elif end_us < start_us:
-            self.drop(line, "ends before it starts")
-        elif end_us > MAX_US:
-            self.drop(line, "a time is longer than any recording")
-        elif len(label) > MAX_LABEL_CHARS:
-            self.drop(line, f"label longer than {MAX_LABEL_CHARS:,} characters")
-        elif confidence is not None and (certainty is None or not 0 <= certainty <= 1):
-            self.drop(line, "confidence is no number from 0 to 1")
-        else:
+        reason = _fault_of(start_us, end_us, label)
+        is_certain = confidence is None or (certainty is not None and 0 <= certainty <= 1)
+        if reason is None and not is_certain:
+            reason = "confidence is no number from 0 to 1"
+        span = LabelledSpan(
+            recording=recording,
+            start_us=start_us if reason is None and start_us is not None else 0,
+            end_us=end_us if reason is None and end_us is not None else 1,
+            label=label[:MAX_LABEL_CHARS],
+            speaker=speaker,
+            tier=tier,
+            confidence=1.0 if certainty is None else float(certainty),
+            full_label=full_label,
+            kind=kind,
+        )
+        if reason is None:
             self._count()
-            self._spans.append(
-                LabelledSpan(
-                    recording=recording,
-                    start_us=start_us,
-                    end_us=end_us,
-                    label=label,
-                    speaker=speaker,
-                    tier=tier,
-                    confidence=1.0 if certainty is None else float(certainty),
-                    full_label=full_label,
-                    kind=kind,
-                )
-            )
+            self._spans.append(span)
+        else:
+            self.drop(line, reason, span)
 
-    def drop(self, line: Line, reason: str) -> None:
-        """Count a row that cannot be used."""
+    def drop(self, line: Line, reason: str, span: LabelledSpan | None = None) -> None:
+        """Leave a row out that cannot be used.
+
+        Args:
+            line: where it stands.
+            reason: what is wrong with it.
+            span: what it says all the same; its times are not looked at.
+        """
         self._count()
-        self._num_dropped += 1
-        if len(self._faults) < _SHOWN_FAULTS:
-            self._faults.append(f"line {line if isinstance(line, int) else line()}: {reason}")
+        if not isinstance(line, int):
+            line = line() if len(self._dropped) < _SHOWN_FAULTS else 0
+        self._dropped.append(DroppedRow(self.path, line or None, reason, span))
 
     def _count(self) -> None:
-        if len(self._spans) + self._num_dropped >= MAX_SPANS:
+        if len(self._spans) + len(self._dropped) >= MAX_SPANS:
             raise BadRecording(
                 f"{self.path}: more than {MAX_SPANS:,} {self._rows}; cut the file into several"
             )
@@ -152,22 +167,44 @@ class SpanCollector:
         Raises:
             BadRecording: there were rows and none could be used: the file is not what it seems.
         """
-        faults = "; ".join(self._faults)
-        if self._num_dropped and not self._spans:
+        num_dropped = len(self._dropped)
+        if num_dropped and not self._spans:
             raise BadRecording(
-                f"{self.path}: none of its {self._num_dropped} {self._rows} can be used ({faults})"
+                f"{self.path}: none of its {num_dropped} {self._rows} can be used"
+                f" ({show_faults(self._dropped)})"
             )
-        if self._num_dropped:
-            num_rows = len(self._spans) + self._num_dropped
-            more = "; ..." if self._num_dropped > len(self._faults) else ""
-            self.note(f"{self._num_dropped} of {num_rows} {self._rows} dropped ({faults}{more})")
+        if num_dropped:
+            num_rows = len(self._spans) + num_dropped
+            faults = show_faults(self._dropped)
+            self.note(f"{num_dropped} of {num_rows} {self._rows} dropped ({faults})")
         return AnnotationFile(
             self.path,
             recording,
             tuple(self._spans),
             tuple(self._notes),
             is_of_one_recording,
+            tuple(self._dropped),
         )
+
+
+def show_faults(rows: Sequence[DroppedRow]) -> str:
+    """Return what is wrong with the first of some rows, on one line."""
+    shown = "; ".join(map(str, rows[:_SHOWN_FAULTS]))
+    return f"{shown}; ..." if len(rows) > _SHOWN_FAULTS else shown
+
+
+def _fault_of(start_us: int | None, end_us: int | None, label: str) -> str | None:
+    if start_us is None or end_us is None:
+        return "a time is no finite number of seconds"
+    if start_us < 0:
+        return "starts before 0"
+    if end_us < start_us:
+        return "ends before it starts"
+    if end_us > MAX_US:
+        return "a time is longer than any recording"
+    if len(label) > MAX_LABEL_CHARS:
+        return f"label longer than {MAX_LABEL_CHARS:,} characters"
+    return None
 
 
 def tidy(text: str) -> str:

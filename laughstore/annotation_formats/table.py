@@ -4,7 +4,7 @@ Columns are found by name, in any case and order, with spaces, dashes or bracket
 
     start       start, start_time, onset, begin, begin_time, tmin, event_start_inepisode
     end         end, end_time, stop, stop_time, tmax, event_end_inepisode, offset (beside onset)
-    duration    duration, dur: used when there is no end
+    duration    duration, dur: used in rows that have no end
     label       label, event, event_label, class, category, trial_type, label_consolidated_vocab,
                 annotation, text
     speaker     speaker, speaker_id, speaker_name, participant
@@ -30,7 +30,7 @@ from unicodedata import normalize
 from laughstore.errors import BadRecording
 
 from .numbers import MICROSECONDS, MILLISECONDS, SECONDS, in_us, read_number, to_us, total
-from .spans import AnnotationFile, SpanCollector, tidy
+from .spans import AnnotationFile, LabelledSpan, SpanCollector, tidy
 from .text import lines, read_text, stem
 
 SUFFIXES = (".csv", ".tsv")
@@ -142,11 +142,14 @@ def _add_row(
         spans.drop(line, f"{len(cells)} cells, the header has {columns.num_columns}")
         return
     recording = columns.text(cells, "recording")
+    label, full_label = columns.text(cells, "label"), columns.text(cells, "full_label")
     if "recording" in columns.place and not recording:
-        spans.drop(line, "names no recording")
+        spans.drop(
+            line, "names no recording", LabelledSpan(None, 0, 1, label, full_label=full_label)
+        )
         return
     start = columns.time(cells, "start", comma=comma)
-    if "end" in columns.place:
+    if columns.text(cells, "end") or "duration" not in columns.place:
         end = columns.time(cells, "end", comma=comma)
     else:
         end = total(start, columns.time(cells, "duration", comma=comma))
@@ -157,11 +160,11 @@ def _add_row(
         line,
         to_us(start, MICROSECONDS),
         to_us(end, MICROSECONDS),
-        columns.text(cells, "label"),
+        label,
         recording=recording or None,
         speaker=columns.text(cells, "speaker") or None,
         confidence=confidence,
-        full_label=columns.text(cells, "full_label"),
+        full_label=full_label,
     )
 
 

@@ -13,7 +13,7 @@ from ..buildplan import SkippedRecording
 from ..geometry import ShardGeometry
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import human_bytes, print_some, program
+from .text import counted, human_bytes, print_some, program
 
 if TYPE_CHECKING:
     from extract.addition import AddResult
@@ -62,7 +62,7 @@ def _report(flags: _Flags, result: "AddResult") -> None:
     if not result.num_added:
         print(f"nothing was added: {store} stays at generation {result.generation}")
         return
-    print(f"{result.num_added} recordings added ({result.num_built} built now)")
+    print(f"{counted(result.num_added, 'recordings')} added ({result.num_built} built now)")
     print(f"{store} is now generation {result.generation}; what it had before did not change")
     shards = shlex.quote(str(store / layout.SHARDS))
     print(f"next: {program()} train --shards {shards} --out RUN")
@@ -91,8 +91,9 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
         print(json.dumps(report, indent=2))
     else:
         print(
-            f"{len(found.recordings)} recordings to add, {found.audio_hours:.2f} hours of audio,"
-            f" {found.num_frames:,} frames, {human_bytes(num_bytes)}"
+            f"{counted(len(found.recordings), 'recordings')} to add,"
+            f" {found.audio_hours:.2f} hours of audio, {found.num_frames:,} frames,"
+            f" {human_bytes(num_bytes)}"
         )
         enough = "enough" if free > num_bytes else "NOT ENOUGH"
         print(f"{human_bytes(free)} free at {flags.config.store}: {enough}")
@@ -104,7 +105,7 @@ def _print_lists(
     already: Sequence[str], left_out: Sequence[SkippedRecording], notes: Sequence[str]
 ) -> None:
     if already:
-        print(f"{len(already)} recordings are in the store already: passed over")
+        print(f"{counted(len(already), 'recordings')} passed over: in the store already")
     print_some("notes", notes)
     lines = [f"{item.name} ({item.split}): {item.reason}" for item in left_out]
     print_some("recordings left out", lines)

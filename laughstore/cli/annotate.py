@@ -3,16 +3,24 @@
 import json
 import shlex
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from .. import layout
-from ..annotation_formats import Mode, event_class, read_annotation_source
-from ..annotations import Annotations
-from ..errors import ConfigError
+from ..annotation_formats import (
+    EventRule,
+    Mode,
+    doubts,
+    event_class,
+    read_annotation_source,
+    well_known,
+)
+from ..annotations import Annotations, Event
+from ..errors import BadRecording, ConfigError
 from ..evolution.annotate import (
     AnnotateResult,
     RecordingChange,
@@ -23,9 +31,13 @@ from ..evolution.annotate import (
     revise_from_files,
 )
 from ..manifest import read_manifest
+from ..store import open_store
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import print_some, program
+from .text import counted, print_some, program
+
+if TYPE_CHECKING:
+    from extract.datasets import DatasetRecording
 
 EXIT_LEFT_OVER = 3
 
@@ -35,12 +47,14 @@ class _Flags:
     store: tyro.conf.Positional[Path]
     """A finished store."""
     source: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")]
-    """A data set; or .TextGrid, .eaf, .txt (Audacity), .csv, .tsv, .rttm files or their folders."""
+    """A data set (its metadata/ is enough); or .TextGrid, .eaf, .txt (Audacity), .csv, .tsv, .rttm
+    files or their folders."""
     common: CommonFlags
     event: str | None = None
     """Take events of this class only (such as Laughter); other classes stay as they are."""
     replace: bool = False
-    """Put the new events in the place of the old ones of the same classes (the default)."""
+    """Put the new events in the place of the old ones of the same classes (the default).
+    A recording with rows that cannot be used keeps its old events; the exit code is then 3."""
     merge: bool = False
     """Add the new events that are not there yet; remove none."""
     dry_run: bool = False
@@ -87,19 +101,25 @@ def run(arguments: Sequence[str]) -> int:
 
 def _source(flags: _Flags) -> tuple[Iterable[str], Revise, tuple[str, ...]]:
     """Names in the source, what it makes of a recording, and what it leaves out."""
-    from extract.datasets import is_dataset
+    from extract.datasets import METADATA_FOLDERS, is_dataset
 
+    for path in flags.source:
+        if path.name.casefold() in METADATA_FOLDERS and is_dataset(path.absolute().parent):
+            raise ConfigError(f"{path} is a part of a data set; give {path.absolute().parent}")
     datasets = [path for path in flags.source if is_dataset(path)]
     if datasets:
         if len(flags.source) > 1:
             raise ConfigError("--from takes one data set, or annotation files; not several things")
-        return (*_dataset(datasets[0], event=flags.event, mode=flags.mode), ())
+        return (*_dataset(flags.store, datasets[0], event=flags.event, mode=flags.mode), ())
     source = read_annotation_source(flags.source)
-    revise = revise_from_files(source, event=flags.event, mode=flags.mode)
-    return source.by_recording, revise, source.notes
+    rule = EventRule.of(source, event=flags.event)
+    revise = revise_from_files(source, rule, mode=flags.mode)
+    return source.by_recording, revise, (*source.notes, *rule.notes)
 
 
-def _dataset(path: Path, *, event: str | None, mode: Mode) -> tuple[Iterable[str], Revise]:
+def _dataset(
+    store: Path, path: Path, *, event: str | None, mode: Mode
+) -> tuple[Iterable[str], Revise]:
     """How a data set changes annotations.
 
     Lengths stay those of the audio, speakers those that the features were built for. What the data
@@ -107,38 +127,81 @@ def _dataset(path: Path, *, event: str | None, mode: Mode) -> tuple[Iterable[str
     """
     from extract.datasets import load_annotations, open_dataset
 
-    by_name = {item.name: item for item in open_dataset(path).recordings}
+    recordings = open_dataset(path, needs_audio=False).recordings
+    by_name = {item.name: item for item in recordings}
+    if event is not None:
+        event = _class_there(event, store, recordings)
 
     def revise(name: str, old: Annotations) -> Revised:
         new = load_annotations(by_name[name])
         events = [item for item in new.events if event in (None, event_class(item))]
+        revised = joined(old, new, events)
+        if revised == old:
+            return Revised(old)
+        brings_all = mode == "replace" and event is None
+        notes = doubts(
+            old,
+            events,
+            new.segments if brings_all else (),
+            has_stale_intervals=revised.events != old.events
+            and not (brings_all and new.intervals is not None),
+        )
+        return Revised(revised, notes)
+
+    def joined(old: Annotations, new: Annotations, events: Sequence[Event]) -> Annotations:
         if mode == "merge":
-            return Revised(replace(old, events=merge_events(old.events, events)))
+            return replace(old, events=merge_events(old.events, events))
         if event is not None:
             kept = [item for item in old.events if event_class(item) != event]
             moved = (*kept, *events)
             same = sorted(map(repr, moved)) == sorted(map(repr, old.events))
-            return Revised(old if same else replace(old, events=moved))
-        return Revised(
-            replace(
-                old,
-                events=new.events,
-                segments=new.segments,
-                turns=old.turns if new.turns is None else new.turns,
-                intervals=old.intervals if new.intervals is None else new.intervals,
-                words=old.words if new.words is None else new.words,
-            )
+            return old if same else replace(old, events=moved)
+        return replace(
+            old,
+            events=new.events,
+            segments=new.segments,
+            turns=old.turns if new.turns is None else new.turns,
+            intervals=old.intervals if new.intervals is None else new.intervals,
+            words=old.words if new.words is None else new.words,
         )
 
     return by_name, revise
 
 
+def _class_there(event: str, store: Path, recordings: Iterable["DatasetRecording"]) -> str:
+    """Return the class that is meant by a name. Raises ConfigError when nothing is of it.
+
+    A class that the store alone has is one that the data set no longer has.
+    """
+    from extract.annotation_files import read_events
+    from extract.datasets import EVENTS
+
+    wanted, there = well_known(event), set[str]()
+    for item in recordings:
+        with suppress(BadRecording):  # it is told of when its turn comes
+            there.update(
+                map(event_class, read_events(item.files[EVENTS]) if EVENTS in item.files else ())
+            )
+        if wanted in there:
+            return wanted
+    opened = open_store(store)
+    for item in opened.recordings:
+        there.update(map(event_class, opened.annotations(item.id).events))
+    same = [name for name in there if name.casefold() == wanted.casefold()]
+    if wanted in there or len(same) == 1:
+        return wanted if wanted in there else same[0]
+    shown = ", ".join(sorted(there)[:10]) + (", ..." if len(there) > 10 else "")
+    raise ConfigError(
+        f"neither the data set nor {store} has an event {event!r}; there are {shown or 'none'}"
+    )
+
+
 def _print(flags: _Flags, result: AnnotateResult) -> None:
-    print_some("recordings change", [_line(change) for change in result.changes])
+    print_some("recordings changed", [_line(change) for change in result.changes])
     if result.num_unchanged:
-        print(f"{result.num_unchanged} recordings stay as they are")
+        print(f"{counted(result.num_unchanged, 'recordings')} left as before")
     print_some("notes", result.notes)
-    print_some("names that match no recording of the store, left over", result.unmatched)
+    print_some("names without a recording in the store, left over", result.unmatched)
     print_some("recordings whose annotations cannot be used, left over", result.unusable)
     store = shlex.quote(str(flags.store))
     if not result.changes:

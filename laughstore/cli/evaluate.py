@@ -10,7 +10,7 @@ import tyro
 
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import number, percent
+from .text import counted, number, percent
 
 if TYPE_CHECKING:
     from train import EvaluationResult
@@ -86,8 +86,11 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
         return
     found = result.metrics
     print(f"{result.split}: {result.label.describe()}")
+    if result.other_annotations is not None:
+        print(result.other_annotations)
     print(
-        f"{len(result.recordings)} recordings, {result.num_streams} streams, {result.hours:.2f}"
+        f"{counted(len(result.recordings), 'recordings')},"
+        f" {counted(result.num_streams, 'streams')}, {result.hours:.2f}"
         f" hours of rows ({result.num_ignored:,} rows ignored)"
     )
     if found.undefined is not None:

@@ -12,7 +12,7 @@ from ..evolution.export import ExportResult, export
 from ..store import open_store
 from .flags import CommonFlags, parse, path_or_url
 from .progress import TerminalProgress
-from .text import human_bytes, program
+from .text import counted, human_bytes, program
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def run(arguments: Sequence[str]) -> int:
         "export",
         arguments,
         "Write recordings of a store as a store of its own. Feature files are hard links where"
-        " they can be; the old store may then be deleted without harm.",
+        " they can be (their bytes are not read: `laughstore verify` compares them); the old store"
+        " may then be deleted without harm.",
     )
     flags.common.configure_logging()
     progress = TerminalProgress(quiet=flags.common.quiet)
@@ -66,12 +67,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def _print(flags: _Flags, result: ExportResult) -> None:
     print(
-        f"{result.num_recordings} recordings, {result.num_shards} shards,"
-        f" {human_bytes(result.num_shard_bytes)}: {result.num_linked} files linked,"
+        f"{counted(result.num_recordings, 'recordings')}, {counted(result.num_shards, 'shards')},"
+        f" {human_bytes(result.num_shard_bytes)}: {counted(result.num_linked, 'files')} linked,"
         f" {result.num_copied} copied"
     )
     if flags.no_annotations:
         print("nothing annotated went along; names of recordings and of main speakers stay, and")
         print("the codes, from which Mimi can make the sound again")
     print(f"store: {result.out}")
-    print(f"next: {program()} inspect {shlex.quote(str(result.out))}")
+    if result.num_linked:
+        print("linked files were not read; what is wrong in the old store is so in this one too")
+    command = "verify" if result.num_linked else "inspect"
+    print(f"next: {program()} {command} {shlex.quote(str(result.out))}")

@@ -90,10 +90,19 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
-        instance_from_str=lambda words: Path(words[0]).expanduser(),
+        instance_from_str=lambda words: _folder_or_file(words[0]),
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
+
+
+def _folder_or_file(text: str) -> Path:
+    if is_url(text):
+        raise ValueError(
+            f"{text} is a URL, and a path of this machine is needed here; `laughstore export URL"
+            " --out FOLDER` makes a copy of a store"
+        )
+    return Path(text).expanduser()
 
 
 def parse[T](kind: type[T], command: str, arguments: Sequence[str], description: str) -> T:

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..evolution.gc import GcResult, collect_garbage
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import human_bytes, print_some, program
+from .text import counted, human_bytes, print_some, program
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _print(flags: _Flags, result: GcResult) -> None:
     would = "would be removed" if flags.dry_run else "removed"
     print_some(f"files {would}", result.removed)
     print_some("not ours, left alone", result.left_alone)
-    print(f"{len(result.removed)} files {would}, {human_bytes(result.num_bytes)}")
+    print(f"{counted(len(result.removed), 'files')} {would}, {human_bytes(result.num_bytes)}")
     if flags.dry_run and result.removed:
         print(f"next: {program()} gc {store}" + _flags_again(flags))
 

@@ -23,6 +23,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
 
 COMMANDS = {
     "demo": "Make a small synthetic corpus, build, train, evaluate and plot: all parts, offline.",
@@ -90,8 +91,14 @@ def _one_line(error: LaughstoreError | OSError) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, LaughstoreError):
         return text
-    if error.errno == errno.ENOSPC:
-        return f"the disk is full ({text}); free some space and run the same command again"
+    if error.errno in _FULL:
+        what = _FULL[error.errno]
+        return f"{what} ({text}); free some space and run the same command again"
+    if error.errno == errno.EFBIG:
+        return (
+            f"a file would be larger than it may be here ({text}); raise the limit (ulimit -f) or"
+            " use another file system, and run the same command again"
+        )
     if error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror.lower()}"
     return text

@@ -31,11 +31,22 @@ def number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
+def counted(num: int, noun: str) -> str:
+    """Return a number and its noun, which is given in the plural: `1 recording`, `2 recordings`."""
+    return f"{num:,} {noun.removesuffix('s') if num == 1 else noun}"
+
+
 def print_some(title: str, lines: Sequence[str]) -> None:
-    """Print a counted list, its first lines only."""
+    """Print a counted list, its first lines only.
+
+    Args:
+        title: what they are, its first word in the plural.
+        lines: one for each.
+    """
     if not lines:
         return
-    print(f"{len(lines)} {title}:")
+    noun, space, rest = title.partition(" ")
+    print(f"{counted(len(lines), noun)}{space}{rest}:")
     for line in lines[:SHOWN]:
         print(f"  {line}")
     if len(lines) > SHOWN:

@@ -74,21 +74,18 @@ class AnnotateResult:
     notes: tuple[str, ...] = field(repr=False)
 
 
-def revise_from_files(source: AnnotationSource, *, event: str | None, mode: Mode) -> Revise:
+def revise_from_files(source: AnnotationSource, rule: EventRule, *, mode: Mode) -> Revise:
     """Return how files of other tools change annotations (`laughstore.annotation_formats`).
 
     Args:
         source: the files.
-        event: the one class to take; None for all.
+        rule: which of their spans are events.
         mode: `replace` the old events of the same classes, or `merge` the new ones into them.
-
-    Raises:
-        ConfigError: no span has a class, or there are too many classes.
     """
-    rule = EventRule.of(source, event=event)
 
     def revise(name: str, old: Annotations) -> Revised:
-        found = annotate_recording(old, source.by_recording[name], rule, mode=mode)
+        spans, dropped = source.by_recording[name], source.dropped_by_recording.get(name, ())
+        found = annotate_recording(old, spans, rule, mode=mode, dropped=dropped)
         return Revised(found.annotations, found.notes)
 
     return revise

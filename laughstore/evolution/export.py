@@ -3,15 +3,19 @@
 The new store has a plan of its own (shards are numbered from 0 again), the units of the chosen
 recordings and one generation; nothing in it knows of the old store. Files are hard links where the
 file system can make them: both stores only ever add and remove names, so neither can change the
-other. It is begun and committed as a build is: unfinished until its `store.json` stands, and the
-same call goes on with what a killed one has left.
+other. The bytes of a linked file are not read, only its size: that makes an export of any size
+quick, and `laughstore verify` of the new store compares them. It is begun and committed as a build
+is: unfinished until its `store.json` stands, and the same call goes on with what a killed one has
+left. While it goes on, nobody collects garbage in a local store that it reads.
 
 Without annotations nothing that people have annotated goes along: shards are written again from
 checked blocks, because their JSON members tell of events.
 """
 
+import errno
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +68,9 @@ def export(
 ) -> ExportResult:
     """Write recordings of a store as a store of its own, or go on with such an export.
 
+    What is copied or written again is checked on the way. What is linked is not read: faults that
+    the store has are in the new one too, until `laughstore verify` tells of them.
+
     Args:
         source: the store, local or remote.
         out: folder of the new store; must not exist, or hold the same export, unfinished.
@@ -76,16 +83,20 @@ def export(
 
     Raises:
         ConfigError: no such split, nothing matches, or `out` holds something else.
-        CorruptData: a file of the store is missing, or its bytes are not what the store says.
+        NotFound: the generation has been collected since the store was opened.
+        CorruptData: a file of the store is missing or of another size, or bytes that were read are
+            not what the store says.
         LaughstoreError: another process is writing `out`.
     """
     progress = progress or NoProgress()
     chosen = _chosen(source.index, split, recordings)
     plan = _plan(source, chosen, with_annotations=with_annotations)
     _check_out(source, out)
-    make_dirs(out)
-    with StoreLocks(out, progress) as locks, locks.exclusive(wait=False) as held:
-        if not held:
+    with ExitStack() as stack:
+        stack.enter_context(_kept(source, progress))
+        make_dirs(out)
+        locks = stack.enter_context(StoreLocks(out, progress))
+        if not stack.enter_context(locks.exclusive(wait=False)):
             raise LaughstoreError(f"{out}: another process is writing it; run again when it ended")
         _begin(out, plan)
         writer = ExportWriter(source, out, plan, copy=copy)
@@ -111,6 +122,26 @@ def export(
         num_linked=writer.num_linked,
         num_copied=writer.num_copied,
     )
+
+
+@contextmanager
+def _kept(source: Store, progress: Progress) -> Iterator[None]:
+    """Keep others from collecting what is exported. Raises NotFound if it was collected already."""
+    root = source.folder.local
+    if root is None:
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            locks = stack.enter_context(StoreLocks(root, progress))
+        except OSError as error:
+            # A store that may only be read: whoever may write it has to wait with `gc`.
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+        else:
+            stack.enter_context(locks.shared())
+        read_manifest(root, source.manifest.generation)
+        yield
 
 
 def _was_begun(out: Path, planned: PlannedRecording) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from .. import layout
 from ..buildplan import BuildPlan, read_plan
-from ..commit import refresh_current_index
+from ..commit import refresh_copies
 from ..errors import ConfigError, CorruptData, LaughstoreError
 from ..files import TEMPORARY_MARK, fsync_dir
 from ..folders import LocalFolder
@@ -89,7 +89,7 @@ def collect_garbage(
         ConfigError: `keep` is less than 1.
         NotFound, IncompleteStore: there is no finished store.
         CorruptData: a file of a kept generation is missing or altered: nothing was removed.
-        LaughstoreError: another process is writing the store.
+        LaughstoreError: another process is writing or exporting the store.
     """
     if keep < 1:
         raise ConfigError(f"keep is {keep}; the newest generation always stays: give 1 or more")
@@ -100,13 +100,14 @@ def collect_garbage(
             locks = stack.enter_context(StoreLocks(store, progress))
             if not stack.enter_context(locks.exclusive(wait=False)):
                 raise LaughstoreError(
-                    f"{store}: another process is writing it; collect garbage when it has ended"
+                    f"{store}: another process is writing or exporting it; collect garbage when it"
+                    " has ended"
                 )
         newest = open_store(store).manifest
         found = _Survey(store, newest, keep=keep, drop_unfinished=unfinished)
         if not dry_run:
             # Otherwise the shards folder alone could name columns that are about to go.
-            refresh_current_index(store, newest)
+            refresh_copies(store, newest)
             _remove(store, found.garbage, progress)
     return GcResult(
         generation=newest.generation,

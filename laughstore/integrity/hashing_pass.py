@@ -7,12 +7,13 @@ SHA-256 differs is taken apart (`shard_check`). Two names of one file are one fi
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import PurePosixPath
 
 from .. import layout
 from ..annotations import Annotations, read_annotations
+from ..daemon_threads import DaemonThreads
 from ..errors import CorruptData, LaughstoreError
 from ..folders import Folder
 from ..index import Stream
@@ -91,17 +92,16 @@ class FileVerification:
 
     def _look_in_threads(self, claims: Sequence[Claim], jobs: int) -> None:
         running: deque[tuple[Claim, Future[tuple[FileFacts, FileFacts | None]]]] = deque()
-        with ThreadPoolExecutor(jobs, "verify") as pool:
+        with DaemonThreads(jobs, "verify") as threads:
             try:
                 for claim in claims:
-                    running.append((claim, pool.submit(self._look, claim)))
+                    running.append((claim, threads.submit(self._look, claim)))
                     if len(running) >= _QUEUED * jobs:
                         self._take_oldest(running)
                 while running:
                     self._take_oldest(running)
             except BaseException:
                 self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _take_oldest(

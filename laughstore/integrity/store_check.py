@@ -25,6 +25,8 @@ from .index_check import RESTORE, check_index, check_units
 _NUMBERED = re.compile(r"(\d{6})\.json")
 _INDEX = re.compile(r"index-(\d{6})\.json")
 _IN_SHARDS = f"{layout.SHARDS}/"
+_HOLES = 16
+"""Generations missing in a row, after which no older one is asked for."""
 _STATS_FORMAT = "laughstore-stats"
 
 
@@ -57,7 +59,7 @@ def survey_store(folder: Folder, listing: Listing | None) -> tuple[Survey, Index
         check_units(survey, index, of_generation)
     _current_index(survey, folder, manifests)
     if manifests:
-        _quarantine(survey, folder, manifests[0])
+        _quarantine(survey, folder, manifests)
         _plans(survey, folder, listing, manifests[0].num_plans)
         annotations = {item.path for manifest in manifests for item in manifest.files}
         _named_annotations(survey, newest, annotations)
@@ -79,9 +81,7 @@ def survey_shards(folder: Folder, listing: Listing | None) -> tuple[Survey, Inde
         name = PurePosixPath(layout.index(number)).name
         survey.own.add(name)
         if current is not None and number == current.generation:
-            if folder.read(name) != folder.read(layout.INDEX_NAME):
-                what = f"is not what {layout.INDEX_NAME} is, of the same generation"
-                survey.fault(name, what, f"copy {layout.INDEX_NAME} over it")
+            _same_index(survey, folder, name)
             continue
         if current is not None and number > current.generation:
             survey.fault(
@@ -96,6 +96,17 @@ def survey_shards(folder: Folder, listing: Listing | None) -> tuple[Survey, Inde
     return survey, newest
 
 
+def _same_index(survey: Survey, folder: Folder, name: str) -> None:
+    """Check that the numbered index of the current generation is what index.json is."""
+    try:
+        is_same = read_small(folder, name) == read_small(folder, layout.INDEX_NAME)
+        what = f"is not what {layout.INDEX_NAME} is, of the same generation"
+    except (LaughstoreError, OSError) as error:
+        is_same, what = False, reason(error, folder.describe(name))
+    if not is_same:
+        survey.fault(name, what, f"copy {layout.INDEX_NAME} over it")
+
+
 def _manifests(survey: Survey, folder: Folder, listing: Listing | None) -> list[Manifest]:
     """Every manifest that can be read, the newest first; store.json is the newest if it can."""
     path = layout.STORE_JSON
@@ -103,9 +114,7 @@ def _manifests(survey: Survey, folder: Folder, listing: Listing | None) -> list[
     current, data, problem = _newest(folder)
     numbers = _numbers(listing, f"{layout.GENERATIONS}/", _NUMBERED)
     if listing is None and current is not None:
-        numbers = [
-            i + 1 for i in range(current.generation) if folder.exists(layout.generation(i + 1))
-        ]
+        numbers = _remote_generations(folder, current.generation)
     found = [] if current is None else [current]
     for number in reversed(numbers):
         name = layout.generation(number)
@@ -133,6 +142,27 @@ def _manifests(survey: Survey, folder: Folder, listing: Listing | None) -> list[
         name = layout.generation(found[0].generation) if found else None
         survey.fault(path, problem, f"copy {name} over it" if name else RESTORE)
     return found
+
+
+def _remote_generations(folder: Folder, newest: int) -> list[int]:
+    """Numbers of the generations in a remote store, ascending.
+
+    Where the folder cannot be listed they are asked for one by one, from the newest down, until
+    many in a row are missing: a manifest may state any number, and each question takes a while.
+    """
+    names = folder.list_names(layout.GENERATIONS)
+    if names is not None:
+        found = [_NUMBERED.fullmatch(name) for name in names]
+        return sorted(int(match[1]) for match in found if match is not None)
+    numbers: list[int] = []
+    missing = 0
+    for number in range(newest, 0, -1):
+        if folder.exists(layout.generation(number)):
+            numbers.append(number)
+            missing = 0
+        elif (missing := missing + 1) == _HOLES:
+            break
+    return numbers[::-1]
 
 
 def _newest(folder: Folder) -> tuple[Manifest | None, bytes, str | None]:
@@ -208,21 +238,29 @@ def _current_index(survey: Survey, folder: Folder, manifests: list[Manifest]) ->
         survey.fault(path, what, advice)
 
 
-def _quarantine(survey: Survey, folder: Folder, manifest: Manifest) -> None:
+def _quarantine(survey: Survey, folder: Folder, manifests: list[Manifest]) -> None:
+    """Check the list of recordings left out, which is written after store.json."""
     path = layout.QUARANTINE_JSON
-    expected = quarantine_json(manifest.quarantined) if manifest.quarantined else None
+    expected, *older = [quarantine_json(item.quarantined) for item in manifests]
+    found: bytes | None = None
     try:
         found = read_small(folder, path)
     except NotFound:
-        if expected is not None and folder.local is not None:  # `push` sends what has a hash
-            survey.fault(path, "is missing", "restore it; store.json holds the same list")
-        return
+        if folder.local is None:  # `push` sends what has a hash
+            return
     except (LaughstoreError, OSError) as error:
         survey.fault(path, reason(error, folder.describe(path)), RESTORE)
         return
-    if found != expected:
-        advice = RESTORE if expected is not None else "delete it: nothing was left out"
-        survey.fault(path, "is not the list that store.json holds", advice)
+    if found == expected:
+        return
+    if found is None or found in older:
+        survey.notes.append(
+            f"{path} is not of the newest generation: a commit was interrupted; run it again, or"
+            " `laughstore gc`"
+        )
+        return
+    advice = RESTORE if expected is not None else "delete it: nothing was left out"
+    survey.fault(path, "is not the list that store.json holds", advice)
 
 
 def _plans(survey: Survey, folder: Folder, listing: Listing | None, num_plans: int) -> None:

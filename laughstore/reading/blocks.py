@@ -5,15 +5,17 @@ remote folder run side by side.
 """
 
 import os
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import decode_block
+from ..daemon_threads import DaemonThreads
 from ..errors import CorruptData, IncompleteStore, NotFound
 from ..index import Index, Shard
 from ..process_lock import ProcessLock
@@ -79,13 +81,20 @@ class BlockReader:
             for run in runs:
                 self._read_run(run, sink)
             return
-        # Threads of this call only: none is left behind, and none is missed after a fork.
-        pool = ThreadPoolExecutor(min(self.num_threads, len(runs)), thread_name_prefix="laughstore")
+        gate = _Gate()
+
+        def deliver(block: int, rows: NDArray[np.uint16]) -> None:
+            with gate.passing():
+                sink(block, rows)
+
+        # Threads of this call only: none is missed after a fork. Those that still read when it
+        # ends, by an error or Ctrl-C, are left to themselves and deliver nothing.
         try:
-            for future in [pool.submit(self._read_run, run, sink) for run in runs]:
-                future.result()
+            with DaemonThreads(min(self.num_threads, len(runs)), "laughstore") as threads:
+                for future in [threads.submit(self._read_run, run, deliver) for run in runs]:
+                    future.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            gate.close()
 
     def _runs(self, blocks: NDArray[np.int64]) -> list[_Run]:
         most = self.blocks_of_a_read
@@ -105,7 +114,7 @@ class BlockReader:
 
     def _read_run(self, run: _Run, sink: Sink) -> None:
         index, shard = self._index, run.shard
-        sizes = self._checked_sizes(shard)
+        sizes = encoded_sizes(index, shard)
         offsets = index.geometry.block_offsets(sizes)
         first, last = run.slots.start, run.slots.stop - 1
         start = int(offsets[first])
@@ -131,23 +140,6 @@ class BlockReader:
             )
             sink(block, rows)
 
-    def _checked_sizes(self, shard: Shard) -> NDArray[np.int64]:
-        """Return the encoded size of each block of a shard; nothing is allocated by what it says.
-
-        Raises:
-            CorruptData: they cannot be those of this shard.
-        """
-        geometry = self._index.geometry
-        last = shard.first_block + shard.num_blocks
-        sizes = self._index.block_bytes[shard.first_block : last].astype(np.int64)
-        fits = 1 <= sizes.min() <= sizes.max() <= geometry.max_encoded_bytes
-        if not fits or geometry.encoded_shard_bytes(sizes) != shard.num_bytes:
-            raise CorruptData(
-                f"{self._index.folder.describe(shard.name)}: the sizes of its blocks do not add up"
-                f" to the {shard.num_bytes} bytes that the index says; restore the index"
-            )
-        return sizes
-
     def _check_file(self, shard: Shard) -> None:
         found = self._index.folder.size(shard.name)
         if found != shard.num_bytes:
@@ -156,6 +148,54 @@ class BlockReader:
                 f" {shard.num_bytes}; the file was cut or replaced: restore it"
             )
         self._sizes_checked.add(shard.first_block)
+
+
+class _Gate:
+    """Lets work through until it is closed; closing waits for what is inside, in memory only."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._num_inside, self._closed = 0, False
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        with self._changed:
+            if self._closed:
+                raise _Closed
+            self._num_inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_inside -= 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: self._num_inside == 0)
+
+
+class _Closed(Exception):
+    """Nobody waits for this block any more."""
+
+
+def encoded_sizes(index: Index, shard: Shard) -> NDArray[np.int64]:
+    """Return i64[num_blocks], the encoded size of each block of a shard, as the index has it.
+
+    Raises:
+        CorruptData: they cannot be those of this shard; nothing is allocated by what they say.
+    """
+    geometry = index.geometry
+    last = shard.first_block + shard.num_blocks
+    sizes = index.block_bytes[shard.first_block : last].astype(np.int64)
+    fits = 1 <= sizes.min() <= sizes.max() <= geometry.max_encoded_bytes
+    if not fits or geometry.encoded_shard_bytes(sizes) != shard.num_bytes:
+        raise CorruptData(
+            f"{index.folder.describe(shard.name)}: the sizes of its blocks do not add up to the"
+            f" {shard.num_bytes} bytes that the index says; restore the index"
+        )
+    return sizes
 
 
 class CachedBlocks:

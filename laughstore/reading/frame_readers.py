@@ -5,6 +5,7 @@ not close the others.
 """
 
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cached_property
 from typing import Protocol
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from ..index import Index, Shard, Stream
 from ..process_lock import ProcessLock
 from .blocks import CachedBlocks
-from .mapped_rows import MappedRows
-from .rows import MAX_MAPPED_FILES, why_not_mapped
+from .mapped_rows import MappedRows, NoMappings
+from .rows import MAX_MAPPED_PIECES, why_not_mapped
 
-_MAX_OPEN_SHARDS = MAX_MAPPED_FILES // 2
+_MAX_OPEN_SHARDS = MAX_MAPPED_PIECES // 4
+"""Of at most two pieces each: half for streams, half for whole splits."""
 
 
 class FrameReader(Protocol):
@@ -59,14 +61,14 @@ class FrameReaders:
             ValueError: this was closed.
         """
         with self._lock:
-            if self._closed:
-                raise ValueError("this store was closed; open it again with open_store")
+            self._check_open()
             reader = self._open.get(stream)
             if reader is not None:
                 self._open.move_to_end(stream)
                 return reader
         reader = self._reader(stream)
         with self._lock:
+            self._check_open()
             # Another thread may have opened it meanwhile: then ours is dropped.
             if stream not in self._open:
                 self._open[stream] = reader
@@ -76,6 +78,10 @@ class FrameReaders:
                     self._num_shards -= oldest.num_shards
             return self._open[stream]
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("this store was closed; open it again with open_store")
+
     def close(self) -> None:
         """Close all readers."""
         with self._lock:
@@ -84,21 +90,8 @@ class FrameReaders:
                 reader.close()
             self._open.clear()
 
-    def _reader(self, stream: Stream) -> FrameReader:
-        shards = self._shards(stream)
-        if why_not_mapped(self._index, len(shards)) is None:
-            return MappedRows(self._index, stream.split, shards)
-        return CachedBlocks(self._index, shards)
-
-    @cached_property
-    def _starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """i64[streams] first block of each stream, and how many shards stand before it."""
-        streams = [stream for item in self._index.recordings for stream in item.streams]
-        counts = np.array([stream.num_shards for stream in streams], np.int64)
-        first_blocks = np.array([stream.first_block for stream in streams], np.int64)
-        return first_blocks, np.cumsum(counts) - counts
-
-    def _shards(self, stream: Stream) -> tuple[Shard, ...]:
+    def shards(self, stream: Stream) -> tuple[Shard, ...]:
+        """Return the shards of a stream, in their order; cheap for large stores."""
         geometry = self._index.geometry
         first_blocks, first_shards = self._starts
         low = int(first_shards[np.searchsorted(first_blocks, stream.first_block)])
@@ -113,3 +106,18 @@ class FrameReaders:
             )
             for i, num_bytes in enumerate(sizes)
         )
+
+    def _reader(self, stream: Stream) -> FrameReader:
+        shards = self.shards(stream)
+        if why_not_mapped(self._index, shards) is None:
+            with suppress(NoMappings):
+                return MappedRows(self._index, stream.split, shards)
+        return CachedBlocks(self._index, shards)
+
+    @cached_property
+    def _starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """i64[streams] first block of each stream, and how many shards stand before it."""
+        streams = [stream for item in self._index.recordings for stream in item.streams]
+        counts = np.array([stream.num_shards for stream in streams], np.int64)
+        first_blocks = np.array([stream.first_block for stream in streams], np.int64)
+        return first_blocks, np.cumsum(counts) - counts

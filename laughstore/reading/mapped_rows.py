@@ -1,5 +1,6 @@
 """Rows that are mapped: the files themselves, in one range of addresses."""
 
+import errno
 from collections.abc import Sequence
 
 import crc32c
@@ -11,8 +12,12 @@ from ..folders import LocalFolder
 from ..geometry import CRC_BYTES
 from ..index import Index, Shard
 from .mapping import MappedFiles
-from .row_table import RowTable, sample_name
+from .row_table import Numbers, RowTable, numbers, sample_name
 from .rows import Rows
+
+
+class NoMappings(ConfigError):
+    """The system maps no more files; they can still be read."""
 
 
 class MappedRows(Rows):
@@ -25,6 +30,7 @@ class MappedRows(Rows):
 
     Raises:
         IncompleteStore, CorruptData: as `open_rows`.
+        NoMappings: the system gives no addresses, or maps no more files.
     """
 
     releases = False
@@ -38,10 +44,7 @@ class MappedRows(Rows):
             raise ConfigError(f"{index.where} is remote; copy it here to map its shards")
         for shard in shards:
             _check_size(index, folder, shard)
-        files = MappedFiles(
-            [(folder.local / shard.name, shard.num_bytes) for shard in shards],
-            index.geometry.map_alignment,
-        )
+        files = _map(index, folder, shards)
         assert np.array_equal(files.starts, self._table.starts), "one layout for all readers"
         self._files: MappedFiles | None = files
         self._matrix = files.bytes.view(np.uint16).reshape(-1, self.dim)
@@ -55,22 +58,22 @@ class MappedRows(Rows):
         self._open()
         return self._matrix
 
-    def prepare(self, blocks: NDArray[np.int64], *, verify: bool) -> None:
+    def prepare(self, blocks: Numbers, *, verify: bool) -> None:
         """Read the pages of these blocks, and check their checksums if asked."""
-        files = self._open()
+        files, blocks = self._open(), numbers(blocks)
         places = self._table.places(blocks)
         for block, place in zip(blocks.tolist(), places.tolist(), strict=True):
             self._prepare(files, block, place, verify=verify)
 
-    def prepare_once(self, blocks: NDArray[np.int64]) -> None:
+    def prepare_once(self, blocks: Numbers) -> None:
         """Read the pages of these blocks; check checksums the first time in this process."""
-        files = self._open()
+        files, blocks = self._open(), numbers(blocks)
         places = self._table.places(blocks)
         known = self._verified[places].tolist()
         for block, place, is_known in zip(blocks.tolist(), places.tolist(), known, strict=True):
             self._prepare(files, block, place, verify=not is_known)
 
-    def release(self, blocks: NDArray[np.int64]) -> None:
+    def release(self, blocks: Numbers) -> None:
         """Do nothing: mapped pages belong to the page cache, and the kernel takes them back."""
 
     def read(self, first_frame: int, num_frames: int) -> NDArray[np.uint16]:
@@ -142,6 +145,27 @@ class MappedRows(Rows):
 
     def _name(self, block: int) -> str:
         return sample_name(self.index, self._table.shard_of(block), block)
+
+
+def _map(index: Index, folder: LocalFolder, shards: Sequence[Shard]) -> MappedFiles:
+    files = [(folder.local / shard.name, shard.num_bytes) for shard in shards]
+    try:
+        return MappedFiles(files, index.geometry.map_alignment)
+    except FileNotFoundError as error:
+        raise IncompleteStore(
+            f"{error.filename} has just gone, the index names it; restore it"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise NoMappings(
+                f"{index.where}: the system maps no more of its {len(shards)} shards"
+                f" ({error.strerror}); raise vm.max_map_count (or ulimit -v), or use"
+                " reader='window'"
+            ) from error
+        raise CorruptData(
+            f"{error.filename or index.where} cannot be mapped ({error.strerror}); the file was"
+            " replaced, or the disk failed: restore it"
+        ) from error
 
 
 def _check_size(index: Index, folder: LocalFolder, shard: Shard) -> None:

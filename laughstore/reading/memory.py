@@ -16,5 +16,14 @@ def available_bytes() -> int | None:
         found.append(int(line.split()[1]) * 1024)
     with suppress(OSError, ValueError):  # version 2; `max` is no number: no limit
         limit = int((_CGROUP / "memory.max").read_text())
-        found.append(limit - int((_CGROUP / "memory.current").read_text()))
+        used = int((_CGROUP / "memory.current").read_text())
+        found.append(limit - used + _inactive_file_bytes())
     return max(0, min(found)) if found else None
+
+
+def _inactive_file_bytes() -> int:
+    """Return the page cache of the control group that the kernel takes back first."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("inactive_file ")).split()[1])
+    return 0

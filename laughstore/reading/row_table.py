@@ -5,8 +5,9 @@ Shards stand in the matrix one behind the other, each at a multiple of
 whether files are mapped or fetched.
 """
 
+import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from ..index import Index, Shard, Stream
 from ..naming import block_key
 
 NO_ROW = -1
+
+Numbers = Sequence[int] | NDArray[np.integer[Any]]  # Any: of any width
+"""Whole numbers as callers have them; `numbers` makes i64[N] of them."""
 
 
 class FramePlace(NamedTuple):
@@ -146,6 +150,45 @@ class RowTable:
         return ConfigError(
             f"{self.index.where}: frame {frames[~known][0]} is of another split, or of none"
         )
+
+
+def numbers(values: Numbers) -> NDArray[np.int64]:
+    """Return whole numbers as i64[N]: sums of narrower types would wrap round.
+
+    Raises:
+        ConfigError: they are no list of whole numbers.
+    """
+    found = np.asarray(values)
+    if found.ndim != 1 or (found.dtype.kind not in "iu" and len(found)):
+        raise ConfigError(
+            f"frames and blocks are a list of whole numbers; this is {found.dtype} of shape"
+            f" {found.shape}"
+        )
+    return found.astype(np.int64, copy=False)
+
+
+def frame_range(
+    stream: Stream, start: SupportsIndex, stop: SupportsIndex | None
+) -> tuple[int, int]:
+    """Return (start, stop) as plain integers; None as the end of the stream.
+
+    Raises:
+        ConfigError: they are no whole numbers, or lie outside the stream.
+    """
+    try:
+        first = operator.index(start)
+        end = stream.num_frames if stop is None else operator.index(stop)
+    except TypeError as error:
+        raise ConfigError(
+            f"frames {start!r} to {stop!r}: start and stop are whole numbers of frames (12.5 a"
+            " second)"
+        ) from error
+    if not 0 <= first <= end <= stream.num_frames:
+        raise ConfigError(
+            f"frames {first} to {end} lie outside {stream.recording_id!r}, which has"
+            f" {stream.num_frames} frames"
+        )
+    return first, end
 
 
 def sample_name(index: Index, shard: Shard, block: int) -> str:

@@ -3,23 +3,26 @@
 `open_rows` maps the files where that is possible; elsewhere, and for remote or compressed shards,
 it returns a window on them: the same matrix, of which only prepared blocks are in memory. No torch
 here. A zero-copy tensor of the same memory is
-`torch.from_numpy(rows.matrix.view(np.int16)).view(torch.bfloat16)`.
+`torch.from_dlpack(rows.matrix.view(np.int16)).view(torch.bfloat16)`.
 """
 
+import mmap
+import operator
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..index import Index, Stream
-from .row_table import FramePlace, RowTable
+from ..index import Index, Shard
+from .row_table import FramePlace, Numbers, RowTable, frame_range, numbers
 
 Reader = Literal["auto", "map", "window"]
-MAX_MAPPED_FILES = 50_000
+MAX_MAPPED_PIECES = 50_000
 """Linux lets a process map 65,530 pieces (vm.max_map_count); the rest is left to others."""
 
 
@@ -53,17 +56,21 @@ class Rows(ABC):
         Rows that `row_numbers` never returns are headers, or gaps that must not be touched; a row
         should be touched only after `prepare` of its block.
 
+        Limit of mapped files: one that is cut between `prepare` and the gather ends the process
+        with SIGBUS, and no Python code can stop that. Do not cut files in place while they are
+        read (replacing or deleting them is safe), or use `reader="window"`.
+
         Raises:
             ValueError: this was closed.
         """
 
     @abstractmethod
-    def prepare(self, blocks: NDArray[np.int64], *, verify: bool) -> None:
+    def prepare(self, blocks: Numbers, *, verify: bool) -> None:
         """Make blocks ready to be read, and hold them until `release`.
 
         Args:
-            blocks: i64[K] global block numbers of this split, any order. Nothing is held when this
-                raises.
+            blocks: K global block numbers of this split, an array or a list, any order. Nothing is
+                held when this raises.
             verify: compute each block's CRC-32C and compare it with the index, even if that was
                 done before. What is fetched is always compared.
 
@@ -75,11 +82,11 @@ class Rows(ABC):
         """
 
     @abstractmethod
-    def prepare_once(self, blocks: NDArray[np.int64]) -> None:
+    def prepare_once(self, blocks: Numbers) -> None:
         """Like `prepare`, with checksums of what was not checked before in this process."""
 
     @abstractmethod
-    def release(self, blocks: NDArray[np.int64]) -> None:
+    def release(self, blocks: Numbers) -> None:
         """Let go of these blocks (i64[K]): once for each time that they were prepared.
 
         A block that nobody holds may not be read until it is prepared again.
@@ -89,11 +96,13 @@ class Rows(ABC):
     def close(self) -> None:
         """Let go of files and memory; arrays taken from `matrix` stay valid."""
 
-    def row_numbers(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    def row_numbers(self, frames: Numbers) -> NDArray[np.int64]:
         """Return the row of `matrix` that holds each frame.
 
         Args:
-            frames: i64[N] global frame ids of this split (see `laughstore.index`), any order.
+            frames: N global frame ids of this split (see `laughstore.index`), any order. Ids behind
+                the ragged end of a stream's last block are not looked for, as that would cost time
+                in each batch: they give rows that hold zeros.
 
         Returns:
             i64[N].
@@ -101,18 +110,22 @@ class Rows(ABC):
         Raises:
             ConfigError: a frame is of another split, or (window) of a block that is not ready.
         """
-        return self._table.row_numbers(frames, self._table.first_row)
+        return self._table.row_numbers(numbers(frames), self._table.first_row)
 
-    def frames_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def frames_of(self, rows: Numbers) -> NDArray[np.int64]:
         """Return the global frame id of each row: the inverse of `row_numbers`, i64[N] to i64[N].
 
         Raises:
             ConfigError: a row holds no frame.
         """
-        return self._table.frames_of(np.asarray(rows, np.int64))
+        return self._table.frames_of(numbers(rows))
 
     def rows_of(
-        self, recording: str, assignment: str | None = None, start: int = 0, stop: int | None = None
+        self,
+        recording: str,
+        assignment: str | None = None,
+        start: SupportsIndex = 0,
+        stop: SupportsIndex | None = None,
     ) -> NDArray[np.int64]:
         """Return the row of each frame start to stop - 1 of a stream, i64[stop - start].
 
@@ -129,7 +142,11 @@ class Rows(ABC):
         return self.row_numbers(self._frames(recording, assignment, start, stop))
 
     def blocks_of(
-        self, recording: str, assignment: str | None = None, start: int = 0, stop: int | None = None
+        self,
+        recording: str,
+        assignment: str | None = None,
+        start: SupportsIndex = 0,
+        stop: SupportsIndex | None = None,
     ) -> NDArray[np.int64]:
         """Return the blocks to prepare for these frames, i64[K] rising. Arguments as `rows_of`."""
         return np.unique(
@@ -145,13 +162,16 @@ class Rows(ABC):
         return self._table.locate(row)
 
     def _frames(
-        self, recording: str, assignment: str | None, start: int, stop: int | None
+        self,
+        recording: str,
+        assignment: str | None,
+        start: SupportsIndex,
+        stop: SupportsIndex | None,
     ) -> NDArray[np.int64]:
         stream = self.index.stream(recording, assignment)
-        stop = stream.num_frames if stop is None else stop
-        check_range(stream, start, stop)
+        begin, end = frame_range(stream, start, stop)
         first = stream.first_block * self.index.block_frames
-        return np.arange(first + start, first + stop, dtype=np.int64)
+        return np.arange(first + begin, first + end, dtype=np.int64)
 
     def __enter__(self) -> Self:
         return self
@@ -182,52 +202,75 @@ def open_rows(
         index: from `laughstore.open_shards`, or `Store.index`.
         split: one of `index.splits`.
         reader: `map` maps the files; `window` fetches what is prepared into memory, until it is
-            released; `auto` maps local, uncompressed shards on POSIX systems when there are fewer
-            than 50,000, and is a window otherwise.
-        max_bytes: memory that prepared blocks of a window may take; 0.6 of what is free now by
-            default. Not used by a map.
+            released; `auto` maps local, uncompressed shards on POSIX systems as long as a process
+            can map so many (25,000 to 50,000), and is a window otherwise.
+        max_bytes: memory that prepared blocks of a window may take, at least one block's; 0.6 of
+            what is free now by default. Not used by a map.
 
     Raises:
-        ConfigError: no such split, or its shards cannot be mapped.
+        ConfigError: no index, no such split, its shards cannot be mapped, or max_bytes is too
+            little.
         IncompleteStore: a shard that the index names is missing (a window finds out when it reads).
         CorruptData: a shard has another size than the index says (likewise).
     """
+    if not isinstance(index, Index):
+        raise ConfigError(
+            f"open_rows takes an index, this is a {type(index).__name__}; give open_shards(path),"
+            " or the index of a store: store.index"
+        )
+    if reader not in get_args(Reader):
+        raise ConfigError(f"reader is {reader!r}; use auto, map or window")
+    if max_bytes is not None:
+        _check_max_bytes(index, max_bytes)
     index.check_split(split)
     shards = index.split_shards(split)
     if not shards:
         raise ConfigError(f"split {split!r} of {index.where} has no frames")
-    if reader == "auto":
-        reader = "window" if why_not_mapped(index, len(shards)) else "map"
-    if reader == "map":
-        from .mapped_rows import MappedRows
-
-        if reason := why_not_mapped(index, len(shards)):
-            raise ConfigError(f"{index.where}: {reason}; use reader='window'")
-        return MappedRows(index, split, shards)
     if reader != "window":
-        raise ConfigError(f"reader is {reader!r}; use auto, map or window")
+        from .mapped_rows import MappedRows, NoMappings
+
+        reason = why_not_mapped(index, shards)
+        if reason is None:
+            try:
+                return MappedRows(index, split, shards)
+            except NoMappings:
+                if reader == "map":
+                    raise
+        elif reader == "map":
+            raise ConfigError(f"{index.where}: {reason}; use reader='window'")
     from .window_rows import WindowRows
 
     return WindowRows(index, split, shards, max_bytes=max_bytes)
 
 
-def why_not_mapped(index: Index, num_shards: int) -> str | None:
-    """Return why this many shards of an index cannot be mapped; None when they can."""
+def why_not_mapped(index: Index, shards: Sequence[Shard]) -> str | None:
+    """Return why these shards of an index cannot be mapped; None when they can."""
     if index.folder.local is None:
         return "it is remote, files of other machines cannot be mapped"
     if index.spec.codec != "none":
         return f"its shards are compressed ({index.spec.codec})"
     if os.name != "posix":
         return "files are mapped on POSIX systems only"
-    if num_shards >= MAX_MAPPED_FILES:
-        return f"{num_shards} shards are more than a process can map"
+    if num_mapped_pieces(index, shards) > MAX_MAPPED_PIECES:
+        return f"{len(shards)} shards are more than a process can map"
     return None
 
 
-def check_range(stream: Stream, start: int, stop: int) -> None:
-    """Raise ConfigError unless frames start to stop - 1 are frames of the stream."""
-    if not 0 <= start <= stop <= stream.num_frames:
+def num_mapped_pieces(index: Index, shards: Sequence[Shard]) -> int:
+    """Return the entries that shards take in the map of a process: 2 where a gap follows one."""
+    alignment = index.geometry.map_alignment
+    gaps = (-(-shard.num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE % alignment for shard in shards)
+    return len(shards) + sum(gap > 0 for gap in gaps)
+
+
+def _check_max_bytes(index: Index, max_bytes: SupportsIndex) -> None:
+    least = index.geometry.data_bytes
+    try:
+        enough = operator.index(max_bytes) >= least
+    except TypeError:
+        enough = False
+    if not enough:
         raise ConfigError(
-            f"frames {start} to {stop} lie outside {stream.recording_id!r}, which has"
-            f" {stream.num_frames} frames"
+            f"max_bytes is {max_bytes!r}; give a whole number of bytes, at least the {least} of"
+            " one block"
         )

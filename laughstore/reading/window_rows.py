@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 
 import crc32c
@@ -20,7 +21,7 @@ from ..errors import ConfigError, CorruptData
 from ..index import Index, Shard
 from .blocks import BlockReader
 from .memory import available_bytes
-from .row_table import NO_ROW, RowTable, sample_name
+from .row_table import NO_ROW, Numbers, RowTable, numbers, sample_name
 from .rows import Rows
 
 _SHARE_OF_FREE = 0.6
@@ -71,11 +72,12 @@ class WindowRows(Rows):
         self._holds = np.zeros(len(self._table.first_row), np.int32)
         self._num_kept = 0
         """Blocks that take memory: coming or ready."""
-        self._changed, self._pid = threading.Condition(), os.getpid()
+        self._changed = threading.Condition()
+        _all.add(self)
 
     @property
     def matrix(self) -> NDArray[np.uint16]:
-        """u2[R, dim]: see `Rows.matrix`. Rows of blocks that are not ready hold zeros."""
+        """u2[R, dim]: see `Rows.matrix`. Rows that are not ready: zeros or old frames."""
         self._open()
         return self._matrix
 
@@ -84,16 +86,17 @@ class WindowRows(Rows):
         """Blocks that are ready now."""
         return int(np.count_nonzero(self._state == _State.READY))
 
-    def row_numbers(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    def row_numbers(self, frames: Numbers) -> NDArray[np.int64]:
         """Return the row of each frame; see `Rows`.
 
         Raises:
             ConfigError: a frame is of another split, or of a block that is not ready.
         """
-        return self._table.row_numbers(frames, self._ready_row)
+        return self._table.row_numbers(numbers(frames), self._ready_row)
 
-    def prepare(self, blocks: NDArray[np.int64], *, verify: bool) -> None:
+    def prepare(self, blocks: Numbers, *, verify: bool) -> None:
         """Fetch the blocks that are not ready; with `verify`, check the others in memory too."""
+        blocks = numbers(blocks)
         wanted = np.unique(blocks)
         ready_before = self._state[self._table.places(wanted)] == _State.READY
         self.prepare_once(blocks)
@@ -105,11 +108,12 @@ class WindowRows(Rows):
                 self.release(blocks)
                 raise
 
-    def prepare_once(self, blocks: NDArray[np.int64]) -> None:
+    def prepare_once(self, blocks: Numbers) -> None:
         """Fetch the blocks that are not ready; each is checked as it comes."""
         self._open()
+        blocks = numbers(blocks)
         places = self._table.places(blocks)
-        with self._guard():
+        with self._changed:
             np.add.at(self._holds, places, 1)
         try:
             self._fetch(np.unique(blocks))
@@ -117,11 +121,11 @@ class WindowRows(Rows):
             self.release(blocks)
             raise
 
-    def release(self, blocks: NDArray[np.int64]) -> None:
+    def release(self, blocks: Numbers) -> None:
         """Let go of these blocks; the memory of those that nobody holds is given back."""
         memory = self._open()
-        places = self._table.places(blocks)
-        with self._guard():
+        places = self._table.places(numbers(blocks))
+        with self._changed:
             np.subtract.at(self._holds, places, 1)
             places = np.unique(places)
             self._holds[places] = np.maximum(self._holds[places], 0)
@@ -143,7 +147,7 @@ class WindowRows(Rows):
     def _fetch(self, wanted: NDArray[np.int64]) -> None:
         rows, places = self._rows, self._table.places(wanted)
         while True:
-            lock = self._guard()
+            lock = self._changed
             mine = wanted[:0]
             try:
                 with lock:
@@ -186,7 +190,7 @@ class WindowRows(Rows):
         place = block - self._table.low
         row = int(self._table.first_row[place])
         rows[row : row + len(found)] = found
-        with self._guard():
+        with self._changed:
             self._ready_row[place] = row
             self._state[place] = _State.READY
 
@@ -217,14 +221,30 @@ class WindowRows(Rows):
             raise ValueError("these rows were closed; open them again with open_rows")
         return self._memory
 
-    def _guard(self) -> threading.Condition:
-        """Return the lock; a forked child has its own, and what others fetched is not coming."""
-        if self._pid != os.getpid():
-            coming = self._state == _State.COMING
-            self._state[coming] = _State.EMPTY
-            self._num_kept = int(np.count_nonzero(self._state))
-            self._changed, self._pid = threading.Condition(), os.getpid()
-        return self._changed
+    def _renew(self) -> None:
+        """In a forked child: its own lock, and no block of which a thread of the parent was busy.
+
+        Such a thread fetched it, or had begun to release it: its row number is gone, its memory
+        perhaps. Both are fetched again.
+        """
+        busy = (self._state != _State.READY) | (self._ready_row == NO_ROW)
+        self._state[busy] = _State.EMPTY
+        self._ready_row[busy] = NO_ROW
+        self._num_kept = int(np.count_nonzero(self._state))
+        self._changed = threading.Condition()
+
+
+_all: weakref.WeakSet[WindowRows] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for rows in list(_all):
+        rows._renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    # In the child's first and only thread, before anybody asks which rows are ready.
+    os.register_at_fork(after_in_child=_renew_all)
 
 
 def _reserve(num_bytes: int, where: str) -> mmap.mmap:

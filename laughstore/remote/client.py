@@ -17,15 +17,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ..daemon_threads import DaemonThreads, interruptibly
 from ..errors import ConfigError, NotFound, Unreachable
 from .errors import Failure, explain
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ _OWN_ATTEMPTS = 3
 _LIST_FROM = 8
 """Files of one folder whose sizes are asked for together."""
 _SIDE_BY_SIDE = 16
+
+_PART_BYTES = 8 << 20
+"""Of a body; so much may come behind its promised end before it is broken off."""
+_MAX_WHOLE_BYTES = 64 << 20
+"""Of an object that is read without saying how much of it. Larger ones are read in parts."""
 
 _process_of_clients: int | None = None
 """The process that made the first request; its children by fork would wait for ever."""
@@ -122,11 +128,9 @@ class RemoteClient:
                     self._learn_sizes(folder, self.list_folder)
             unknown = [key for key in unknown if key not in self.sizes]
         if unknown:
-            threads = ThreadPoolExecutor(_SIDE_BY_SIDE)
-            try:
-                list(threads.map(self.size, unknown))
-            finally:  # after a failure or Ctrl-C the rest is not waited for
-                threads.shutdown(wait=False, cancel_futures=True)
+            with DaemonThreads(_SIDE_BY_SIDE, "laughstore-sizes") as threads:
+                for future in [threads.submit(self.size, key) for key in unknown]:
+                    future.result()
         return [self.sizes[key] for key in keys]
 
     def _learn_sizes(
@@ -140,8 +144,20 @@ class RemoteClient:
             return
         self.sizes = found | self.sizes
 
+    def list_names(self, folder: str) -> list[str] | None:
+        """Return the names of the objects directly in a folder; None where nobody can list it."""
+        list_folder = self.list_folder
+        if list_folder is None:
+            return None
+        try:
+            found = self.run(folder, lambda store: list_folder(store, folder))
+        except (Unreachable, NotFound) as error:
+            _log.info("%s; asking for one after the other", error)
+            return None
+        return sorted(key.rpartition("/")[2] for key in found)
+
     def read(self, key: str, span: tuple[int, int] | None = None) -> bytes:
-        """Return an object, or its bytes from `span[0]` to before `span[1]`."""
+        """Return an object (of at most 64 MiB), or its bytes from `span[0]` to before `span[1]`."""
         return self.run(key, lambda store: self._get(store, key, span))
 
     def _get(self, store: "ObjectStore", key: str, span: tuple[int, int] | None) -> bytes:
@@ -152,6 +168,8 @@ class RemoteClient:
         if span is None:
             self.sizes[key] = size
             start, stop = 0, size
+            if size > _MAX_WHOLE_BYTES:
+                raise Failure("oversized", f"has {size} bytes")
         else:
             start, stop = span
             known = self.sizes.setdefault(key, size)
@@ -159,10 +177,7 @@ class RemoteClient:
                 raise Failure("changed", f"has {size} bytes, had {known} before")
             if stop > size:
                 raise Failure("short", f"has {size} bytes")
-        data = answer.bytes().to_bytes()
-        if len(data) != stop - start:
-            raise Failure("transient", f"{len(data)} of {stop - start} bytes came")
-        return data
+        return _body(answer, stop - start)
 
     def run[T](self, key: str, ask: "Callable[[ObjectStore], T]") -> T:
         """Return what `ask` returns, repeated where that may help, its failure as ours."""
@@ -171,7 +186,7 @@ class RemoteClient:
         attempt = 1
         while True:
             try:
-                return _interruptibly(lambda: ask(self._connected()))
+                return interruptibly(lambda: ask(self._connected()))
             except Exception as error:
                 # Every class: obstore's, ours from the checks, and the hub client's.
                 failure = explain(error)
@@ -202,20 +217,15 @@ class RemoteClient:
             return self._store
 
 
-def _interruptibly[T](work: Callable[[], T]) -> T:
-    """Return what `work` returns; the main thread sees signals (Ctrl-C) while it waits.
-
-    obstore itself returns to Python only when all its attempts are over.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return work()
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="laughstore-remote").start()
-    return result.result()
+def _body(answer: "GetResult", num_bytes: int) -> bytes:
+    """Return the bytes of an answer, taken only as long as they are no more than was promised."""
+    parts: list[memoryview] = []
+    num_came = 0
+    for part in answer.stream(min_chunk_size=min(num_bytes + 1, _PART_BYTES)):
+        parts.append(memoryview(part))
+        num_came += len(part)
+        if num_came > num_bytes:
+            raise Failure("transient", f"more than {num_bytes} bytes came")
+    if num_came != num_bytes:
+        raise Failure("transient", f"{num_came} of {num_bytes} bytes came")
+    return b"".join(parts)

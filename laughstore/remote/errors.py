@@ -11,7 +11,15 @@ from typing import Literal
 from ..errors import CorruptData, LaughstoreError, NotFound, Unreachable
 
 Kind = Literal[
-    "missing", "denied", "short", "changed", "no_ranges", "transient", "gave_up", "other"
+    "missing",
+    "denied",
+    "short",
+    "changed",
+    "oversized",
+    "no_ranges",
+    "transient",
+    "gave_up",
+    "other",
 ]
 
 _STATUS = re.compile(r"status code: (\d{3})(?: ([A-Za-z -]+))?")
@@ -46,6 +54,11 @@ class Failure(Exception):
             case "changed":
                 return CorruptData(
                     f"{where} {self.what}: it was replaced while open; open the store again"
+                )
+            case "oversized":
+                return CorruptData(
+                    f"{where} {self.what}, more than any file that a store has read whole; do not"
+                    " trust it"
                 )
             case "denied":
                 return Unreachable(

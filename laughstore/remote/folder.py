@@ -1,6 +1,6 @@
 """Folders that are read over the network: object stores and web servers, through obstore.
 
-Nothing is asked of the remote side before the first read; `remote_client` makes the requests.
+Nothing is asked of the remote side before the first read; `client` makes the requests.
 
 Where credentials come from (never from the arguments of a command):
     s3://   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION or
@@ -100,6 +100,10 @@ class RemoteFolder:
         except NotFound:
             return False
         return True
+
+    def list_names(self, path: str) -> list[str] | None:
+        """Return the names of the files directly in a folder; None where it cannot be listed."""
+        return self._client.list_names(self._key(path))
 
     def _key(self, path: str) -> str:
         if not is_store_path(path):

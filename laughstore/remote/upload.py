@@ -1,6 +1,6 @@
 """Objects written to a bucket: whole, with their SHA-256 beside them, and never an altered file.
 
-obstore makes the requests and repeats those that fail; `remote_client` says what went wrong. Files
+obstore makes the requests and repeats those that fail; `client` says what went wrong. Files
 up to 64 MiB are read, hashed and sent in one request, so that what was hashed is what is sent.
 Larger ones are hashed while their parts are read, and the object appears with the last part: an
 upload that fails is aborted, and only a killed process leaves parts behind, which a rule of the

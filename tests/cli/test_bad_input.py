@@ -72,7 +72,7 @@ def test_an_episode_without_audio_is_left_out_and_the_rest_is_built(
     code, out, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
     assert code == 3
     assert f"left out: {lost.name}: no audio tracks" in err
-    assert "1 recordings left out" in out
+    assert "1 recording left out" in out
     report = json.loads((tmp_path / "s/quarantine.json").read_text())
     assert [item["name"] for item in report["recordings"]] == [lost.name]
     code, out, _ = run("inspect", tmp_path / "s")
@@ -279,6 +279,25 @@ def test_a_store_of_other_recordings_is_refused(run, corpus, built, tmp_path, na
     )
     assert code == 2
     assert "was planned from other data" in _only_line(err)
+
+
+def test_a_finished_store_is_told_to_grow_with_add(run, corpus, tmp_path, nano_checkpoint):
+    data = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    events = data / "metadata/episode_event_speaker_mapping"
+    # The first of its split: the shard numbers of the one behind it move when it is repaired.
+    broken = sorted(events.glob("train/*.json"))[0]
+    content = broken.read_bytes()
+    broken.write_bytes(b"{")
+    words = ["build", data, "--store", tmp_path / "s", "--model", nano_checkpoint]
+    words += ["--split", "train"]
+    assert run(*words)[0] == 3
+    broken.write_bytes(content)
+    code, _, err = run(*words)
+    assert code == 2
+    line = _only_line(err)
+    assert f"1 new, the first is {broken.stem!r}" in line
+    assert f"append them with: laughstore add {tmp_path / 's'} DATASET" in line
+    assert run("add", tmp_path / "s", data, "--model", nano_checkpoint, *words[-2:])[0] == 0
 
 
 def test_a_folder_that_is_no_store_is_not_written_into(run, corpus, tmp_path, nano_checkpoint):

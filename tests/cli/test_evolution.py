@@ -1,6 +1,7 @@
 """`annotate`, `add`, `gc` and `export` on a store that was built from audio."""
 
 import csv
+import errno
 import glob
 import json
 import os
@@ -153,6 +154,27 @@ def test_a_dry_run_of_annotate_writes_nothing(run, store, tmp_path):
     assert contents(store) == before
 
 
+def test_rows_that_cannot_be_used_keep_the_old_events_and_exit_3(run, store, tmp_path):
+    one, two = (item.name for item in open_store(store).recordings[:2])
+    old = open_store(store).annotations(one).events
+    table = tmp_path / "all.csv"
+    rows = f'"{one}",1.0,2.0,laugh\n"{one}",3.0,?,laugh\n"{two}",1.0,2.0,laugh\n'
+    table.write_text("recording,start,end,label\n" + rows)
+    code, out, _ = run("annotate", store, "--from", table, "--event", "Laughter", "--json")
+    report = json.loads(out)
+    assert code == 3
+    assert [item["recording"] for item in report["changed"]] == [two]
+    (refused,) = report["unusable"]
+    assert "line 3" in refused
+    assert "all.csv" in refused
+    assert open_store(store).annotations(one).events == old
+    # An empty file says nothing of a class that is not named.
+    (tmp_path / f"{one}.txt").write_text("")
+    code, out, _ = run("annotate", store, "--from", tmp_path / f"{one}.txt", "--json")
+    assert code == 0
+    assert "no labelled span: nothing changes" in json.loads(out)["notes"][0]
+
+
 def test_annotating_from_several_kinds_of_files_at_once(run, store, tmp_path):
     one = open_store(store).recordings[0].name
     two = open_store(store).recordings[1].id
@@ -206,6 +228,110 @@ def test_annotating_from_a_data_set(run, store, corpus, tmp_path):
     assert open_store(store).annotations(name).events == (*old.events[1:], old.events[0])
 
 
+def test_what_a_source_leaves_out_is_told(run, store, tmp_path):
+    name = open_store(store).recordings[0].name
+    rows = [(name, 1.0, 2.5, "Laughter"), (name, 3.0, 4.0, "cough")]
+    table = write_csv(tmp_path / "laughs.csv", rows)
+    words = ["annotate", store, "--from", table, "--event", "Laughter", "--dry-run"]
+    assert "left out, not Laughter: 1 cough" in run(*words)[1]
+    assert "left out, not Laughter: 1 cough" in json.loads(run(*words, "--json")[1])["notes"]
+    table = write_csv(tmp_path / "laughs.csv", [(name, 1.0, 2.5, "x")])
+    assert "no span is labelled Laughter: every span is taken as one" in run(*words)[1]
+
+
+def test_a_transcript_is_not_taken_for_laughs(run, store, tmp_path):
+    name = open_store(store).recordings[0].name
+    track = tmp_path / f"{name}.txt"
+    track.write_text("1.0\t2.0\thello\n2.0\t3.0\tso what do you do\n")
+    before = contents(store)
+    code, out, err = run("annotate", store, "--from", track, "--event", "Laughter")
+    assert (code, out) == (2, "")
+    assert "look like a transcript" in err
+    assert contents(store) == before
+
+
+def events_file(data: Path, name: str) -> Path:
+    (found,) = data.glob(f"metadata/episode_event_speaker_mapping/*/{glob.escape(name)}.json")
+    return found
+
+
+def read_events(file: Path) -> tuple[dict, list[dict]]:
+    """The file's content and, in it, the list of events."""
+    content = json.loads(file.read_text())
+    return content, next(value for value in content.values() if isinstance(value, list))
+
+
+def without_first_laugh(data: Path, name: str) -> None:
+    content, events = read_events(file := events_file(data, name))
+    events.remove(next(x for x in events if x["label_consolidated_vocab"] == "Laughter"))
+    file.write_text(json.dumps(content))
+
+
+def test_one_class_of_a_data_set_is_found_in_any_case_or_refused(run, store, corpus, tmp_path):
+    changed = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    without_first_laugh(changed, open_store(store).recordings[0].name)
+    before = contents(store)
+    code, out, err = run("annotate", store, "--from", changed, "--event", "Laghter")
+    assert (code, out) == (2, "")
+    assert "has an event 'Laghter'; there are " in err
+    assert "Laughter" in err
+    assert contents(store) == before
+    code, out, _ = run("annotate", store, "--from", changed, "--event", "laughter", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert [item["num_removed"] for item in report["changed"]] == [1]
+
+
+def test_a_class_that_a_data_set_no_longer_has_is_taken_away(run, store, corpus, tmp_path):
+    changed = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    for file in changed.glob("metadata/episode_event_speaker_mapping/*/*.json"):
+        content, events = read_events(file)
+        events[:] = [x for x in events if x["label_consolidated_vocab"] != "Laughter"]
+        file.write_text(json.dumps(content))
+    assert run("annotate", store, "--from", changed, "--event", "Laughter")[0] == 0
+    opened = open_store(store)
+    events = [event for item in opened.recordings for event in opened.annotations(item.id).events]
+    assert not any(event.label == "Laughter" for event in events)
+
+
+def test_doubts_about_a_data_set_are_told_as_of_files(run, store, corpus, tmp_path):
+    changed = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    name = open_store(store).recordings[0].name
+    content, events = read_events(file := events_file(changed, name))
+    late = {
+        "event_start_inepisode": 9000.0,
+        "event_end_inepisode": 9001.0,
+        "speaker_id": "Bob",
+    }
+    events.append(events[0] | late)
+    file.write_text(json.dumps(content))
+    words = ["annotate", store, "--from", changed, "--dry-run"]
+    code, out, _ = run(*words)
+    assert code == 0
+    assert f"{name}: 1 of {len(events)} events start after the recording's end" in out
+    assert f"{name}: speakers new to the recording: Bob" in out
+    # The data set brings its intervals; of one class, or merged, they are those of before.
+    assert "intervals" not in out
+    assert "intervals still belong to the old events" in run(*words, "--merge")[1]
+
+
+def test_corrected_annotations_without_audio_are_a_data_set(run, store, corpus, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(corpus / "metadata", part / "metadata")
+    opened = open_store(store)
+    name = opened.recordings[0].name
+    without_first_laugh(part, name)
+    code, out, _ = run("annotate", store, "--from", part, "--json")
+    assert code == 0
+    assert [item["recording"] for item in json.loads(out)["changed"]] == [name]
+    old, new = opened.annotations(name), open_store(store).annotations(name)
+    assert len(new.events) == len(old.events) - 1
+    assert set(new.events) <= set(old.events)
+    code, _, err = run("annotate", store, "--from", part / "metadata")
+    assert code == 2
+    assert f"give {part}" in err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -215,6 +341,7 @@ def test_annotating_from_a_data_set(run, store, corpus, tmp_path):
         (["nowhere", "--from", "CSV"], 1, "nowhere"),
         (["STORE/shards", "--from", "CSV"], 1, "store.json"),
         (["STORE", "--from", "CSV", "CORPUS"], 2, "one data set"),
+        (["s3://bucket/S", "--from", "CSV"], 2, "s3://bucket/S is a URL, and a path of this"),
     ],
 )
 def test_a_wrong_annotate_is_one_line(run, store, corpus, tmp_path, words, code, said):
@@ -258,7 +385,7 @@ def test_adding_again_adds_nothing(run, whole, corpus, nano_checkpoint):
     code, out, _ = run("add", whole, corpus, "--model", nano_checkpoint)
     assert code == 0
     assert "nothing was added" in out
-    assert "4 recordings are in the store already" in out
+    assert "4 recordings passed over: in the store already" in out
     assert contents(whole) == before
 
 
@@ -382,6 +509,49 @@ def test_a_recording_that_fails_is_left_out_and_comes_back(
     assert len(set(numbers)) == len(numbers)
 
 
+def test_an_addition_tells_that_it_waits(small, corpus, nano_checkpoint):
+    reader, writer = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with StoreLocks(small) as locks, locks.shared():
+            os.write(writer, b"x")
+            time.sleep(120)
+        os._exit(0)
+    try:
+        os.read(reader, 1)
+        with adding(small, corpus, nano_checkpoint) as child:
+            assert child.stderr is not None
+            line = next((line for line in child.stderr if "waiting for it" in line), "")
+            assert f"{small}: another process uses this store; waiting for it" in line
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "your quota of the disk is used up"),
+        (errno.EFBIG, "a file would be larger than it may be here"),
+    ],
+)
+def test_what_cannot_be_written_is_told_with_a_way_on(
+    run, store, tmp_path, monkeypatch, number, said
+):
+    def fail(*arguments: object, **settings: object) -> object:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setattr("laughstore.cli.export.export", fail)
+    code, _, err = run("export", store, "--out", tmp_path / "out")
+    assert code == 1
+    assert said in err
+    assert "run the same command again" in err
+    assert err.count("\n") == 1
+
+
 # gc
 
 
@@ -435,6 +605,8 @@ def test_an_export_reads_and_trains_like_any_store(run, store, tmp_path):
     code, out, err = run("export", store, "--out", out_folder, "--split", "train")
     assert code == 0
     assert "2 recordings" in out
+    assert "linked files were not read" in out
+    assert f"next: laughstore verify {out_folder}" in out
     assert err == ""
     assert run("inspect", out_folder)[0] == 0
     new, old = open_store(out_folder), open_store(store)

@@ -14,7 +14,7 @@ import numpy as np
 from laughstore import layout, open_store
 from laughstore.annotations import Annotations, write_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording, RecordingToPlan, begin_plan, make_plan
-from laughstore.commit import refresh_current_index
+from laughstore.commit import refresh_copies
 from laughstore.errors import LaughstoreError
 from laughstore.evolution.annotate import Revised, annotate, merge_events
 from laughstore.evolution.export import export
@@ -105,7 +105,7 @@ def add_episodes(store: Path, episodes: Sequence[Episode], failing: Sequence[str
     episodes = [item for item in episodes if recording_id(item.name) not in there]
     if not episodes:
         manifest = read_manifest(store)
-        refresh_current_index(store, manifest)
+        refresh_copies(store, manifest)
         return manifest.generation
     plan, number = begin_addition(store, episodes)
     by_id = {recording_id(item.name): item for item in episodes}

@@ -7,6 +7,7 @@ this one were written by hand.
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -235,6 +236,18 @@ def test_a_table_with_semicolons_milliseconds_and_decimal_commas():
         "line 6: confidence is no number from 0 to 1; line 7: 3 cells, the header has 5"
         in (item.notes[0])
     )
+
+
+def test_a_row_without_an_end_has_its_duration(tmp_path):
+    rows = "1,,0.5,a\n2,4,0.5,b\n3,n/a,1,c\n4,x,1,d\n5,,,e\n"
+    path = _file(tmp_path, "show.csv", "start,end,duration,label\n" + rows)
+    found = read_annotation_file(path)
+    assert _times(found.spans) == [
+        (1_000_000, 1_500_000, "a"),
+        (2_000_000, 4_000_000, "b"),
+        (3_000_000, 4_000_000, "c"),
+    ]
+    assert [row.line for row in found.dropped] == [5, 6]
 
 
 def test_a_lone_quote_inside_a_cell_is_a_character(tmp_path):
@@ -553,6 +566,23 @@ def test_a_folder_is_read_with_what_is_below_it(tmp_path, caplog):
     assert "README.txt: left out" in caplog.text
 
 
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path):
+    _file(tmp_path, "show.txt", "1\t2\tlaugh\n")
+    # Deeper than any path may be long: no rights are needed to be refused, not even those of root.
+    name, here = "d" * 250, os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(20):
+            os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        with pytest.raises(BadRecording, match=r"cannot be read \(File name too long\)"):
+            source_files(tmp_path)
+    finally:
+        os.close(here)
+        shutil.rmtree(tmp_path / name)
+
+
 def test_sources_that_cannot_be_meant_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no annotation file in it"):
         source_files(tmp_path)
@@ -667,6 +697,39 @@ def test_transcripts_are_no_events(tmp_path):
         EventRule.of(source)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("hello", "so what do you do"),
+        ("yes", "no", "maybe", "hello", "well", "so"),
+    ],
+)
+def test_words_of_a_transcript_are_not_taken_for_one_class(tmp_path, labels):
+    found = [_span(k, k + 1, label) for k, label in enumerate(labels)]
+    with pytest.raises(ConfigError, match="look like a transcript; label each Laughter"):
+        EventRule.of(_source(tmp_path, *found), event="Laughter")
+    # With a label of the class there is no doubt which are meant.
+    rule = EventRule.of(_source(tmp_path, *found, _span(20, 21, "laugh")), event="Laughter")
+    assert not rule.takes_every_span
+
+
+@pytest.mark.parametrize(
+    "labels", [("x",), ("ha ha", "x"), [f"laugh{k}" for k in range(20)], [str(k) for k in range(9)]]
+)
+def test_a_few_labels_of_ones_own_are_one_class(tmp_path, labels):
+    found = [_span(k, k + 1, label) for k, label in enumerate(labels)]
+    rule = EventRule.of(_source(tmp_path, *found), event="Laughter")
+    assert rule.takes_every_span
+    assert len(to_events(found, rule, ())) == len(labels)
+
+
+@pytest.mark.parametrize("label", ["laugh", "ha ha", ""])
+def test_points_alone_are_no_sign_that_there_is_nothing(tmp_path, label):
+    path = _file(tmp_path, "show.txt", f"1.0\t1.0\t{label}\n3.0\t3.0\t{label}\n")
+    with pytest.raises(ConfigError, match="all 2 labels are points, which have no length"):
+        EventRule.of(read_annotation_source(path), event="Laughter")
+
+
 def test_both_vocabularies_of_podcastfillers():
     source = read_annotation_source(FILES / "PodcastFillers.csv")
     rule = EventRule.of(source)
@@ -726,6 +789,59 @@ def test_replace_takes_the_place_of_the_classes_of_the_source(tmp_path):
     assert not again.has_changed
 
 
+def test_points_alone_do_not_replace_the_events_of_their_class(tmp_path):
+    point, long = _span(3, 3, "laugh"), _span(10, 11, "laugh")
+    for event in (None, "Laughter"):
+        rule = EventRule.of(_source(tmp_path, point, long), event=event)
+        with pytest.raises(BadRecording, match=r"show: every Laughter in it is a point.*its old"):
+            annotate_recording(_old(), [point], rule)
+        assert annotate_recording(_old(), [point, long], rule).num_removed == 1
+        assert not annotate_recording(_old(), [point], rule, mode="merge").has_changed
+        # There is nothing to lose.
+        assert not annotate_recording(_old(events=()), [point], rule).has_changed
+
+
+def test_rows_that_cannot_be_used_do_not_replace_events(tmp_path):
+    table = "recording,start,end,label\n"
+    table += "show,10,11,laugh\nshow,12,x,laugh\nother,1,2,laugh\nthird,9,1,laugh\n"
+    source = read_annotation_source(_file(tmp_path, "all.csv", table))
+    assert set(source.by_recording) == {"show", "other", "third"}
+    rule = EventRule.of(source, event="Laughter")
+
+    def annotated(name, rule=rule, source=source, **settings):
+        dropped = source.dropped_by_recording.get(name, ())
+        found = source.by_recording[name]
+        return annotate_recording(_old(), found, rule, dropped=dropped, **settings)
+
+    with pytest.raises(BadRecording, match=r"show: .*all\.csv: 1 rows cannot be used \(line 3: a"):
+        annotated("show")
+    with pytest.raises(BadRecording, match=r"line 5: ends before it starts"):
+        annotated("third")
+    assert annotated("other").num_removed == 1
+    assert annotated("show", mode="merge").num_added == 1
+    # A row of another class is not missed; of one that nobody can tell, it may be.
+    table = "recording,start,end,label\nshow,1,2,laugh\nshow,3,x,cough\n"
+    source = read_annotation_source(_file(tmp_path, "cough.csv", table))
+    laughs = EventRule.of(source, event="Laughter")
+    assert annotated("show", laughs, source).num_removed == 1
+    with pytest.raises(BadRecording, match="line 3"):
+        annotated("show", EventRule.of(source), source)
+    for row, said in (("show,4", "2 cells"), (",4,5,laugh", "names no recording")):
+        table = f"recording,start,end,label\nshow,1,2,laugh\n{row}\n"
+        source = read_annotation_source(_file(tmp_path, "unknown.csv", table))
+        with pytest.raises(BadRecording, match=said):
+            annotated("show", EventRule.of(source), source)
+
+
+def test_a_class_of_which_no_row_can_be_used_does_occur(tmp_path):
+    source = read_annotation_source(_file(tmp_path, "show.txt", "1\tx\tlaugh\n5\t6\tha ha\n"))
+    rule = EventRule.of(source, event="Laughter")
+    assert not rule.takes_every_span
+    assert rule.classes == {"Laughter"}
+    with pytest.raises(BadRecording, match="its old events stay"):
+        annotate_recording(_old(), (), rule, dropped=source.dropped_by_recording["show"])
+
+
 def test_a_file_without_laughs_says_that_there_are_none(tmp_path):
     rule = EventRule.of(_source(tmp_path, _span(1, 2, "laugh")))
     done = annotate_recording(_old(), (), rule)
@@ -757,7 +873,8 @@ def test_merge_adds_what_is_not_there_once(tmp_path):
 def test_a_source_without_any_span_can_still_say_that_there_is_nothing(tmp_path):
     nothing = _source(tmp_path)
     rule = EventRule.of(nothing)
-    assert (rule.classes, rule.notes) == (frozenset(), ())
+    assert rule.classes == frozenset()
+    assert rule.notes[0].startswith("no labelled span: nothing changes; if that says that there")
     assert not annotate_recording(_old(), (), rule).has_changed
     rule = EventRule.of(nothing, event="Laughter")
     assert rule.notes == ()
@@ -785,15 +902,20 @@ def test_annotating_twice_changes_nothing_more(tmp_path_factory, found, event):
         for span in found
     ]
     assume(event is not None or any(span.label for span in found if span.kind == "event"))
+    lengths = [span.end_us - span.start_us for span in found if span.kind == "event"]
+    assume(not lengths or any(lengths))
+    # SPEAKER lines alone are refused where a class is asked for.
+    assume(event is None or lengths or not found)
     rule = EventRule.of(_source(tmp_path_factory.mktemp("twice"), *found), event=event)
-    old = _old()
+    # Points alone for a class that has events are refused with replace.
+    old = _old() if all(lengths) else _old(events=(_event(4, 5, "Breath"),))
     for mode in ("replace", "merge"):
         once = annotate_recording(old, found, rule, mode=mode)
         twice = annotate_recording(once.annotations, found, rule, mode=mode)
         assert twice.annotations == once.annotations
         assert not twice.has_changed
         kept = [item for item in once.annotations.events if item.label == "Breath"]
-        assert kept == [old.events[1]]
+        assert kept == [_event(4, 5, "Breath")]
         taken = {item.label for item in once.annotations.events} - {"Breath", "Laughter"}
         assert taken <= rule.classes <= {"Laughter", "cough"}
 
@@ -817,17 +939,28 @@ def test_speaker_lines_replace_the_segments():
     assert other.segments == old.segments
 
 
-def test_speaker_lines_alone_are_events_when_a_class_is_given(tmp_path):
+def test_speaker_lines_are_never_events(tmp_path):
     lines = "SPEAKER show 1 1 2 <NA> <NA> SPEAKER_01 <NA> <NA>\n"
     source = read_annotation_source(_file(tmp_path, "a.rttm", lines))
-    rule = EventRule.of(source, event="Laughter")
-    assert to_segments(source.spans, rule, SPEAKERS) == ()
-    assert to_events(source.spans, rule, SPEAKERS) == (_event(1, 3, "Laughter", "SPEAKER_01"),)
+    with pytest.raises(ConfigError, match="only SPEAKER lines: they tell who speaks when"):
+        EventRule.of(source, event="Laughter")
     lines += "NON-LEX show 1 4 1 <NA> other SPEAKER_00 <NA> <NA>\n"
     both = read_annotation_source(_file(tmp_path, "b.rttm", lines))
     rule = EventRule.of(both, event="Laughter")
-    assert to_segments(both.spans, rule, ()) == (Segment(1_000_000, 3_000_000, "SPEAKER_01"),)
+    assert to_segments(both.spans, ()) == (Segment(1_000_000, 3_000_000, "SPEAKER_01"),)
     assert to_events(both.spans, rule, ()) == (_event(4, 5, "Laughter"),)
+
+
+@pytest.mark.parametrize("event", [None, "Laughter"])
+def test_speaker_lines_alone_do_not_say_that_there_are_no_events(tmp_path, event):
+    lines = "SPEAKER show 1 1 2 <NA> <NA> SPEAKER_01 <NA> <NA>\n"
+    lines += "NON-LEX other 1 4 1 <NA> laugh SPEAKER_00 <NA> <NA>\n"
+    source = read_annotation_source(_file(tmp_path, "a.rttm", lines))
+    rule = EventRule.of(source, event=event)
+    done = annotate_recording(_old(), source.by_recording["show"], rule)
+    assert done.annotations.events == _old().events
+    assert done.annotations.segments == (Segment(1_000_000, 3_000_000, "SPEAKER_01"),)
+    assert annotate_recording(_old(), source.by_recording["other"], rule).num_removed == 1
 
 
 def test_what_is_probably_not_meant_is_told(tmp_path):

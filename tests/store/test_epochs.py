@@ -272,3 +272,31 @@ def test_damage_is_an_error_of_the_epochs_it_hits(tmp_path):
     assert epochs[0].shape == (26, DIM)
     with pytest.raises(CorruptData, match="crc32c"):
         epochs[1]
+
+
+def test_times_without_a_unit_are_refused_with_both_forms(store):
+    for before, after, name in ((1.0, 1.0, "before"), ("1s", 25, "after")):
+        with pytest.raises(ConfigError, match=f"{name} is .*'1s' for seconds, '25f' for frames"):
+            store.epochs("Laughter", before, after)
+    with pytest.raises(ConfigError, match=r"merge_gap is 0\.5; give it with its unit"):
+        store.epochs("Laughter", "1s", "1s", merge_gap=0.5)
+
+
+def test_lists_and_masks_choose_epochs(store):
+    epochs = store.epochs("Laughter", "3f", "2f")
+    events = epochs.events
+    assert epochs[[2, 0, -1]].events == (events[2], events[0], events[-1])
+    assert epochs[np.array([1, 1], np.uint8)].events == (events[1], events[1])
+    assert epochs[[]].events == ()
+    mask = np.array([event.recording == events[-1].recording for event in events])
+    assert not mask.all()
+    kept = tuple(event for event, keep in zip(events, mask, strict=True) if keep)
+    assert epochs[mask].events == kept
+    assert epochs[mask.tolist()].events == epochs[mask].events
+    assert epochs[mask].num_dropped == epochs.num_dropped
+    np.testing.assert_array_equal(epochs[np.int64(1)], epochs[1])
+    with pytest.raises(IndexError):
+        epochs[[len(events)]]
+    for wrong in (mask[:-1], [0.5], [[0]], "0"):
+        with pytest.raises(ConfigError, match=r"list of numbers or a mask bool\["):
+            epochs[wrong]

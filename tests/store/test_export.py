@@ -1,7 +1,10 @@
 """An export is a store of its own: complete, the same features, and nothing more than asked for."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +16,13 @@ from laughstore import layout, open_rows, open_shards, open_store
 from laughstore.annotations import Annotations, Interval, Segment, Word
 from laughstore.codec import Codec
 from laughstore.commit import commit_annotations
-from laughstore.errors import ConfigError, CorruptData, LaughstoreError
+from laughstore.errors import ConfigError, CorruptData, LaughstoreError, NotFound
 from laughstore.evolution.export import export
 from laughstore.evolution.gc import collect_garbage
 from laughstore.files import sha256_file
 from laughstore.locks import StoreLocks
 from laughstore.naming import recording_id
+from laughstore.progress import NoProgress
 from laughstore.unit import read_unit
 from tests.store.evolutions import (
     BLOCK,
@@ -274,6 +278,47 @@ def test_two_exports_do_not_write_one_folder(store, tmp_path):
         os.close(writer)
     export(open_store(store), out)
     check_whole(out)
+
+
+class _Collecting(NoProgress):
+    """Annotates and collects garbage, as another process, when the export is under way."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.said = ""
+
+    def begin(self, task: str, total: int, unit: str) -> None:
+        words = [sys.executable, "-m", "laughstore", "gc", str(self.store)]
+        self.said = subprocess.run(words, check=False, capture_output=True, text=True).stderr
+
+
+def test_garbage_is_not_collected_while_a_store_is_exported(store, tmp_path):
+    source = open_store(store, generation=1)
+    progress = _Collecting(store)
+    export(source, tmp_path / "out", copy=True, progress=progress)
+    assert "another process is writing or exporting it" in progress.said
+    check_whole(tmp_path / "out")
+    # Afterwards it may, and a generation that is gone leaves no folder behind.
+    collect_garbage(store)
+    with pytest.raises(NotFound, match="no generation 1"):
+        export(source, tmp_path / "late")
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_store_that_may_only_be_read_is_exported(store, tmp_path, monkeypatch):
+    (store / layout.LOCK).unlink(missing_ok=True)
+    source = open_store(store)
+    opened = os.open
+
+    def read_only(path, flags, *more, **settings):
+        if Path(path) == store / layout.LOCK:
+            raise PermissionError(errno.EACCES, "denied", str(path))
+        return opened(path, flags, *more, **settings)
+
+    monkeypatch.setattr(os, "open", read_only)
+    export(source, tmp_path / "out")
+    check_whole(tmp_path / "out")
+    assert not (store / layout.LOCK).exists()
 
 
 @pytest.mark.parametrize(

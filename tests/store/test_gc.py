@@ -258,7 +258,7 @@ def test_an_unfinished_store_is_refused(tmp_path):
     store = write_first(tmp_path / "store")
     (store / layout.STORE_JSON).unlink()
     before = tree(store)
-    with pytest.raises(IncompleteStore, match="run the same `laughstore build` again"):
+    with pytest.raises(IncompleteStore, match="the same `laughstore build` or `laughstore export`"):
         collect_garbage(store)
     with pytest.raises(NotFound):
         collect_garbage(tmp_path / "nothing")

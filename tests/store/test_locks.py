@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from laughstore import layout
+from laughstore import layout, locks
+from laughstore.errors import CorruptData
 from laughstore.locks import StoreLocks, claim_number
 from laughstore.progress import NoProgress
 
@@ -184,6 +186,46 @@ def test_the_lock_file_is_empty_and_never_a_link(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / layout.LOCK).symlink_to(tmp_path / "made elsewhere")
-    with pytest.raises(OSError):
+    with pytest.raises(CorruptData, match="is a link"):
         StoreLocks(other)
     assert not (tmp_path / "made elsewhere").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket"])
+def test_what_is_no_file_is_not_taken_for_the_lock(tmp_path, kind):
+    path = tmp_path / layout.LOCK
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    before = path.lstat().st_ino
+    with pytest.raises(CorruptData, match="move it away"):
+        StoreLocks(tmp_path)
+    assert path.lstat().st_ino == before
+
+
+def test_a_second_close_leaves_the_file_to_the_others(tmp_path):
+    ours, theirs = StoreLocks(tmp_path), StoreLocks(tmp_path)
+    ours.close()
+    ours.close()
+    try:
+        assert theirs.claim(3)
+        with another_process(lambda locks: os._exit(0) if locks.claim(3) else None, tmp_path):
+            pass
+    finally:
+        theirs.close()
+
+
+def test_a_child_forked_while_locks_are_opened_opens_its_own(tmp_path):
+    with locks._guard:
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)  # kills it when it hangs
+            try:
+                with StoreLocks(tmp_path) as own:
+                    os._exit(0 if own.claim(1) else 1)
+            finally:
+                os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0

@@ -1,5 +1,6 @@
 """Reading over the network: against a real S3 server, web servers and a hub on loopback."""
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -18,12 +19,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from laughstore import open_store
 from laughstore.errors import ConfigError, CorruptData, LaughstoreError, NotFound, Unreachable
-from laughstore.folders import open_folder
+from laughstore.folders import LocalFolder, open_folder
 from laughstore.remote.errors import explain
 from laughstore.remote.folder import Patience, RemoteFolder, open_url
+from laughstore.sealed import read_sealed, read_small
+from laughstore.zarr_folder import ZarrFolder
+from tests.stores import Episode, random_features, write_store
 
-from .loopback import Fault, FaultProxy, FileServer, HubServer
+from .loopback import Fault, FaultProxy, FileServer, HubServer, LoopbackServer, _Handler
 from .servers import S3Server
 from .tls import serve_tls
 
@@ -292,6 +297,168 @@ def test_ctrl_c_is_not_held_up_by_a_server_that_stalls(
     with pytest.raises(KeyboardInterrupt):
         patient.read("shards/a.tar")
     assert time.monotonic() - began_s < 6
+
+
+# ---- hostile servers --------------------------------------------------------------------------
+
+OFFERED = 256 << 20
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [("stated", "more than 200 bytes came"), ("chunked", "Content-Length Header missing")],
+)
+def test_a_body_longer_than_promised_is_broken_off(length: str, told: str) -> None:
+    sent = 0
+
+    def answer(request: _Handler) -> None:
+        nonlocal sent
+        if request.command == "HEAD":
+            request.reply(200, bytes(200))
+            return
+        request.send_response(206)
+        request.send_header("Content-Range", "bytes 0-199/200")
+        if length == "stated":
+            request.send_header("Content-Length", str(OFFERED))
+        else:
+            request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        piece = bytes(1 << 20)
+        for _ in range(OFFERED // len(piece)):
+            head, end = (b"100000\r\n", b"\r\n") if length == "chunked" else (b"", b"")
+            request.wfile.write(head + piece + end)
+            sent += len(piece)
+
+    with LoopbackServer(answer) as server:
+        folder = open_url(f"{server.url}/store", HASTY)
+        with pytest.raises(Unreachable, match=told):
+            read_sealed(folder, "store.json")
+    assert sent < OFFERED / 2  # of three attempts together; the rest is what sockets hold
+
+
+def test_a_file_that_grows_between_size_and_reading_is_not_taken() -> None:
+    """HEAD promises 200 bytes, GET has a terabyte."""
+
+    def answer(request: _Handler) -> None:
+        if request.command == "HEAD":
+            request.reply(200, bytes(200))
+            return
+        request.send_response(200)
+        request.send_header("Content-Length", str(1 << 40))
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                request.wfile.write(bytes(1 << 20))
+
+    with LoopbackServer(answer) as server:
+        folder = open_url(f"{server.url}/store", HASTY)
+        with pytest.raises(LaughstoreError, match="ignores ranges"):
+            read_sealed(folder, "store.json")
+        with pytest.raises(CorruptData, match="has 1099511627776 bytes, more than any file"):
+            folder.read("store.json")
+        served = ZarrFolder(folder, {"zarr.json": "zarr.json"}, max_bytes=1000)
+        with pytest.raises(LaughstoreError, match="ignores ranges"):
+            served.get_sync("zarr.json")
+
+
+def test_an_array_is_what_was_checked_whatever_a_server_sends_later(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", [Episode("one")], random_features(64))
+    num_asked = 0
+
+    def answer(request: _Handler) -> None:
+        nonlocal num_asked
+        path = tmp_path / request.path.lstrip("/")
+        if path.name == "zarr.json":
+            num_asked += request.command == "GET"
+            if num_asked > 1:
+                path = _file_with(tmp_path, path.read_bytes().replace(b"[300,64]", b"[999,64]"))
+        request.reply_file(path)
+
+    with LoopbackServer(answer) as server:
+        opened = open_store(f"{server.url}/store")
+        assert opened.array("one").shape == (300, 64)
+    assert open_store(store).array("one").shape == (300, 64)
+
+
+def _file_with(folder: Path, data: bytes) -> Path:
+    assert b"[999,64]" in data
+    (folder / "other").write_bytes(data)
+    return folder / "other"
+
+
+def test_empty_files_are_read(files: Path) -> None:
+    (files / "empty.json").touch()
+    with FileServer(files) as server:
+        folder = open_url(server.url, HASTY)
+        assert read_small(folder, "empty.json") == b""
+        empty = ZarrFolder(folder, {"empty": "empty.json"}).get_sync("empty")
+        assert empty is not None
+        assert empty.to_bytes() == b""
+    assert read_small(LocalFolder(files), "empty.json") == b""
+
+
+# ---- Ctrl-C -----------------------------------------------------------------------------------
+
+INTERRUPTED = {
+    "sizes": """
+folder = open_url(url)
+print("begun", flush=True)
+folder.sizes([f"shards/{n}.tar" for n in range(40)])
+""",
+    "blocks": """
+store = open_store(url)
+store.index.block_crc32c, store.index.block_bytes, store.index.shard_bytes
+print("begun", flush=True)
+store.frames("one")
+""",
+    "verify": """
+print("begun", flush=True)
+verify(url)
+""",
+}
+
+
+@pytest.mark.parametrize("what", INTERRUPTED)
+def test_ctrl_c_ends_a_process_that_waits_for_a_server(tmp_path: Path, what: str) -> None:
+    """Threads that read must not be waited for when the interpreter exits."""
+    episode, dim = Episode("one", num_frames=2400), 1024  # large enough for threads
+    write_store(tmp_path / "store", [episode], random_features(dim), dim=dim, shard_frames=256)
+    asked = threading.Event()
+
+    def answer(request: _Handler) -> None:
+        path = request.path.removeprefix("/store/")
+        if ".tar" not in path:
+            request.reply_file(tmp_path / "store" / path)
+            return
+        asked.set()
+        server.stopping.wait(60)
+
+    with LoopbackServer(answer) as server:
+        script = (
+            "from laughstore import open_store\n"
+            "from laughstore.integrity.verify import verify\n"
+            "from laughstore.remote.folder import open_url\n"
+            f"url = {server.url!r} + '/store'\n{INTERRUPTED[what]}"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"begun\n"
+                assert asked.wait(30)
+                time.sleep(0.3)  # the other threads are waiting too
+                process.send_signal(signal.SIGINT)
+                began_s = time.monotonic()
+                _, said = process.communicate(timeout=15)
+            finally:
+                process.kill()
+        assert time.monotonic() - began_s < 5
+        assert b"KeyboardInterrupt" in said
+        assert process.returncode != 0
 
 
 # ---- other processes --------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """Every reader gives the same rows, and none gives damaged ones or rows that are not ready."""
 
+import errno
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,12 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import laughstore.reading.mapped_rows
 import laughstore.reading.mapping
+import laughstore.reading.rows
 from laughstore import ConfigError, CorruptData, IncompleteStore, open_rows, open_shards, open_store
 from laughstore.codec import Codec
 from laughstore.folders import LocalFolder
 from laughstore.index import Index
-from laughstore.reading.rows import Reader, Rows
+from laughstore.reading import memory
+from laughstore.reading.mapped_rows import MappedRows
+from laughstore.reading.rows import Reader, Rows, num_mapped_pieces
+from laughstore.reading.window_rows import WindowRows
 from tests.stores import Episode, random_features, write_store
 
 EPISODES = [
@@ -473,3 +481,235 @@ def test_reprs_say_what_a_row_is(stores):
         with open_rows(open_shards(stores[64, "none"]), "train", reader) as rows:
             assert "split 'train', 7 shards, bfloat16[" in repr(rows)
             assert "rows, 64]" in repr(rows)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize(("codec", "reader"), [("none", "map"), ("none", "window"), ("zstd", None)])
+def test_numpy_integers_are_integers_each_time(stores, codec, reader, kind):
+    store = open_store(stores[64, codec])
+    where = "a", EPISODES[0].assignments[1].name, kind(130), kind(200)
+    bits = TRUTH(64)("a", 1, 700)[130:200]
+    with open_rows(store.index, "train", reader or "auto") as rows:
+        for _ in range(2):
+            np.testing.assert_array_equal(store.frames(*where).view(np.uint16), bits)
+            blocks = rows.blocks_of(*where)
+            rows.prepare_once(blocks.astype(kind))
+            rows.prepare(blocks.astype(kind), verify=True)
+            np.testing.assert_array_equal(rows.matrix[rows.rows_of(*where)], bits)
+            rows.release(blocks.astype(kind))
+        first = store.stream("a", where[1]).first_block
+        rows.prepare_once([first + 1])
+        frame = kind(first * 128 + 130) if kind is not np.uint8 else first * 128 + 130
+        np.testing.assert_array_equal(rows.matrix[rows.row_numbers([frame])], bits[:1])
+        wrong: list[Any] = [(0.0, 5), (0, "5"), (None, 5)]
+        for start, stop in wrong:
+            for read in (store.frames, rows.rows_of, rows.blocks_of):
+                with pytest.raises(ConfigError, match="whole numbers of frames"):
+                    read("a", None, start, stop)
+        wrong = [[0.5], np.zeros((1, 1), np.int64), np.array([True])]
+        for blocks in wrong:
+            with pytest.raises(ConfigError, match="a list of whole numbers"):
+                rows.prepare_once(blocks)
+
+
+def test_numbers_of_narrow_types_do_not_wrap_round(stores):
+    rows = open_rows(open_shards(stores[64, "none"]), "test")
+    with pytest.raises(ConfigError, match="frame 384 is of another split"):
+        rows.prepare_once(np.array([3], np.uint8))
+
+
+def test_what_was_prepared_unchecked_is_checked_when_it_is_asked_for(own):
+    path = own(64, "none")
+    store = open_store(path)
+    index, stream = store.index, store.stream("a")
+    file = path / "shards" / index.split_shards("train")[0].name
+    data = bytearray(file.read_bytes())
+    data[index.geometry.data_offset(1) + 5] ^= 4
+    file.write_bytes(data)
+    with open_rows(index, "train", "map") as rows:
+        rows.prepare(np.array([0, 1]), verify=False)
+        with pytest.raises(CorruptData, match=r"/000001: crc32c is"):
+            rows.prepare_once(np.array([1]))
+    reader = store._readers.of(stream)
+    assert isinstance(reader, MappedRows)
+    reader.prepare(np.array([0, 1]), verify=False)
+    with pytest.raises(CorruptData, match=r"/000001: crc32c is"):
+        store.frames("a", start=128, stop=130)
+
+
+def _constant_blocks(name: str, assignment: int, num_frames: int) -> np.ndarray:
+    """Blocks that differ and are of one size, compressed too."""
+    rows = np.zeros((num_frames, 64), np.uint16)
+    rows[:] = (np.arange(num_frames) // 128 + 40 + 7 * assignment)[:, None]
+    return rows
+
+
+@pytest.mark.parametrize("swapped", ["blocks", "shards"])
+@pytest.mark.parametrize(("codec", "reader"), [("none", "map"), ("none", "window"), ("zstd", None)])
+def test_sound_bytes_in_another_place_are_found(tmp_path, codec, reader, swapped):
+    path = tmp_path / "s"
+    episode = [Episode("a", "train", 512)]
+    write_store(path, episode, _constant_blocks, dim=64, shard_frames=256, codec=codec)
+    store = open_store(path)
+    index = store.index
+    first, second = (path / "shards" / shard.name for shard in index.split_shards("train")[:2])
+    first.chmod(0o644)
+    second.chmod(0o644)
+    assert len(set(index.block_bytes[:4].tolist())) == 1
+    data, other = bytearray(first.read_bytes()), second.read_bytes()
+    if swapped == "shards":
+        second.write_bytes(data)
+        data[:] = other
+    else:
+        size = int(index.block_bytes[0])
+        here, there = index.geometry.block_offsets(index.block_bytes[:2].astype(np.int64)).tolist()
+        content = bytes(data[here : here + size])
+        assert content != data[there : there + size]
+        data[here : here + size] = data[there : there + size]
+        data[there : there + size] = content
+    first.write_bytes(data)
+    with open_rows(index, "train", reader or "auto") as rows:
+        for block in (0, 1):
+            with pytest.raises(CorruptData, match=f"{first.name}, sample .*/00000{block}: "):
+                rows.prepare_once([block])
+        rows.prepare_once([4])
+    with pytest.raises(CorruptData, match=f"{first.name}, sample "):
+        store.frames("a", stop=1)
+
+
+def _refuse_to_map(*_: object) -> int:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def test_where_the_system_maps_no_more_files_they_are_read(stores, monkeypatch):
+    store = open_store(stores[64, "none"])
+    ids, bits = truth_of(store.index, "train")
+    monkeypatch.setattr(laughstore.reading.mapping.MappedFiles, "_map", _refuse_to_map)
+    with pytest.raises(ConfigError, match=r"maps no more of its 7 shards .*vm\.max_map_count"):
+        open_rows(store.index, "train", "map")
+    with open_rows(store.index, "train") as rows:
+        assert rows.releases
+        rows.prepare_once(blocks_of(store.index, "train"))
+        np.testing.assert_array_equal(rows.matrix[rows.row_numbers(ids)], bits)
+    np.testing.assert_array_equal(store.frames("a").view(np.uint16), TRUTH(64)("a", 0, 700))
+
+
+@pytest.mark.parametrize("dim", [64, 96])
+def test_shards_count_as_often_as_they_stand_in_the_map_of_the_process(stores, dim, monkeypatch):
+    index = open_shards(stores[dim, "none"])
+    shards = index.split_shards("train")
+    expected = num_mapped_pieces(index, shards)
+    before = _num_maps()
+    with open_rows(index, "train", "map"):
+        # The range's own end may join a neighbour's, or be a piece of its own.
+        assert expected - 1 <= _num_maps() - before <= expected + 2
+    monkeypatch.setattr(laughstore.reading.rows, "MAX_MAPPED_PIECES", expected)
+    assert not open_rows(index, "train").releases
+    monkeypatch.setattr(laughstore.reading.rows, "MAX_MAPPED_PIECES", expected - 1)
+    assert open_rows(index, "train").releases
+    with pytest.raises(ConfigError, match="7 shards are more than a process can map"):
+        open_rows(index, "train", "map")
+
+
+def _num_maps() -> int:
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+
+def _num_open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
+@pytest.mark.parametrize(("codec", "reader"), [("none", "map"), ("none", "window"), ("zstd", None)])
+def test_closing_gives_back_files_and_addresses(own, codec, reader):
+    path = own(64, codec)
+    index = open_shards(path)
+
+    def use() -> None:
+        with open_rows(index, "train", reader or "auto") as rows:
+            rows.prepare_once(blocks_of(index, "train"))
+        with open_store(path) as store:
+            store.frames("a")
+
+    use()
+    files, maps = _num_open_files(), _num_maps()
+    for _ in range(20):
+        use()
+    assert _num_open_files() == files
+    assert _num_maps() - maps < 15
+    (path / "shards" / index.split_shards("train")[-1].name).unlink()
+    for _ in range(20):
+        with pytest.raises(IncompleteStore):
+            use()
+    assert _num_open_files() == files
+    assert _num_maps() - maps < 15
+
+
+def test_a_file_that_changed_since_its_size_was_looked_at_is_not_mapped(own, monkeypatch):
+    path = own(64, "none")
+    index = open_shards(path)
+    shard = index.split_shards("train")[3]
+    file = path / "shards" / shard.name
+    data = file.read_bytes()
+    monkeypatch.setattr(laughstore.reading.mapped_rows, "_check_size", lambda *_: None)
+    maps, files = _num_maps(), _num_open_files()
+    file.write_bytes(data[:-1])
+    with pytest.raises(CorruptData, match=rf"{shard.name} cannot be mapped \(its size has just"):
+        open_rows(index, "train", "map")
+    file.rename(path / "elsewhere")
+    with pytest.raises(IncompleteStore, match=f"{shard.name} has just gone"):
+        open_rows(index, "train", "map")
+    (path / "elsewhere").write_bytes(data)
+    file.symlink_to(path / "elsewhere")
+    with pytest.raises(CorruptData, match=rf"{shard.name} cannot be mapped \(.*symbolic links"):
+        open_rows(index, "train", "map")
+    assert _num_maps() - maps < 4
+    assert _num_open_files() == files
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_release_breaks_no_block(stores, monkeypatch):
+    index = open_shards(stores[64, "zstd"])
+    expected = truth_of(index, "train")[1][:256]
+    children: list[int] = []
+    with open_rows(index, "train") as rows:
+        assert isinstance(rows, WindowRows)
+        rows.prepare_once([0, 1])
+
+        def fork(*_: object) -> None:
+            children.append(os.fork())
+            if children[-1] == 0:
+                signal.alarm(20)
+                try:
+                    rows.prepare_once([0, 1])
+                    found = rows.matrix[rows.row_numbers(np.arange(256))]
+                    os._exit(0 if np.array_equal(found, expected) and rows.num_ready == 2 else 3)
+                finally:
+                    os._exit(4)
+
+        monkeypatch.setattr(rows, "_drop_pages", fork)
+        rows.release([0])
+    assert [os.waitpid(child, 0)[1] for child in children] == [0]
+
+
+def test_page_cache_that_can_be_taken_back_is_free_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available_bytes() is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    assert memory.available_bytes() == 100
+    (tmp_path / "memory.stat").write_text("anon 5\nactive_file 7\ninactive_file 600\n")
+    assert memory.available_bytes() == 700
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 0 kB\n")
+    assert memory.available_bytes() == 0
+
+
+def test_what_is_no_index_and_no_amount_of_memory_is_refused(stores):
+    store = open_store(stores[64, "none"])
+    for wrong in (store, stores[64, "none"], str(stores[64, "none"])):
+        with pytest.raises(ConfigError, match=r"give open_shards\(path\), .* store\.index"):
+            open_rows(wrong, "train")  # pyright: ignore[reportArgumentType]
+    for max_bytes in (0, -1, 128 * 64 * 2 - 1, 1e9, "1G"):
+        with pytest.raises(ConfigError, match=r"max_bytes is .* at least the 16384 of one block"):
+            open_rows(store.index, "train", "window", max_bytes=max_bytes)  # pyright: ignore

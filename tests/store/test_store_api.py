@@ -10,8 +10,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from laughstore import ConfigError, CorruptData, IncompleteStore, NotFound, open_store
+from laughstore import (
+    ConfigError,
+    CorruptData,
+    IncompleteStore,
+    NotFound,
+    open_rows,
+    open_shards,
+    open_store,
+)
+from laughstore.evolution.gc import collect_garbage
 from laughstore.store import Store
+from tests.store.evolutions import annotate_one, write_first
 from tests.stores import Episode, laugh, numbered_codes, random_features, write_store
 
 DIM = 64
@@ -107,14 +117,14 @@ def test_blocks_come_in_order_and_hold_every_frame_once(built):
 
 def test_blocks_of_a_split_a_recording_or_an_assignment(built):
     store = open_store(built)
-    assert {block.recording for block in store.blocks("test")} == {store.recordings[1].id}
+    assert {block.recording for block in store.blocks(split="test")} == {store.recordings[1].id}
     assert len(list(store.blocks(recording="a"))) == 12
     assert len(list(store.blocks(recording="a", assignment="speaker-01--speaker-00"))) == 6
-    assert len(list(store.blocks("train", assignment="only-one--silence"))) == 1
+    assert len(list(store.blocks(split="train", assignment="only-one--silence"))) == 1
     with pytest.raises(ConfigError, match="no split 'dev'"):
-        store.blocks("dev")
+        store.blocks(split="dev")
     with pytest.raises(NotFound, match="nothing is of split test"):
-        store.blocks("test", recording="a")
+        store.blocks(split="test", recording="a")
     assert "bfloat16[128, 64] from 10.24 s" in repr(list(store.blocks(recording="a"))[1])
 
 
@@ -198,7 +208,7 @@ def test_a_zarr_json_that_is_no_json_is_refused(own, text):
 def test_a_closed_store_says_so_and_what_was_read_stays(built):
     with open_store(built) as store:
         frames = store.frames("a")
-        blocks = store.blocks("train")
+        blocks = store.blocks(split="train")
         next(blocks)
     np.testing.assert_array_equal(frames.view(np.uint16), FEATURES("a", 0, 700))
     with pytest.raises(ValueError, match="store was closed; open it again"):
@@ -291,3 +301,62 @@ def test_reprs_tell_shapes_units_and_hours(built):
     assert "'a', id a-" in repr(store.recordings[0])
     assert "700 frames at 12.5 Hz (0.02 h)" in repr(store.recordings[0])
     assert "speaker-00--speaker-01': 700 frames" in repr(store.stream("a"))
+
+
+def test_what_was_collected_meanwhile_is_named_so_and_nobody_is_told_to_restore_it(tmp_path):
+    path = write_first(tmp_path / "s")
+    stores = [open_store(path) for _ in range(5)]
+    stores[4].frames("one")
+    annotate_one(path)
+    collect_garbage(path)
+    said = "generation 1 was collected .* open the store again"
+    for use in (
+        lambda: stores[0].frames("one"),
+        lambda: stores[1].epochs("Laughter", "1f", "1f"),
+        lambda: open_rows(stores[2].index, "train"),
+        lambda: stores[3].annotations("one"),
+        lambda: stores[4].annotations("one"),
+    ):
+        with pytest.raises(NotFound, match=said):
+            use()
+    assert len(stores[4].frames("one")) == 100  # what was read once is kept
+    assert stores[4].annotations("two").recording == "two"  # and so is what all generations share
+    assert open_store(path).annotations("one").recording == "one"
+
+
+def test_columns_that_are_lost_were_not_collected(tmp_path):
+    path = write_first(tmp_path / "s")
+    store, index = open_store(path), open_shards(path / "shards")
+    (path / "shards" / "index-000001.columns").unlink()
+    with pytest.raises(NotFound, match=r"index-000001\.columns does not exist"):
+        store.frames("one")
+    (path / "shards" / "index-000001.json").unlink()  # as in a folder of shards that stands alone
+    with pytest.raises(NotFound, match=r"index-000001\.columns does not exist"):
+        open_rows(index, "train")
+    shutil.rmtree(path / "annotations")
+    with pytest.raises(CorruptData, match="is missing; restore it"):
+        store.annotations("one")
+
+
+def test_a_block_that_is_kept_keeps_no_others(built):
+    for block in open_store(built).blocks():
+        owner = block.frames
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        assert owner.nbytes <= 128 * DIM * 2
+
+
+def test_a_store_closed_between_two_blocks_of_one_stream_says_so(built, monkeypatch):
+    monkeypatch.setattr("laughstore.reading.blocks._READ_BYTES", 1)
+    store = open_store(built)
+    blocks = store.blocks(recording="a", assignment="speaker-00--speaker-01")
+    next(blocks)
+    store.close()
+    with pytest.raises(ValueError, match="this store was closed; open it again"):
+        for _ in blocks:
+            pass
+
+
+def test_blocks_are_chosen_by_name(built):
+    with pytest.raises(TypeError, match="positional"):
+        open_store(built).blocks("a")  # pyright: ignore[reportCallIssue]

@@ -1,15 +1,18 @@
 """A recording's files: the same bytes however frames arrive; errors surface; nothing is left."""
 
 import hashlib
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from laughstore import layout
+from laughstore import layout, unit
 from laughstore.buildplan import RecordingToPlan, make_plan
 from laughstore.codec import CODECS, Codec
+from laughstore.commit import commit_annotations
 from laughstore.files import TEMPORARY_MARK
 from laughstore.naming import recording_id
 from laughstore.unit import read_unit, remove_unit_files
@@ -21,6 +24,7 @@ from tests.stores import (
     numbered_codes,
     random_features,
     spec_for,
+    write_store,
 )
 
 NUM_FRAMES = 2 * 512 + 128 + 37
@@ -142,6 +146,61 @@ def test_an_interrupted_unit_leaves_no_thread_no_temporary_file_and_no_record(tm
     remove_unit_files(tmp_path, plan, plan.recordings[0])
     assert not list(tmp_path.rglob("*.tar"))
     assert _write(tmp_path, plan, 100) == _write(tmp_path / "again", plan, 100)
+
+
+def test_what_a_killed_writer_has_left_is_removed_and_nothing_else(tmp_path):
+    plan = _plan()
+    record = _write(tmp_path, plan, 100)
+    recording = plan.recordings[0]
+    shards = tmp_path / layout.SHARDS
+    mark = f"{TEMPORARY_MARK}0123456789ab"
+    (shards / f"train-000005.tar{mark}").touch()
+    others = {
+        "train-000006.tar",
+        f"train-000006.tar{mark}",
+        f"test-000001.tar{mark}",
+        f"index.json{mark}",
+    }
+    for name in others:
+        (shards / name).touch()
+    remove_unit_files(tmp_path, plan, recording)
+    assert {path.name for path in shards.iterdir()} == others
+    assert not any((tmp_path / name).exists() for item in record.files for name in (item.path,))
+    remove_unit_files(tmp_path, plan, recording)
+
+
+def test_removing_looks_through_the_shards_at_most_once_and_reads_the_manifest_once(
+    tmp_path, monkeypatch
+):
+    plan, looks, reads = _plan(), [], []
+    scandir, read_manifest = os.scandir, unit.read_manifest
+    monkeypatch.setattr(os, "scandir", lambda path: looks.append(path) or scandir(path))
+    monkeypatch.setattr(
+        unit, "read_manifest", lambda path: reads.append(path) or read_manifest(path)
+    )
+    shards = tmp_path / layout.SHARDS
+
+    def num_looks() -> int:
+        looks.clear()
+        remove_unit_files(tmp_path, plan, plan.recordings[0])
+        return sum(item == shards for item in looks)
+
+    shards.mkdir()
+    assert num_looks() == 0, "nothing was begun"
+    _write(tmp_path, plan, 100)
+    assert num_looks() == 1
+    assert num_looks() == 0
+    other = tmp_path / "other"
+    write_store(other, [Episode("other", num_frames=40)], random_features(64))
+    for _ in range(3):
+        remove_unit_files(other, plan, plan.recordings[0])
+    assert reads == [other]
+    with pytest.raises(AssertionError, match="never rewritten"):
+        remove_unit_files(other, plan, replace(plan.recordings[0], id=recording_id("other")))
+    changed = replace(Episode("other", num_frames=40).annotations, events=(laugh(1, 2),))
+    commit_annotations(other, {recording_id("other"): changed})
+    remove_unit_files(other, plan, plan.recordings[0])
+    assert len(reads) == 2, "another generation may name it"
 
 
 @pytest.mark.parametrize("shard", [0, 1, 2])

@@ -128,6 +128,19 @@ def test_an_array_of_another_shape_is_found_even_if_everything_names_it(store):
     assert "its shape is not that of the index" in only_fault(verify(store), name)
 
 
+@pytest.mark.parametrize("what", ["index_id", "spec"])
+def test_a_manifest_of_another_index_is_found(store, what):
+    """An older one, sealed again: nothing else repeats what it says of its index."""
+    manifest = read_manifest(store, 1)
+    other = {
+        "index_id": {"index_id": read_manifest(store, 2).index_id},
+        "spec": {"spec": replace(manifest.spec, weights_sha256="1" * 64)},
+    }
+    write_manifest(store, replace(manifest, **other[what]))
+    said = only_fault(verify(store), "shards/index-000001.json")
+    assert "is not the index of generation 1" in said
+
+
 def _seal_again(store: Path, names: list[str]) -> None:
     """What an attacker would do who can write manifests: name what now stands there."""
     for number in (1, 2, 3):

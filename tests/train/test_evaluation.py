@@ -1,13 +1,16 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from laughstore.annotations import Annotations
 from laughstore.buildplan import Assignment
+from laughstore.cli.evaluate import report
 from laughstore.errors import ConfigError, NotFound, SpecMismatch
+from laughstore.evolution.annotate import Revised, annotate
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec, frame_targets
 from laughstore.naming import assignment_name
@@ -39,6 +42,28 @@ def test_evaluation_agrees_with_training_and_writes_metrics_and_plots(trained):
     assert len(evaluation.plots) == 1 + len(evaluation.recordings)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in evaluation.plots)
     assert evaluate(config.out, device="cpu", checkpoint="last").checkpoint.name.startswith("step")
+
+
+def test_an_evaluation_tells_which_annotations_it_scored_against(own_shards, tmp_path, capsys):
+    config = config_for(own_shards, tmp_path / "run", epochs=1)
+    train(config)
+    first = evaluate(config.out, device="cpu", timelines=0)
+    content = json.loads((first.out / "metrics.json").read_text())
+    assert (content["generation"], content["index_id"]) == (1, read_index(own_shards).index_id)
+    assert first.other_annotations is None
+
+    def without_the_last(name: str, old: Annotations) -> Revised:
+        return Revised(replace(old, events=old.events[:-1]))
+
+    names = [item.name for item in read_index(own_shards).recordings]
+    assert annotate(own_shards.parent, names, without_the_last).generation == 2
+    second = evaluate(config.out, device="cpu", timelines=0)
+    content = json.loads((second.out / "metrics.json").read_text())
+    assert (content["generation"], content["index_id"]) == (2, read_index(own_shards).index_id)
+    assert second.metrics != first.metrics
+    report(second, as_json=False)
+    told = "labels are those of generation 2; the run was trained on generation 1"
+    assert told in capsys.readouterr().out.splitlines()
 
 
 def test_questions_about_anyone_have_one_answer_a_recording(planted_shards, tmp_path):

@@ -4,8 +4,11 @@ import time
 import numpy as np
 import pytest
 
+from laughstore import open_shards
 from laughstore.errors import CorruptData
+from tests.stores import Episode, random_features, write_store
 from train.readahead import ReadAhead
+from train.source import FrameSource
 
 
 def test_it_prepares_in_order_and_never_further_ahead_than_allowed():
@@ -73,3 +76,29 @@ def test_a_step_that_skips_others_releases_only_what_was_prepared():
         assert sorted(released) == list(range(10))
         assert set(released) <= set(prepared)
     assert sorted(released) == sorted(prepared)
+
+
+@pytest.mark.parametrize(("codec", "together"), [("none", 4), ("zstd", 16)])
+def test_what_is_fetched_is_asked_for_in_larger_parts_than_what_is_mapped(
+    tmp_path, codec, together
+):
+    path = tmp_path / "s"
+    write_store(path, [Episode("a", num_frames=128 * 40)], random_features(8), dim=8, codec=codec)
+    calls: list[int] = []
+    with FrameSource(open_shards(path), "train") as source:
+
+        def prepare(blocks):
+            calls.append(len(blocks))
+            source.prepare(blocks)
+
+        with ReadAhead(
+            prepare,
+            np.zeros(40, np.int64),
+            np.arange(40),
+            max_ahead=40,
+            release=source.release,
+            blocks_a_call=source.blocks_a_call,
+        ) as ahead:
+            ahead.wait(0)
+    assert sum(calls) == 40
+    assert max(calls) == together
