@@ -34,6 +34,7 @@ from tests.store.evolutions import (
 )
 
 HERE = "tests.store.evolutions"
+_VARYING_CALLS = 5
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,9 @@ def kill_and_run_again(server: FaultServer, folder: Path, change: str, num_point
         shutil.rmtree(out, ignore_errors=True)
         store = fresh(folder, before)
         outcome = server.run(function, store, arm=arm)
-        assert outcome.killed, f"{arm}: {outcome.message}"
+        # Threads make folders side by side: a run may have a few calls less than the one watched.
+        ended = outcome.status == 0 and arm.nth > num_calls - _VARYING_CALLS
+        assert outcome.killed or ended, f"{arm}: {outcome.message}"
         check_readable(store, there | after)
         if (out / layout.CURRENT_INDEX).exists():
             check_readable(out, {1})
