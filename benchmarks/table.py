@@ -132,12 +132,12 @@ def _machine(reports: Sequence[Report]) -> str:
 
 def _table(report: Report) -> str:
     results = report["results"]
-    if any(item["group"] for item in results):
+    if any(item["group"] and item["unit"] == _THROUGHPUT for item in results):
         return _wide_table(results)
     rows = [("", "", "", "of limit", "cores")]
     rows += [
         (
-            item["name"],
+            f"{item['name']}, {item['group']}" if item["group"] else item["name"],
             f"**{_number(item['median'])}** {item['unit']}",
             _spread(item),
             _part(item["of_limit"]),
