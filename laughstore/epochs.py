@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .bouts import Times, clean_events
 from .errors import ConfigError
 from .index import Index, Stream
-from .labels import LabelSpec, Whose, check_event, check_whose, target_bouts
+from .labels import LabelSpec, Whose, asked_of, check_event, check_whose, target_bouts
 from .tables import RecordingTables
 from .timebase import FRAME_US, FRAMES_PER_SECOND, US_PER_SECOND, Span, floor_frame
 
@@ -194,7 +194,7 @@ def find_epochs(
     )
     index = store.index
     check_event(label, index.vocabulary)
-    check_whose(label, index.all_tables)
+    check_whose(label, index.all_tables, index.mains)
     found: list[EpochEvent] = []
     num_dropped = 0
     for stream in _streams(index, split, recordings):
@@ -243,9 +243,10 @@ def _speakers(
     label: LabelSpec, tables: RecordingTables, stream: Stream, onsets_us: NDArray[np.int64]
 ) -> Sequence[str | None]:
     """Return who made the event that opens each bout; of several at once the first in the file."""
-    if label.whose == "main":
+    whose = asked_of(label.whose, stream.main)
+    if whose == "main":
         return [stream.main] * len(onsets_us)
-    if label.whose == "other":
+    if whose == "other":
         return [stream.other] * len(onsets_us)
     events, _ = clean_events(tables)
     vocabulary, codes, name = tables.vocabulary.labels, events.label, label.event
@@ -255,7 +256,7 @@ def _speakers(
     counts = (codes == vocabulary.index(name)) & (
         events.confidence >= np.float32(label.min_confidence)
     )
-    if label.whose == "pair":
+    if whose == "pair":
         pair = [tables.speaker_code(who) for who in (stream.main, stream.other) if who is not None]
         counts &= np.isin(events.speaker, pair)
     starts, speaker = events.start_us[counts], events.speaker[counts]

@@ -160,6 +160,11 @@ class Index:
                     block += num_blocks
         return tuple(shards)
 
+    @property
+    def mains(self) -> frozenset[str]:
+        """Main speakers of all streams; `MIX` is among them if there are mixes."""
+        return frozenset(stream.main for item in self.recordings for stream in item.streams)
+
     @cached_property
     def all_tables(self) -> tuple[RecordingTables, ...]:
         """Annotations as columns, in the order of `recordings`."""

@@ -16,6 +16,7 @@ from .index import Index
 from .labels import LabelCounts, LabelSpec, check_event, check_whose, count, frame_targets
 from .manifest import Manifest, read_manifest
 from .timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
+from .unit import read_unit
 
 RATES = (LabelSpec("detection"), LabelSpec("onset:0.8s"))
 """Labels whose rates are shown: the main speaker laughs now, or begins to within 0.8 s."""
@@ -62,6 +63,9 @@ class StoreSummary:
     """Whether shards and Zarr chunks are one file; None for shards alone and remote stores."""
     no_rates: str | None
     """Why label rates are missing, if they are."""
+    other_devices: dict[str, int]
+    """Recordings by the kind of device they were extracted on, where that is not the plan's; empty
+    for shards alone and remote stores."""
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return a JSON object."""
@@ -77,6 +81,7 @@ class StoreSummary:
             "quarantined": list(self.quarantined),
             "shards_are_links": self.shards_are_links,
             "no_rates": self.no_rates,
+            "other_devices": self.other_devices,
         }
 
 
@@ -103,7 +108,25 @@ def summarise(path: Path | str, index: Index, root: Folder | None) -> StoreSumma
         quarantined=() if manifest is None else manifest.quarantined,
         shards_are_links=_are_links(root, manifest),
         no_rates=no_rates,
+        other_devices={}
+        if root is None or root.local is None
+        else other_devices(root.local, index),
     )
+
+
+def other_devices(store: Path, index: Index) -> dict[str, int]:
+    """Count recordings that were extracted on another kind of device than their plan was begun on.
+
+    Args:
+        store: folder of a finished store.
+        index: of its shards.
+
+    Returns:
+        Recordings by kind of device; empty as long as nobody built with `--allow-mixed-devices`.
+    """
+    units = (read_unit(store, item.id) for item in index.recordings)
+    kinds = Counter(unit.device_kind for unit in units if unit is not None)
+    return {kind: num for kind, num in sorted(kinds.items(), key=str) if kind is not None}
 
 
 def _generations(root: Folder, newest: int) -> tuple[int, ...]:
@@ -116,7 +139,7 @@ def _generations(root: Folder, newest: int) -> tuple[int, ...]:
 def _why_no_rates(index: Index) -> str | None:
     try:
         check_event(RATES[0], index.vocabulary)
-        check_whose(RATES[0], index.all_tables)
+        check_whose(RATES[0], index.all_tables, index.mains)
     except ConfigError as error:
         return str(error)
     return None

@@ -15,6 +15,7 @@ import numpy as np
 from .bouts import Selection, Times, clean_events, merge_bouts, select_events
 from .errors import ConfigError, CorruptData
 from .kinds import KINDS, Rules, Scene, Targets
+from .naming import MIX
 from .tables import RecordingTables, Vocabulary
 from .timebase import US_PER_SECOND, Span
 
@@ -214,7 +215,8 @@ def frame_targets(
     Args:
         spec: what is asked.
         tables: the recording's annotations.
-        main: speaker in the main role of the assignment.
+        main: speaker in the main role of the assignment, or `MIX`: all events are its own then,
+            whatever `whose` says.
         other: speaker in the other role; None when it is silence.
         num_frames: T, rows of the stream.
 
@@ -265,17 +267,20 @@ def check_event(spec: LabelSpec, vocabulary: Vocabulary) -> None:
     )
 
 
-def check_whose(spec: LabelSpec, tables: Iterable[RecordingTables]) -> None:
+def check_whose(
+    spec: LabelSpec, tables: Iterable[RecordingTables], mains: Iterable[str] = ()
+) -> None:
     """Check that events can be told apart by speaker, when the label asks for it.
 
     Args:
         spec: what is asked.
         tables: of every recording of the data set; read up to the first event with a speaker.
+        mains: main speakers of its streams. A mix, of which all events are, needs no speakers.
 
     Raises:
-        ConfigError: there are events, and none has a speaker.
+        ConfigError: there are events, none has a speaker, and not all streams are mixes.
     """
-    if spec.whose == "any":
+    if spec.whose == "any" or set(mains) == {MIX}:
         return
     num_events = 0
     for recording in tables:
@@ -289,10 +294,16 @@ def check_whose(spec: LabelSpec, tables: Iterable[RecordingTables]) -> None:
         )
 
 
+def asked_of(whose: Whose, main: str) -> Whose:
+    """Return whose events a label means in a stream: a mix has no sides, so those of anyone."""
+    return "any" if main == MIX else whose
+
+
 def _select(spec: LabelSpec, tables: RecordingTables, main: str, other: str | None) -> Selection:
     """Return the target events and the unknown events of one assignment."""
     events, _ = clean_events(tables)
-    names = {"main": (main,), "other": (other,), "pair": (main, other), "any": None}[spec.whose]
+    whose = asked_of(spec.whose, main)
+    names = {"main": (main,), "other": (other,), "pair": (main, other), "any": None}[whose]
     speakers = None
     if names is not None:
         speakers = [tables.speaker_code(name) for name in names if name is not None]

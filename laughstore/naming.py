@@ -7,11 +7,15 @@ are what users see. Ids are ASCII `[a-z0-9-]` and short enough for the 100 bytes
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 
 MAX_RECORDING_SLUG = 48
 MAX_SPEAKER_SLUG = 12
 SILENCE = "silence"
-"""The other speaker of an assignment when a recording has one speaker."""
+"""In names, a role that nobody has."""
+MIX = "*"
+"""The main "speaker" of a stream that hears everybody mixed: events of all are its events. The mix
+is fed in the place of other, and main's place is silence."""
 
 
 def _slug(name: str, limit: int) -> str:
@@ -36,8 +40,11 @@ def recording_id(name: str) -> str:
 def assignment_name(main: str, other: str | None) -> str:
     """Return `<main>--<other>`, each cut to 12 characters; other None is `silence`.
 
-    Speakers whose cut names are equal, or empty, get 4 hex digits of their full name's SHA-256.
+    Speakers whose cut names are equal, or empty, get 4 hex digits of their full name's SHA-256. A
+    mix is `silence--mix`.
     """
+    if main == MIX:
+        return f"{SILENCE}--mix"
     main_slug = _slug(main, MAX_SPEAKER_SLUG)
     other_slug = SILENCE if other is None else _slug(other, MAX_SPEAKER_SLUG)
     if not main_slug or not other_slug or main_slug == other_slug:
@@ -45,6 +52,25 @@ def assignment_name(main: str, other: str | None) -> str:
         if other is not None:
             other_slug = f"{_slug(other, 7)}-{_digest(other, 4)}".strip("-")
     return f"{main_slug}--{other_slug}"
+
+
+def assignment_names(pairs: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Return the names of a recording's assignments, all different.
+
+    Args:
+        pairs: main and other of each. Names that are equal once cut are cut to 7 characters each
+            and get 8 hex digits of the SHA-256 of both full names, so that keys stay short.
+    """
+    names = [assignment_name(main, other) for main, other in pairs]
+    return [
+        name if names.count(name) == 1 else _told_apart(name, f"{main}\0{other}")
+        for name, (main, other) in zip(names, pairs, strict=True)
+    ]
+
+
+def _told_apart(name: str, full_names: str) -> str:
+    roles = "--".join(slug[:7].strip("-") for slug in name.split("--"))
+    return f"{roles}-{_digest(full_names, 8)}"
 
 
 def block_key(recording: str, assignment: str, block: int) -> str:

@@ -5,8 +5,10 @@ same audio has the same `spec_id` wherever it is extracted.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
 from types import NoneType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -14,12 +16,17 @@ from .codec import CODECS, Codec
 from .errors import ConfigError, CorruptData
 from .geometry import ShardGeometry
 from .sealed import canonical_json
+from .timebase import FRAME_US, microseconds
 from .values import integer, mapping, text
 
 EXTRACTOR_VERSION = 1
 """Raised only when the numbers that the extractor writes change."""
 
-Device = Literal["cpu", "cuda"]
+StreamOrder = Literal["main-other", "legacy"]
+TextMode = Literal["none", "causal", "aligned"]
+Speakers = Literal["top2", "all-pairs", "mix"]
+CONTROLS = ("mimi", "logmel")
+"""Taps that read the sound itself, to be compared with what Moshi makes of it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Numerics:
     """
 
     slots: int
-    """Recordings extracted side by side; each is two Mimi rows and two LM rows of every call."""
+    """Pairs of speakers extracted side by side; each is two Mimi rows and two LM rows of every
+    call, and a mix two and one."""
     chunk_frames: int
     """Frames in every call, the last included."""
     threads: int
@@ -60,16 +68,20 @@ class FeatureSpec:
     dim: int
     """Channels of a frame (4096 for Moshi 7B)."""
     numerics: Numerics
-    tap: Literal["out_norm"] = "out_norm"
-    """Where the hidden state is read: after the temporal transformer's last norm."""
-    stream_order: Literal["main-other"] = "main-other"
-    """Codes are [text of main | main 8 | other 8], the order that Moshi was trained with."""
-    text: Literal["none"] = "none"
-    """Text stream: padding in every frame, which tells nothing about words."""
-    context: Literal["carry"] = "carry"
-    """State is carried over the whole recording."""
-    speakers: Literal["top2"] = "top2"
-    """The two speakers who speak longest; each is main once."""
+    tap: str = "out_norm"
+    """Where features are read: `out_norm` (behind the temporal transformer's last norm), `layer:K`
+    (behind its first K layers, no norm), or a control: `mimi` (latents) or `logmel` (the sound)."""
+    stream_order: StreamOrder = "main-other"
+    """Codes are [text of main | main 8 | other 8], the order that Moshi was trained with; legacy
+    is [text of other | main | other]. One and the same, and `main-other`, without text."""
+    text: TextMode = "none"
+    """Text stream: padding in every frame, which tells nothing about words; words when they have
+    ended; or words from their start, which tells up to a word ahead (aligned)."""
+    context: str = "carry"
+    """`carry`: state is carried over the whole recording. `restart:S`: it begins anew every S
+    seconds."""
+    speakers: Speakers = "top2"
+    """The two speakers who speak longest, each main once; all pairs; or the mix of all."""
     dtype: Literal["bfloat16"] = "bfloat16"
     """Of the stored features."""
     block_frames: int = 128
@@ -83,6 +95,23 @@ class FeatureSpec:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ConfigError(f"codec is {self.codec!r}; use {' or '.join(CODECS)}")
+        tap_layers(self.tap)
+        restart_frames(self.context)
+
+    @property
+    def num_layers(self) -> int | None:
+        """Layers of the temporal transformer that features come from; None: all and their norm."""
+        return tap_layers(self.tap)
+
+    @property
+    def restart_frames(self) -> int | None:
+        """Frames after which state begins anew; None: never."""
+        return restart_frames(self.context)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether features are of the sound, and not of Moshi."""
+        return self.tap in CONTROLS
 
     @property
     def spec_id(self) -> str:
@@ -116,6 +145,40 @@ class FeatureSpec:
         return [
             f"{name}: {mine[name]}, {theirs[name]}" for name in mine if mine[name] != theirs[name]
         ]
+
+
+def tap_layers(tap: str) -> int | None:
+    """Return K of `layer:K`, and None for the other taps.
+
+    Raises:
+        ConfigError: there is no such tap.
+    """
+    if tap == "out_norm" or tap in CONTROLS:
+        return None
+    layers = re.fullmatch(r"layer:([1-9][0-9]{0,3})", tap)
+    if layers is None:
+        raise ConfigError(
+            f"tap is {tap!r}; use out_norm, layer:K (K from 1, as layer:24), mimi or logmel"
+        )
+    return int(layers[1])
+
+
+def restart_frames(context: str) -> int | None:
+    """Return the frames of `restart:S`, and None for `carry`.
+
+    Raises:
+        ConfigError: it is neither, or S is no whole number of frames.
+    """
+    if context == "carry":
+        return None
+    seconds = re.fullmatch(r"restart:([0-9]{1,6}(?:\.[0-9]{1,6})?)", context)
+    length_us = microseconds(Decimal(seconds[1])) if seconds else 0
+    if length_us < FRAME_US or length_us % FRAME_US:
+        raise ConfigError(
+            f"context is {context!r}; use carry, or restart:S with S seconds of whole frames of"
+            " 80 ms, as restart:210"
+        )
+    return length_us // FRAME_US
 
 
 def _fields(kind: type, data: Mapping[str, Any], *, where: str) -> dict[str, Any]:

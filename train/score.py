@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 from laughstore.index import Stream
-from laughstore.labels import LabelSpec, Whose
+from laughstore.labels import LabelSpec, Whose, asked_of
 
 from .metrics import FrameMetrics, frame_metrics
 from .model import ScoreModel
@@ -182,7 +182,7 @@ def _one_a_question(streams: Sequence[StreamScores], whose: Whose) -> list[Strea
 
 def _question(stream: Stream, whose: Whose) -> tuple[str, frozenset[str | None]]:
     """Equal for streams of which a label asks the same."""
-    match whose:
+    match asked_of(whose, stream.main):
         case "any":
             return stream.recording_id, frozenset()
         case "pair":
@@ -193,7 +193,7 @@ def _question(stream: Stream, whose: Whose) -> tuple[str, frozenset[str | None]]
 
 def _title(stream: Stream, whose: Whose) -> str:
     """Whose events a label asks about, for people."""
-    match whose:
+    match asked_of(whose, stream.main):
         case "main":
             return f"{stream.main} (with {stream.other or 'silence'})"
         case "other":

@@ -180,7 +180,7 @@ def select(
     frames = frames or FrameFilter()
     index.check_split(split)
     check_event(label, index.vocabulary)
-    check_whose(label, index.all_tables)
+    check_whose(label, index.all_tables, index.mains)
     recordings = [item for item in index.recordings if item.split == split]
     taken = [item for item in recordings if frames.takes(item.id)]
     if not taken:
