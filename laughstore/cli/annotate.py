@@ -29,6 +29,7 @@ from ..evolution.annotate import (
     annotate,
     merge_events,
     revise_from_files,
+    with_known_speakers,
 )
 from ..manifest import read_manifest
 from ..store import open_store
@@ -47,8 +48,8 @@ class _Flags:
     store: tyro.conf.Positional[Path]
     """A finished store."""
     source: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")]
-    """A data set (its metadata/ is enough); or .TextGrid, .eaf, .txt (Audacity), .csv, .tsv, .rttm
-    files or their folders."""
+    """A data set (its metadata/ is enough, or a manifest, *.jsonl); or .TextGrid, .eaf, .txt
+    (Audacity), .csv, .tsv, .rttm files or their folders."""
     common: CommonFlags
     event: str | None = None
     """Take events of this class only (such as Laughter); other classes stay as they are."""
@@ -123,9 +124,10 @@ def _dataset(
     """How a data set changes annotations.
 
     Lengths stay those of the audio, speakers those that the features were built for. What the data
-    set has no file for (words, turns, intervals) stays as it is.
+    set does not tell (words, turns, intervals, who speaks or laughs) stays as it is.
     """
-    from extract.datasets import load_annotations, open_dataset
+    from extract.datasets import open_dataset
+    from extract.word_speakers import with_speakers
 
     recordings = open_dataset(path, needs_audio=False).recordings
     by_name = {item.name: item for item in recordings}
@@ -133,7 +135,15 @@ def _dataset(
         event = _class_there(event, store, recordings)
 
     def revise(name: str, old: Annotations) -> Revised:
-        new = load_annotations(by_name[name])
+        source = by_name[name]
+        new = source.annotations()
+        if not source.has_segments:
+            new = replace(new, segments=old.segments)
+            if new.words is not None:
+                words = with_speakers(new.words, old.speakers, old.segments)
+                new = replace(new, words=words)
+        if not source.has_event_speakers:
+            new = replace(new, events=with_known_speakers(new.events, old.events))
         events = [item for item in new.events if event in (None, event_class(item))]
         revised = joined(old, new, events)
         if revised == old:
@@ -173,15 +183,10 @@ def _class_there(event: str, store: Path, recordings: Iterable["DatasetRecording
 
     A class that the store alone has is one that the data set no longer has.
     """
-    from extract.annotation_files import read_events
-    from extract.datasets import EVENTS
-
     wanted, there = well_known(event), set[str]()
     for item in recordings:
         with suppress(BadRecording):  # it is told of when its turn comes
-            there.update(
-                map(event_class, read_events(item.files[EVENTS]) if EVENTS in item.files else ())
-            )
+            there.update(map(event_class, item.events()))
         if wanted in there:
             return wanted
     opened = open_store(store)

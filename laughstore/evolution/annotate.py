@@ -178,6 +178,27 @@ def merge_events(old: Sequence[Event], new: Iterable[Event]) -> tuple[Event, ...
     return (*old, *added)
 
 
+def with_known_speakers(new: Iterable[Event], old: Iterable[Event]) -> tuple[Event, ...]:
+    """Return the new events, those of nobody with the speaker of the same old event, if any.
+
+    Two events are the same when their times and classes are. Several such events take the speakers
+    of the old ones in their order.
+    """
+    known: dict[tuple[int, int, str, str], list[str | None]] = {}
+    for event in old:
+        known.setdefault(_moment(event), []).append(event.speaker)
+    found: list[Event] = []
+    for event in new:
+        speakers = known.get(_moment(event))
+        old_speaker = speakers.pop(0) if speakers else None
+        found.append(event if event.speaker is not None else replace(event, speaker=old_speaker))
+    return tuple(found)
+
+
+def _moment(event: Event) -> tuple[int, int, str, str]:
+    return event.start_us, event.end_us, event.label, event.full_label
+
+
 def _change(
     name: str, recording_id: str, split: str, old: Annotations, new: Annotations
 ) -> RecordingChange:

@@ -94,7 +94,8 @@ class ExportWriter:
         """Write a unit again from its frames, without anything that was annotated."""
         bare = bare_annotations(item)
         write_annotations(self._out, bare, planned.split, planned.id)
-        with UnitWriter(self._out, self._plan, planned, bare) as writer:
+        kind = self._unit(item).device_kind
+        with UnitWriter(self._out, self._plan, planned, bare, kind) as writer:
             for features, codes in self._blocks(item):
                 writer.write(features, codes)
             record = writer.finish()
