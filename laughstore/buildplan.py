@@ -196,10 +196,18 @@ def read_plan(store: Path, number: int = 1) -> BuildPlan:
     return BuildPlan.from_json(content, where=folder.describe(path))
 
 
-def begin_plan(store: Path, plan: BuildPlan, number: int = 1) -> BuildPlan:
+def begin_plan(
+    store: Path, plan: BuildPlan, number: int = 1, *, allow_mixed_devices: bool = False
+) -> BuildPlan:
     """Write a plan into a store, or check that the plan there is the same.
 
     Of several processes that begin at once, one writes the plan and the others find it.
+
+    Args:
+        store: folder of the store.
+        plan: what this process would do.
+        number: 1 for the store's own plan, more for additions.
+        allow_mixed_devices: take a plan that was begun on another kind of device.
 
     Returns:
         The plan that holds: that of the store if it was begun before.
@@ -212,7 +220,7 @@ def begin_plan(store: Path, plan: BuildPlan, number: int = 1) -> BuildPlan:
         check_store_folder(store)
     create_atomic(store / layout.plan(number), seal(plan.to_json()))
     there = read_plan(store, number)
-    _check_same(store, there, plan)
+    _check_same(store, there, plan, allow_mixed_devices=allow_mixed_devices)
     return there
 
 
@@ -237,17 +245,20 @@ def _holds_more(store: Path) -> bool:
     return plans.exists() and any(TEMPORARY_MARK not in item.name for item in plans.iterdir())
 
 
-def _check_same(store: Path, there: BuildPlan, wanted: BuildPlan) -> None:
+def _check_same(
+    store: Path, there: BuildPlan, wanted: BuildPlan, *, allow_mixed_devices: bool
+) -> None:
     changes = there.spec.differences(wanted.spec)
     if changes:
         raise SpecMismatch(
             f"{store} holds features of another spec ({'; '.join(changes)}: there, asked for);"
             " use another --store, or the settings it was begun with"
         )
-    if there.device_kind != wanted.device_kind:
+    if there.device_kind != wanted.device_kind and not allow_mixed_devices:
         raise SpecMismatch(
             f"{store} was begun on {there.device_kind}, this is {wanted.device_kind}: bytes would"
-            " differ in their low bits; finish it where it was begun, or use another --store"
+            " differ in their low bits; finish it where it was begun, use another --store, or go on"
+            " all the same with --allow-mixed-devices (the store then says which are from where)"
         )
     mine = {item.id: item for item in there.recordings}
     theirs = {item.id: item for item in wanted.recordings}

@@ -22,20 +22,27 @@ from .manifest import FileRecord, Manifest, read_manifest
 from .members import Member, encode_members, members
 from .sealed import canonical_json, read_small, unseal
 from .spec import FeatureSpec
-from .unit import UnitRecord, read_unit
+from .unit import read_unit
+
+NOT_BUILT = "not built when the store was committed with --partial"
+"""Why a recording is left out of a partial commit."""
 
 
 class NothingBuilt(LaughstoreError):
     """None of the recordings of a plan could be built: there is nothing to publish."""
 
 
-def commit_plan(store: Path, plan: BuildPlan, number: int = 1) -> tuple[SkippedRecording, ...]:
+def commit_plan(
+    store: Path, plan: BuildPlan, number: int = 1, *, partial: bool = False
+) -> tuple[SkippedRecording, ...]:
     """Publish the generation that a plan makes, once its units are all finished or quarantined.
 
     Args:
         store: folder of the store.
         plan: the plan; the annotations it names have been written.
         number: 1 for the plan that the store was begun with, more for additions.
+        partial: leave out what has not been finished. Recordings that were begun have no files:
+            `laughstore.finishing` removes them.
 
     Returns:
         The recordings of the plan that were left out, with their reasons.
@@ -53,13 +60,21 @@ def commit_plan(store: Path, plan: BuildPlan, number: int = 1) -> tuple[SkippedR
         return tuple(item for item in out if item.name in names)
     if there is None and number != 1:
         raise IncompleteStore(f"{store} has not been finished; finish it before adding to it")
-    units = _units(store, plan)
     left_out = list(plan.skipped)
+    done: list[Member] = []
     for item in plan.recordings:
-        if units[item.id].status != "done":
-            reason = units[item.id].reason or "unknown"
-            left_out.append(SkippedRecording(item.name, item.split, reason))
-    done = [Member(p, units[p.id]) for p in plan.recordings if units[p.id].status == "done"]
+        record = read_unit(store, item.id)
+        if record is not None and record.status == "done":
+            done.append(Member(item, record))
+        elif record is not None:
+            left_out.append(SkippedRecording(item.name, item.split, record.reason or "unknown"))
+        elif partial:
+            left_out.append(SkippedRecording(item.name, item.split, NOT_BUILT))
+        else:
+            raise IncompleteStore(
+                f"{store}: recording {item.name!r} has not been extracted; run the same"
+                " `laughstore build` again to go on"
+            )
     if not done:
         raise NothingBuilt(
             f"{store}: none of {len(plan.recordings) + len(plan.skipped)} recordings could be"
@@ -345,16 +360,3 @@ def _group(store: Path, path: str) -> FileRecord:
     if (store / path).is_file() and (store / path).read_bytes() == data:
         return FileRecord.of_bytes(path, data)
     return FileRecord.write(store, path, data)
-
-
-def _units(store: Path, plan: BuildPlan) -> dict[str, UnitRecord]:
-    units: dict[str, UnitRecord] = {}
-    for item in plan.recordings:
-        record = read_unit(store, item.id)
-        if record is None:
-            raise IncompleteStore(
-                f"{store}: recording {item.name!r} has not been extracted; run the same"
-                " `laughstore build` again to go on"
-            )
-        units[item.id] = record
-    return units

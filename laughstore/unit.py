@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
 from . import layout
@@ -22,6 +22,9 @@ from .values import MAX_INTEGER, listed, optional_text, path_part
 
 UNIT_FORMAT = "laughstore-unit"
 UNIT_VERSION = 1
+
+Stamp = tuple[int, int]
+"""Inode and time (ns) of a unit's record: each write of it makes another."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,15 @@ class UnitRecord:
     """Of the rows of each block, in the same order."""
     block_bytes: tuple[int, ...] | None = None
     """Of each block as stored, checksum included; None when no codec changes it."""
+    device_kind: str | None = None
+    """Kind of device that extracted it; None: that of the plan."""
 
     def to_bytes(self) -> bytes:
         """Return the sealed JSON."""
-        return seal({"format": UNIT_FORMAT, "version": UNIT_VERSION, **asdict(self)})
+        content = asdict(self)
+        if self.device_kind is None:
+            del content["device_kind"]
+        return seal({"format": UNIT_FORMAT, "version": UNIT_VERSION, **content})
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str) -> Self:
@@ -65,6 +73,7 @@ class UnitRecord:
             shard_bytes=_integers(content.get("shard_bytes"), "shard_bytes", where=where),
             block_crc32c=_integers(content.get("block_crc32c"), "block_crc32c", where=where),
             block_bytes=None if sizes is None else _integers(sizes, "block_bytes", where=where),
+            device_kind=optional_text(content, "device_kind", where=where),
         )
 
     @property
@@ -93,12 +102,7 @@ def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording)
     # looked for in the shards folder, which may hold a hundred thousand others.
     was_begun = unit.exists() or any(array.exists() for array in arrays)
     unit.unlink(missing_ok=True)
-    num_shards = plan.geometry.num_shards(recording.num_frames)
-    names = {
-        shard_name(recording.split, number)
-        for first in recording.first_shards
-        for number in range(first, first + num_shards)
-    }
+    names = _planned_shards(plan, recording)
     if was_begun and shards.is_dir():
         with os.scandir(shards) as entries:
             for entry in entries:
@@ -133,6 +137,33 @@ def _named(store: Path, stamp: tuple[int, int]) -> frozenset[str]:
 def write_unit(store: Path, record: UnitRecord) -> None:
     """Write a unit's record: from now on its files count as whole."""
     write_atomic(store / layout.unit(record.id), record.to_bytes())
+
+
+def unit_stamp(store: Path, recording_id: str) -> Stamp | None:
+    """Return the stamp of a unit's record, or None when there is none."""
+    try:
+        status = (store / layout.unit(recording_id)).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def is_planned(record: UnitRecord, plan: BuildPlan, recording: PlannedRecording) -> bool:
+    """Tell whether a finished unit's shards have the numbers that a plan gives them.
+
+    Those of a plan that was finished without the recording have others.
+    """
+    names = {PurePosixPath(item.path).name for item in record.files if item.also is not None}
+    return names == _planned_shards(plan, recording)
+
+
+def _planned_shards(plan: BuildPlan, recording: PlannedRecording) -> set[str]:
+    num_shards = plan.geometry.num_shards(recording.num_frames)
+    return {
+        shard_name(recording.split, number)
+        for first in recording.first_shards
+        for number in range(first, first + num_shards)
+    }
 
 
 def is_whole(store: Path, record: UnitRecord) -> bool:

@@ -1,26 +1,30 @@
 """`laughstore build`: extract features from recordings into a store."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extract.config import MOSHI_DIM, BuildConfig
+from extract.result import BuildResult
 
 from .. import layout
 from ..buildplan import SkippedRecording, check_store_folder
-from ..errors import NotFound
+from ..errors import ConfigError, NotFound
+from ..finishing import finish_store
 from ..geometry import ShardGeometry
+from ..inspection import other_devices
+from ..sharing import Worker
 from ..store import open_shards
 from .flags import CommonFlags, parse
+from .orphans import die_with
 from .progress import TerminalProgress
-from .text import human_bytes, print_some, program
-
-if TYPE_CHECKING:
-    from extract.run import BuildResult
+from .ranks import Rank
+from .text import counted, human_bytes, print_other_devices, print_some, program
 
 EXIT_LEFT_OUT = 3
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -28,42 +32,122 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class _Flags:
+    """Flags of the command."""
+
     config: BuildConfig
     common: CommonFlags
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the command. Returns the exit code."""
-    flags = parse(
+def parse_build(arguments: Sequence[str]) -> _Flags:
+    """Return the flags. Raises SystemExit as `flags.parse`."""
+    return parse(
         _Flags,
         "build",
         arguments,
         "Extract Moshi's hidden states for every recording of a data set into a store.",
     )
-    flags.common.configure_logging()
-    progress = TerminalProgress(quiet=flags.common.quiet)
-    if flags.config.dry_run:
-        return _dry_run(flags, progress)
-    from extract.run import build
 
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command. Returns the exit code."""
+    flags = parse_build(arguments)
+    config, rank = flags.config, Rank.of_torchrun()
+    flags.common.configure_logging()
+    if rank is not None:
+        _check_rank(config)
+        die_with(os.getppid())
+    progress = TerminalProgress(
+        quiet=flags.common.quiet or (rank is not None and rank.local_rank > 0)
+    )
+    if config.dry_run:
+        return _dry_run(flags, progress)
+    if config.commit:
+        left_out = finish_store(config.store, partial=config.partial, progress=progress)
+        return _ended(flags, BuildResult(0, left_out), "now")
     try:
-        result = build(flags.config, progress)
+        result = _build(arguments, config, progress, rank)
     except (KeyboardInterrupt, SystemExit):
         again = f"{program()} {shlex.join(['build', *arguments])}"
         progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
         raise
-    _report(flags, result)
+    if rank is not None and rank.rank > 0:
+        # The first rank tells and returns what came of it; torchrun would end it if another had
+        # failed.
+        return 0
+    return _ended(flags, result, "now" if rank is None else "by this process")
+
+
+def _check_rank(config: BuildConfig) -> None:
+    for name, given in (("--nproc", config.nproc), ("--part", config.part)):
+        if given is not None:
+            raise ConfigError(
+                f"torchrun has started this process, one of several that share the recordings;"
+                f" leave {name} out, or start without torchrun"
+            )
+    for name, given in (("--commit", config.commit), ("--dry-run", config.dry_run)):
+        if given:
+            raise ConfigError(f"{name} is for one process; start it without torchrun")
+
+
+def _build(
+    arguments: Sequence[str], config: BuildConfig, progress: TerminalProgress, rank: Rank | None
+) -> BuildResult:
+    if config.nproc is not None:
+        from .workers import Workers
+
+        return Workers(arguments, config, progress).run(config.nproc)
+    from extract.run import build
+
+    if rank is None:
+        return build(config, progress)
+    return build(config, progress, worker=Worker(part=rank.part), local_rank=rank.local_rank)
+
+
+def _ended(flags: _Flags, result: BuildResult, built: str) -> int:
+    """Tell what a build has done, and what was built now or by whom. Returns its exit code."""
+    if result.missing:
+        _report_part(flags, result)
+    else:
+        _report(flags, result, built)
     return EXIT_LEFT_OUT if result.left_out else 0
 
 
-def _report(flags: _Flags, result: "BuildResult") -> None:
+def _report_part(flags: _Flags, result: BuildResult) -> None:
+    config = flags.config
+    commit = [str(config.dataset), "--store", str(config.store), "--commit"]
+    if flags.common.json:
+        report = {
+            "store": str(config.store),
+            "finished": False,
+            "part": config.part,
+            "built_now": result.num_built,
+            "missing": list(result.missing),
+            "left_out": [asdict(item) for item in result.left_out],
+            "notes": list(result.notes),
+        }
+        print(json.dumps(report, indent=2))
+        return
+    print(f"part {config.part} is built ({result.num_built} recordings now)")
+    print_some("notes", result.notes)
+    _print_left_out(result.left_out)
+    print(
+        f"the store is not finished: {counted(len(result.missing), 'recordings')} of other parts"
+        f" missing, the first is {result.missing[0]!r}"
+    )
+    print("the last part to end finishes it. Should one be lost, run that part again; or see with:")
+    print(f"  {program()} build {shlex.join(commit)}")
+
+
+def _report(flags: _Flags, result: BuildResult, built: str) -> None:
     store = flags.config.store
     index = open_shards(store)
     num_frames = sum(s.num_frames for item in index.recordings for s in item.streams)
     num_bytes = sum(shard.num_bytes for shard in index.shards)
+    others = other_devices(store, index)
     if flags.common.json:
         report = {
             "store": str(store),
+            "finished": True,
             "recordings": len(index.recordings),
             "built_now": result.num_built,
             "left_out": [asdict(item) for item in result.left_out],
@@ -72,20 +156,22 @@ def _report(flags: _Flags, result: "BuildResult") -> None:
             "shards": len(index.shards),
             "shard_bytes": num_bytes,
             "spec_id": index.spec_id,
+            "other_devices": others,
         }
         print(json.dumps(report, indent=2))
         return
     print(
-        f"{len(index.recordings)} recordings ({result.num_built} built now), {num_frames:,} frames"
-        f" of {index.dim} channels, {human_bytes(num_bytes)}"
+        f"{len(index.recordings)} recordings ({result.num_built} built {built}), {num_frames:,}"
+        f" frames of {index.dim} channels, {human_bytes(num_bytes)}"
     )
+    print_other_devices(others)
     print_some("notes", result.notes)
     _print_left_out(result.left_out)
     if result.left_out:
         print(f"their list: {store / layout.QUARANTINE_JSON}")
-        if result.was_finished:
+        if result.was_finished or flags.config.commit:
             words = shlex.join([str(store), str(flags.config.dataset)])
-            print(f"the store was finished without them: once repaired, {program()} add {words}")
+            print(f"the store was finished without them: {program()} add {words} appends them")
     print(f"store: {store}")
     shards = shlex.quote(str(store / layout.SHARDS))
     print(f"next: {program()} train --shards {shards} --out RUN")

@@ -1,6 +1,7 @@
 """`laughstore demo`: every part on a small synthetic corpus, with no network, GPU or download."""
 
 import json
+import os
 import secrets
 import shlex
 import shutil
@@ -30,6 +31,7 @@ EPISODES = {"train": 6, "validation": 2, "test": 3}
 _MARK = "demo.json"
 """Says that a folder was made by a demo, which may therefore be replaced by another."""
 _CORPUS, _CHECKPOINT, _STORE, _RUN = "corpus", "checkpoint", "store", "run"
+_MAX_THREADS = 8
 _REPLACED = ".replaced-"
 _SPLIT = "test"
 _BATCH, _LEARNING_RATE, _EPOCHS = 512, 1e-3, 30
@@ -107,8 +109,8 @@ def _prepare(flags: _Flags) -> None:
 
 
 def _write_inputs(flags: _Flags, bar: TerminalProgress) -> None:
-    from extract.synthetic import write_synthetic_corpus
-    from extract.tiny_checkpoint import write_tiny_checkpoint
+    from extract.synthetic.corpus import write_synthetic_corpus
+    from extract.synthetic.tiny_checkpoint import write_tiny_checkpoint
 
     num_episodes = sum(EPISODES.values())
     if not (flags.out / _CORPUS).exists():
@@ -139,6 +141,7 @@ def _build(flags: _Flags, bar: TerminalProgress) -> None:
         store=flags.out / _STORE,
         model=str(flags.out / _CHECKPOINT),
         device="cpu",
+        threads=min(os.cpu_count() or 1, _MAX_THREADS),
         strict=True,
     )
     build(config, bar)

@@ -12,7 +12,7 @@ from ..inspection import StoreSummary, store_root, summarise
 from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse, path_or_url
-from .text import human_bytes, percent, print_some
+from .text import human_bytes, percent, print_other_devices, print_some
 
 _RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
 
@@ -76,6 +76,7 @@ def _print(flags: _Flags, summary: StoreSummary) -> None:
     if summary.shards_are_links is not None:
         how = "hard links to" if summary.shards_are_links else "COPIES of (no links here)"
         print(f"tar names are {how} the Zarr chunks")
+    print_other_devices(summary.other_devices)
     for split in summary.splits:
         print(
             f"{split.split}: {split.recordings} recordings of {split.groups} groups,"

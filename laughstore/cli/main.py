@@ -27,6 +27,7 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk
 
 COMMANDS = {
     "demo": "Make a small synthetic corpus, build, train, evaluate and plot: all parts, offline.",
+    "datasets": "datasets check PATH: tell what a data set holds, lacks, and what is wrong.",
     "build": "Extract features from recordings into a store.",
     "train": "Train a head on the shards of a store.",
     "evaluate": "Score a run on a split and plot it along time.",
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        _check_packages()
+        check_packages()
         module = import_module(f".{command.replace('-', '_')}", __package__)
         return module.run(arguments)
     except SystemExit as error:  # of the parser of flags, or of SIGTERM
@@ -77,17 +78,19 @@ def _run(command: str, arguments: list[str]) -> int:
     except (LaughstoreError, OSError) as error:
         if debug:
             raise
-        return _fail(_one_line(error), getattr(error, "exit_code", EXIT_FAILED))
+        return _fail(one_line(error), getattr(error, "exit_code", EXIT_FAILED))
     finally:
         signal.signal(signal.SIGTERM, before)
         logs.stop()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def terminate(number: int, frame: FrameType | None) -> None:
+    """End the process as SIGTERM asks for; what is being written is cleaned up on the way."""
     raise SystemExit(EXIT_TERMINATED)
 
 
-def _one_line(error: LaughstoreError | OSError) -> str:
+def one_line(error: LaughstoreError | OSError) -> str:
+    """Return what happened, where and what to do, of an error that ends a command."""
     text = " ".join(str(error).split())
     if isinstance(error, LaughstoreError):
         return text
@@ -109,7 +112,7 @@ def _fail(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
     """Refuse to run when the user's own train.py or extract/ hides ours.
 
     Raises:

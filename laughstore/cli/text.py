@@ -1,7 +1,7 @@
 """Small pieces of text that several commands print."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 SHOWN = 20
 """Lines printed of a list before the rest is only counted."""
@@ -51,3 +51,9 @@ def print_some(title: str, lines: Sequence[str]) -> None:
         print(f"  {line}")
     if len(lines) > SHOWN:
         print(f"  ... and {len(lines) - SHOWN} more")
+
+
+def print_other_devices(num_recordings: Mapping[str, int]) -> None:
+    """Print how many recordings were extracted on each other kind of device than the plan's."""
+    for kind, num in num_recordings.items():
+        print(f"extracted on another kind of device, {kind}: {counted(num, 'recordings')}")

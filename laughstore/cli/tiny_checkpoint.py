@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         " training. Its features tell sounds apart, not words.",
     )
     flags.common.configure_logging()
-    from extract.tiny_checkpoint import write_tiny_checkpoint
+    from extract.synthetic.tiny_checkpoint import write_tiny_checkpoint
 
     path = write_tiny_checkpoint(flags.out, size=flags.size, seed=flags.seed)
     num_bytes = sum(item.stat().st_size for item in path.iterdir())

@@ -29,7 +29,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set that tests must not change."""
-    from extract.synthetic import write_synthetic_corpus
+    from extract.synthetic.corpus import write_synthetic_corpus
 
     return write_synthetic_corpus(
         tmp_path_factory.mktemp("data") / "corpus", episodes=EPISODES, seconds=15

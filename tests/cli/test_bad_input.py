@@ -180,7 +180,7 @@ def test_a_wrong_stated_duration_is_told_and_costs_no_event(
         path.write_text(json.dumps(content | {"original_duration": 5.0}))
     code, out, _ = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
     assert code == 0
-    assert "the annotations say 5.0 s, its tracks last 15.0 s" in out
+    assert "the annotations say 5.0 s, its audio lasts 15.0 s" in out
     rates = [
         json.loads(run("inspect", path, "--json")[1])["splits"] for path in (built, tmp_path / "s")
     ]

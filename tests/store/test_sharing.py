@@ -9,8 +9,8 @@ from laughstore.buildplan import BuildPlan, RecordingToPlan, begin_plan, make_pl
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.locks import StoreLocks, claim_number
 from laughstore.sealed import seal, unseal
-from laughstore.sharing import Share, unfinished
-from laughstore.unit import is_whole, read_unit
+from laughstore.sharing import Share, Worker, unfinished
+from laughstore.unit import UnitRecord, is_whole, read_unit, write_unit
 from tests.stores import Episode, plan_for, random_features, spec_for, write_recording
 
 SPEC = spec_for(8, block_frames=32, shard_frames=64)
@@ -98,3 +98,73 @@ def test_a_recording_without_assignments_is_no_plan(store):
     path.write_bytes(seal(content))
     with pytest.raises(CorruptData, match="0 assignments"):
         read_plan(store)
+
+
+def test_suspects_are_taken_last_and_alone(tmp_path):
+    episodes = [Episode(f"e{i}", num_frames=100 - 10 * i, speakers=("A",)) for i in range(4)]
+    many = plan_for(episodes, SPEC)
+    ids = [item.id for item in many.recordings]
+    begin_plan(tmp_path / "store", many)
+    suspects = {ids[0], ids[2]}
+
+    def finish(number: int) -> None:
+        path = tmp_path / "store"
+        item = many.recordings[number]
+        write_recording(path, many, item, episodes[number], random_features(SPEC.dim))
+
+    with StoreLocks(tmp_path / "store") as locks, locks.shared():
+        share = Share(tmp_path / "store", many, locks, worker=Worker(suspects=suspects))
+
+        def take() -> str | None:
+            share.is_settled()  # looks at once, without the pause after a look that found nothing
+            item = share.take()
+            return None if item is None else item.name
+
+        assert [take(), take()] == ["e1", "e3"]
+        assert take() is None, "two are in work"
+        finish(1)
+        assert take() is None, "one is in work"
+        finish(3)
+        assert take() == "e0"
+        assert take() is None, "a suspect is in work"
+        suspects.clear()
+        assert take() == "e2", "it was told that nobody is suspected any more"
+
+
+def test_what_was_left_out_by_those_started_together_is_not_tried_again(store):
+    planned = plan().recordings[0]
+    write_unit(store, UnitRecord(planned.id, "quarantined", "broken"))
+    for worker, names in (
+        (Worker(), ["long", "short"]),
+        (Worker(left_out=[planned.id]), ["short"]),
+    ):
+        write_unit(store, UnitRecord(planned.id, "quarantined", "broken"))
+        taken = []
+        with StoreLocks(store) as locks, locks.shared():
+            share = Share(store, plan(), locks, worker=worker)
+            while (item := share.take()) is not None:
+                taken.append(item.name)
+            share.release()
+        assert taken == names
+
+
+def test_a_unit_of_other_shards_than_the_plans_is_not_finished(store):
+    """A store was finished without it; somebody wrote it all the same, and now it is added."""
+    write(store, 0)
+    planned = plan().recordings[0]
+    assert planned not in unfinished(store, plan())
+    moved = plan_for(EPISODES, SPEC, first_shards={"train": 5})
+    assert moved.recordings[0] in unfinished(store, moved)
+
+
+def test_what_others_have_finished_is_told_once(store):
+    settled = []
+    with StoreLocks(store) as locks, locks.shared():
+        worker = Worker(settled=lambda item: settled.append(item.name))
+        share = Share(store, plan(), locks, worker=worker)
+        write(store, 0)
+        item = share.take()
+        assert item is not None
+        assert (item.name, settled) == ("short", ["long"])
+        assert share.is_settled()
+        assert settled == ["long"], "what was taken here is counted here"
