@@ -22,16 +22,9 @@ from laughstore.spec import FeatureSpec
 from laughstore.store import open_store
 
 from .config import AddConfig, BuildConfig
-from .run import (
-    Extraction,
-    check_disk,
-    choose_device,
-    device_kind,
-    plan_of,
-    refuse_if_strict,
-    resolve_model,
-    spec_of,
-)
+from .extraction import Extraction
+from .run import check_disk, plan_of, refuse_if_strict
+from .settings import choose_device, device_kind, find_model, spec_of
 from .survey import Survey, chosen_recordings, survey
 
 
@@ -82,7 +75,7 @@ def survey_addition(config: AddConfig, progress: Progress | None = None) -> AddS
     build_config = _build_config(config, spec)
     there = {item.id: item for item in opened.recordings}
     already: list[str] = []
-    for item in chosen_recordings(build_config):
+    for item in chosen_recordings(build_config)[0]:
         if item.id in there:
             already.append(item.name)
             split = there[item.id].split
@@ -116,7 +109,7 @@ def add(config: AddConfig, progress: Progress | None = None) -> AddResult:
         if not found.recordings:
             return _nothing(surveyed, locks, store)
         device = choose_device(config.device)
-        files = resolve_model(surveyed.config.model, surveyed.config.revision)
+        files = find_model(surveyed.config)
         spec = spec_of(surveyed.config, files, device)
         _check_spec(store, surveyed.manifest.spec, spec, device_kind(device))
         shards = next_shards(store, surveyed.manifest.num_plans)
@@ -153,7 +146,7 @@ def _build_config(config: AddConfig, spec: FeatureSpec) -> BuildConfig:
         )
     model = config.model or spec.model
     revision = spec.revision if model == spec.model else None
-    return config.build_config(model=model, revision=revision, codec=spec.codec)
+    return config.build_config(model=model, revision=revision, spec=spec)
 
 
 def _nothing(surveyed: AddSurvey, locks: StoreLocks, store: Path) -> AddResult:

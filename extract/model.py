@@ -1,15 +1,16 @@
-"""Moshi and Mimi: from the files of a model to the two networks that features need.
+"""Moshi and Mimi: from the files of a model to the networks that features need.
 
 In: `ModelFiles` (model_files.py; `resolve_model` is offered here too). Out: a `FeatureModel`, the
-temporal transformer of Moshi and the encoder of Mimi. The depth transformer and the text head,
-which predict tokens and play no part in features, are never read into memory (0.85 B of the 7.69 B
-parameters of the released model).
+temporal transformer of Moshi and Mimi. What plays no part in features is never read into memory:
+the depth transformer and the text head, which predict tokens (0.85 B of the 7.69 B parameters of
+the released model), the layers above a tap, the whole language model for a control.
 
 Models are described by moshi's own loaders, so whatever loads there loads here; configurations
 whose features would need more inputs than audio and text are refused.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,15 +24,19 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from laughstore.errors import ConfigError, CorruptData
+from laughstore.spec import tap_layers
 from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
 
+from .logmel import LOGMEL_CHANNELS
 from .model_files import ModelFiles, first_line, resolve_model
+from .text import END_OF_PADDING_ID, PADDING_ID
 
 __all__ = [
     "NUM_CODEBOOKS",
     "NUM_STREAMS",
     "FeatureModel",
     "ModelFiles",
+    "feature_dim",
     "load_model",
     "meta_lm",
     "resolve_model",
@@ -45,35 +50,77 @@ NUM_STREAMS = 1 + 2 * NUM_CODEBOOKS
 """Codes of a frame of Moshi's input: text of main, audio of main, audio of other."""
 
 _FEATURE_KEYS = ("transformer.", "emb.", "text_emb.", "out_norm.")
+_LAYER_KEY = re.compile(r"transformer\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class FeatureModel:
     """Moshi's temporal transformer and Mimi's encoder, on one device and ready for inference."""
 
-    lm: LMModel
-    """Its `forward_text` returns the features; the text head is an identity."""
-    mimi: MimiModel
-    """float32, eight codebooks."""
     device: torch.device
     dtype: torch.dtype
     """Of the language model's weights and activations."""
+    lm_or_none: LMModel | None = None
+    mimi_or_none: MimiModel | None = None
+
+    @property
+    def lm(self) -> LMModel:
+        """Its `forward_text` returns the features; the text head is an identity."""
+        assert self.lm_or_none is not None, "controls have no language model"
+        return self.lm_or_none
+
+    @property
+    def mimi(self) -> MimiModel:
+        """float32, eight codebooks."""
+        assert self.mimi_or_none is not None, "log-mel frames need no Mimi"
+        return self.mimi_or_none
 
     @property
     def dim(self) -> int:
-        """Channels of a feature frame."""
-        return self.lm.dim
+        """Channels of a feature frame; of a control both sides together."""
+        if self.lm_or_none is not None:
+            return self.lm_or_none.dim
+        return 2 * (LOGMEL_CHANNELS if self.mimi_or_none is None else self.mimi_or_none.dimension)
+
+
+def feature_dim(files: ModelFiles | None, tap: str) -> int:
+    """Return the channels of a frame at a tap of a model; nothing is loaded.
+
+    Raises:
+        ConfigError: the model has no such layer, or its configuration lacks a size.
+    """
+    if tap == "logmel":
+        return 2 * LOGMEL_CHANNELS
+    assert files is not None, "the other taps are of a model"
+    try:
+        if tap == "mimi":
+            config = files.checkpoint.mimi_config or loaders._mimi_config
+            return 2 * int(config["seanet"]["dimension"])
+        dim, num_layers = int(files.config["dim"]), int(files.config["num_layers"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"model {files.repo}: its configuration lacks {first_line(error)}; give one of Moshi"
+        ) from error
+    wanted = tap_layers(tap) or num_layers
+    if wanted > num_layers:
+        raise ConfigError(f"model {files.repo} has {num_layers} layers; tap {tap} is none of them")
+    return dim
 
 
 def load_model(
-    files: ModelFiles, *, device: torch.device | str, dtype: torch.dtype
+    files: ModelFiles | None,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    tap: str = "out_norm",
 ) -> FeatureModel:
     """Load what features need of a model.
 
     Args:
-        files: from `resolve_model`.
-        device: where both networks stand.
+        files: from `resolve_model`; None for `logmel`, which needs none.
+        device: where the networks stand.
         dtype: of the language model; Mimi is float32 always.
+        tap: as in `FeatureSpec`.
 
     Raises:
         ConfigError: the model is not a Moshi with two audio streams of eight codebooks, or needs
@@ -81,16 +128,21 @@ def load_model(
         CorruptData: the weights cannot be read or do not fit the configuration.
     """
     device = torch.device(device)
+    feature_dim(files, tap)  # refuses what is no layer
+    if files is None or tap == "logmel":
+        return FeatureModel(device, dtype)
     _refuse_unsupported(files)
-    lm = _load_lm(files, device, dtype)
     mimi = _load_mimi(files, device)
+    if tap == "mimi":
+        return FeatureModel(device, dtype, None, mimi)
+    lm = _load_lm(files, device, dtype, tap_layers(tap))
     if mimi.cardinality != lm.card:
         raise ConfigError(
             f"{files.mimi_path.name} has {mimi.cardinality} codes a codebook, the language model "
             f"reads {lm.card}: use the Mimi that the model was trained with"
         )
     logger.info("loaded %s at %s: %d channels on %s", files.repo, files.revision, lm.dim, device)
-    return FeatureModel(lm, mimi, device, dtype)
+    return FeatureModel(device, dtype, lm, mimi)
 
 
 def _refuse_unsupported(files: ModelFiles) -> None:
@@ -110,8 +162,23 @@ def _refuse_unsupported(files: ModelFiles) -> None:
             f"{where} reads {config.get('n_q')} audio codebooks; laughstore needs "
             f"{2 * NUM_CODEBOOKS} (two speakers of {NUM_CODEBOOKS}), as Moshi has"
         )
+    ids = (
+        config.get("existing_text_padding_id", PADDING_ID),
+        config.get("existing_text_end_padding_id", 0),
+    )
+    if ids != (PADDING_ID, END_OF_PADDING_ID):
+        raise ConfigError(
+            f"{where} pads its text with {ids[0]} and ends padding with {ids[1]}; laughstore feeds"
+            f" {PADDING_ID} and {END_OF_PADDING_ID}, as Moshi has them"
+        )
+    mimi = files.checkpoint.mimi_config or loaders._mimi_config
+    for part in ("seanet", "transformer"):
+        if not mimi.get(part, {}).get("causal", True):
+            raise ConfigError(f"{where}: its Mimi hears the future ({part} is not causal)")
     if not config.get("context"):
         raise ConfigError(f"{where} has no attention window (context): it cannot be streamed")
+    if not config.get("causal", True):
+        raise ConfigError(f"{where} is not causal: its features would hear what comes later")
     for path in (files.lm_path, files.mimi_path):
         if path.suffix != ".safetensors":
             raise ConfigError(f"{where}: {path.name} is not a safetensors file; convert it first")
@@ -160,7 +227,11 @@ def meta_lm(config: Mapping[str, Any], dtype: torch.dtype, **overrides: object) 
         ) from error
 
 
-def _load_lm(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> LMModel:
+def _load_lm(
+    files: ModelFiles, device: torch.device, dtype: torch.dtype, num_layers: int | None
+) -> LMModel:
+    """Load the temporal transformer: whole, or its first layers without the norm behind them."""
+    tapped = {} if num_layers is None else {"num_layers": num_layers}
     # With dep_q = 0 moshi builds no depth transformer and no audio heads.
     lm = meta_lm(
         files.config,
@@ -169,11 +240,14 @@ def _load_lm(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> LMM
         depformer_weights_per_step=False,
         depformer_weights_per_step_schedule=None,
         extra_heads_num_heads=0,
+        **tapped,
     )
+    if num_layers is not None:
+        lm.out_norm = nn.Identity()  # type: ignore[assignment]  # a layer's output is not normed
     lm.text_linear = nn.Identity()  # type: ignore[assignment]  # the head of the text logits
     try:
         with safe_open(files.lm_path, framework="pt", device=str(device)) as weights:
-            names = [name for name in weights.keys() if name.startswith(_FEATURE_KEYS)]  # noqa: SIM118
+            names = [name for name in weights.keys() if _is_needed(name, num_layers)]  # noqa: SIM118
             state = {name: weights.get_tensor(name).to(dtype) for name in names}
         lm.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -182,6 +256,15 @@ def _load_lm(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> LMM
             "correct config.json"
         ) from error
     return lm.eval().requires_grad_(False)
+
+
+def _is_needed(name: str, num_layers: int | None) -> bool:
+    if num_layers is None:
+        return name.startswith(_FEATURE_KEYS)
+    layer = _LAYER_KEY.match(name)
+    if layer is not None:
+        return int(layer[1]) < num_layers
+    return name.startswith(_FEATURE_KEYS) and not name.startswith("out_norm.")
 
 
 def _load_mimi(files: ModelFiles, device: torch.device) -> MimiModel:

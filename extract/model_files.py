@@ -62,17 +62,23 @@ class ModelFiles:
         """Keyword arguments of the language model; those of Moshi 7B if the files name none."""
         return self.checkpoint.lm_config or loaders._lm_kwargs
 
-    def weights_sha256(self) -> str:
-        """Return one digest over the weights and configurations of Moshi and Mimi.
+    def weights_sha256(self, tap: str = "out_norm", *, text: bool = False) -> str:
+        """Return one digest over the weights and configurations that features depend on.
 
-        Reads both files whole: about 15 s for the released model from a page cache.
+        Reads the files whole: about 15 s for the released model from a page cache.
+
+        Args:
+            tap: where features are read; Mimi's latents depend on Mimi alone.
+            text: whether words are fed, so that the tokenizer matters.
         """
         parts = {
-            "lm": sha256_file(self.lm_path),
             "mimi": sha256_file(self.mimi_path),
-            "lm_config": dict(self.config),
             "mimi_config": self.checkpoint.mimi_config or loaders._mimi_config,
         }
+        if tap != "mimi":
+            parts |= {"lm": sha256_file(self.lm_path), "lm_config": dict(self.config)}
+        if text:
+            parts["tokenizer"] = sha256_file(self.tokenizer_path)
         return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 

@@ -74,6 +74,25 @@ def restart_rows(module: StreamingModule, rows: torch.Tensor) -> None:
                 state.kv_cache.cache[:, row] = 0  # of [2, B, heads, steps, channels]
 
 
+def streaming_tensors(module: StreamingModule) -> dict[str, torch.Tensor]:
+    """Return all that a module in streaming mode remembers, by name; the tensors themselves.
+
+    Writing into them sets the module back to where it was when they held these values. moshi also
+    counts steps in plain numbers, which only the depth transformer reads.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for name, state in module.get_streaming_state().items():
+        parts = {"": state, ".ring": getattr(state, "kv_cache", None)}
+        for suffix, part in parts.items():
+            if part is not None:
+                found |= {
+                    f"{name}{suffix}.{key}": value
+                    for key, value in vars(part).items()
+                    if isinstance(value, torch.Tensor)
+                }
+    return found
+
+
 def attention_window(transformer: nn.Module) -> int:
     """Return how many steps back a transformer's attention reaches, its own step included.
 
@@ -113,13 +132,13 @@ class DelayedInput:
         self._delays = torch.tensor(delays, device=initial.device)
         self._carry_frames = max(delays) + 1
         self._initial = initial
-        # Codes of the frames before the next chunk.
-        self._history = initial.repeat(rows, 1, self._carry_frames)
+        self.history = initial.repeat(rows, 1, self._carry_frames)
+        """i64[B, K, carry]: codes of the frames before the next chunk."""
 
     def __call__(self, codes: torch.Tensor) -> torch.Tensor:
         """Return i64[B, K, n], the input of the n frames whose codes i64[B, K, n] are given."""
-        known = torch.cat([self._history, codes], dim=2)
-        self._history = known[:, :, -self._carry_frames :]
+        known = torch.cat([self.history, codes], dim=2)
+        self.history = known[:, :, -self._carry_frames :]
         frames = torch.arange(codes.shape[2], device=codes.device)
         # Frame t of this chunk stands at column carry + t of `known`.
         columns = self._carry_frames + frames - 1 - self._delays[:, None]
@@ -127,4 +146,4 @@ class DelayedInput:
 
     def reset(self, rows: torch.Tensor) -> None:
         """Start the rows where bool[B] is true at their first frame again."""
-        self._history = torch.where(rows[:, None, None], self._initial, self._history)
+        self.history = torch.where(rows[:, None, None], self._initial, self.history)

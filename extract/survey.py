@@ -6,21 +6,21 @@ Reads every header and annotation file, decodes no audio, loads no model, writes
 import fnmatch
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from laughstore.annotations import Annotations
 from laughstore.bouts import clean_events
 from laughstore.buildplan import Assignment, SkippedRecording
 from laughstore.errors import BadRecording, ConfigError
 from laughstore.geometry import ShardGeometry
-from laughstore.naming import assignment_name
 from laughstore.progress import NoProgress, Progress
 from laughstore.tables import Vocabulary, recording_tables
 from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME, US_PER_SECOND
 
-from .audio import AudioInfo, probe_audio
 from .config import BuildConfig
-from .datasets import DatasetRecording, load_annotations, open_dataset
+from .datasets import DatasetRecording, open_dataset
+from .roles import Roles, choose_roles
+from .sound.tracks import probe_audio
+from .text import is_tag
 
 _DURATION_TOLERANCE_US = US_PER_SECOND
 """Stated and real length of a recording may differ by this much without a note."""
@@ -36,19 +36,22 @@ class SurveyedRecording:
     """A recording that can be built."""
 
     source: DatasetRecording
-    tracks: tuple[Path, ...]
-    """Of the one or two main speakers, the longer-speaking first."""
+    roles: Roles
     num_frames: int
-    """Of the longer track."""
+    """Of the longest file that is heard."""
     duration_us: int
-    """Of the longer track: what the annotations say of it is not believed."""
-    assignments: tuple[Assignment, ...]
+    """Of the longest file that is heard: what the annotations say of it is not believed."""
     annotations_id: str
     """Of the content of its annotations."""
 
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """Of all its pairs, in order."""
+        return self.roles.assignments
+
     def annotations(self) -> Annotations:
         """Read the recording's annotations (again: a corpus's words do not fit in memory)."""
-        return replace(load_annotations(self.source), duration_us=self.duration_us)
+        return replace(self.source.annotations(), duration_us=self.duration_us)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Survey:
     skipped: tuple[SkippedRecording, ...]
     notes: tuple[str, ...] = field(repr=False)
     """What is missing but stops nothing, one line each."""
+
+    @property
+    def all_are_mixes(self) -> bool:
+        """Whether no recording has a track a speaker that is heard: the store is one of mixes."""
+        return all(item.roles.is_mix for item in self.recordings)
 
     @property
     def num_frames(self) -> int:
@@ -103,12 +111,14 @@ def survey(
     kept: list[SurveyedRecording] = []
     skipped: list[SkippedRecording] = []
     notes: list[str] = []
-    chosen = [item for item in chosen_recordings(config) if item.id not in without]
+    recordings, about_all = chosen_recordings(config)
+    notes.extend(about_all)
+    chosen = [item for item in recordings if item.id not in without]
     progress.begin("survey", len(chosen), "recording")
     try:
         for recording in chosen:
             try:
-                item, about = _survey_recording(recording)
+                item, about = _survey_recording(recording, config)
             except BadRecording as error:
                 if config.strict:
                     raise
@@ -122,9 +132,14 @@ def survey(
     return Survey(tuple(kept), tuple(skipped), tuple(notes))
 
 
-def chosen_recordings(config: BuildConfig) -> list[DatasetRecording]:
-    """Return the recordings of a data set that a build asks for; raises as `survey`."""
-    dataset = open_dataset(config.dataset)
+def chosen_recordings(config: BuildConfig) -> tuple[list[DatasetRecording], tuple[str, ...]]:
+    """Return the recordings of a data set that a build asks for, and notes about all of it.
+
+    Raises:
+        NotFound: as `survey`.
+        ConfigError: as `survey`.
+    """
+    dataset = open_dataset(config.dataset, config.layout)
     if config.split != "all" and config.split not in dataset.splits:
         raise ConfigError(
             f"{config.dataset} has no split {config.split!r}; it has {', '.join(dataset.splits)}"
@@ -146,37 +161,56 @@ def chosen_recordings(config: BuildConfig) -> list[DatasetRecording]:
             f"no recording of {config.dataset} (split: {config.split}) matches {pattern!r}; there"
             f" are {len(of_split)}, the first is {of_split[0].name!r}"
         )
-    return chosen
+    return chosen, dataset.notes
 
 
-def _survey_recording(recording: DatasetRecording) -> tuple[SurveyedRecording, list[str]]:
+def _survey_recording(
+    recording: DatasetRecording, config: BuildConfig
+) -> tuple[SurveyedRecording, list[str]]:
     """Return the recording and what is odd about it without stopping a build."""
     if recording.problem is not None:
         raise BadRecording(recording.problem)
-    speakers = [speaker.name for speaker in recording.main_speakers]
-    tracks = tuple(recording.tracks[name] for name in speakers)
-    headers: list[AudioInfo] = [probe_audio(track) for track in tracks]
+    roles = choose_roles(recording, config.speakers)
+    needs_words = config.text != "none" and not roles.is_mix
+    if needs_words and not recording.has_words:
+        raise BadRecording(
+            f"{recording.name}: no transcript, so there is no text to feed ({config.text}); add"
+            " it, or use --text none"
+        )
+    headers = [probe_audio(file) for file in roles.files]
     duration_us = max(item.num_samples_24k for item in headers) * US_PER_SECOND // SAMPLE_RATE
     # Reads every annotation file: a broken one is found now, not hours later.
-    stated = load_annotations(recording)
+    stated = recording.annotations()
     annotations = replace(stated, duration_us=duration_us)
     item = SurveyedRecording(
         source=recording,
-        tracks=tracks,
+        roles=roles,
         num_frames=max(header.num_frames for header in headers),
         duration_us=duration_us,
-        assignments=_assignments(speakers),
         annotations_id=annotations.content_id(),
     )
-    notes = [*recording.notes, *_oddities(annotations)]
+    notes = [*recording.notes, *roles.notes, *_oddities(annotations)]
     if abs(stated.duration_us - duration_us) > _DURATION_TOLERANCE_US:
         notes.append(
-            f"the annotations say {stated.duration_us / US_PER_SECOND:.1f} s, its tracks last"
+            f"the annotations say {stated.duration_us / US_PER_SECOND:.1f} s, its audio lasts"
             f" {duration_us / US_PER_SECOND:.1f} s: are they of one recording?"
         )
-    if len(speakers) == 1:
-        notes.append(f"one speaker ({speakers[0]}); the other is silence")
+    if needs_words:
+        notes.extend(_words_left_out(annotations))
     return item, notes
+
+
+def _words_left_out(annotations: Annotations) -> list[str]:
+    words = annotations.words or ()
+    reasons = {
+        "are nobody's, by the diarization": sum(word.speaker is None for word in words),
+        "are tags of laughter and the like": sum(is_tag(word.text) for word in words),
+    }
+    return [
+        f"{number} words {reason}: left out of the text"
+        for reason, number in reasons.items()
+        if number
+    ]
 
 
 def _oddities(annotations: Annotations) -> list[str]:
@@ -189,14 +223,3 @@ def _oddities(annotations: Annotations) -> list[str]:
         "are cut at the recording's end": faults.cut,
     }
     return [f"{number} events {reason}" for reason, number in reasons.items() if number]
-
-
-def _assignments(speakers: list[str]) -> tuple[Assignment, ...]:
-    """Each of the speakers is main once, the longer-speaking first."""
-    if len(speakers) == 1:
-        return (Assignment(assignment_name(speakers[0], None), speakers[0], None),)
-    a, b = speakers
-    return (
-        Assignment(assignment_name(a, b), a, b),
-        Assignment(assignment_name(b, a), b, a),
-    )

@@ -32,13 +32,16 @@ class StoreWriter:
     Args:
         store: folder of a store that was begun.
         plan: the store's plan; sources are keyed by recording id.
+        device_kind: that extracts, when it is another than the plan's.
     """
 
-    def __init__(self, store: Path, plan: BuildPlan) -> None:
+    def __init__(self, store: Path, plan: BuildPlan, device_kind: str | None = None) -> None:
         self._store = store
         self._plan = plan
+        self._device_kind = device_kind
         self._planned: dict[str, PlannedRecording] = {item.id: item for item in plan.recordings}
         self._units: dict[str, UnitWriter] = {}
+        self._num_streams_left: dict[str, int] = {}
         self._queue: queue.Queue[FeatureChunk | FeatureFailure | None] = queue.Queue(QUEUE_CHUNKS)
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -110,11 +113,16 @@ class StoreWriter:
             annotations = read_annotations(
                 LocalFolder(self._store), planned.annotations_id, planned.split, planned.id
             )
-            self._units[key] = UnitWriter(self._store, self._plan, planned, annotations)
-        self._units[key].write(chunk.features, chunk.codes)
-        if chunk.start_frame + chunk.features.shape[1] == chunk.source.num_frames:
-            self._units[key].finish()
-            del self._units[key]
+            self._units[key] = UnitWriter(
+                self._store, self._plan, planned, annotations, self._device_kind
+            )
+            self._num_streams_left[key] = len(planned.assignments)
+        num_streams, num_frames, _ = chunk.features.shape
+        self._units[key].write(chunk.features, chunk.codes, chunk.source.first_assignment)
+        if chunk.start_frame + num_frames == chunk.source.num_frames:
+            self._num_streams_left[key] -= num_streams
+        if not self._num_streams_left[key]:
+            self._units.pop(key).finish()
 
     def _quarantine(self, failure: FeatureFailure) -> None:
         unit = self._units.pop(failure.source.key, None)

@@ -47,29 +47,36 @@ class UnitWriter:
         plan: BuildPlan,
         recording: PlannedRecording,
         annotations: Annotations,
+        device_kind: str | None = None,
     ) -> None:
         self._store = store
         self._recording = recording
+        self._device_kind = device_kind
         self._closers = ThreadPoolExecutor(len(recording.assignments), "close-shard")
         self._streams = [
             _StreamWriter(store, plan, recording, number, annotations, self._closers)
             for number in range(len(recording.assignments))
         ]
 
-    def write(self, features: NDArray[np.uint16], codes: NDArray[np.int16]) -> None:
-        """Append frames to every stream. Both arrays are copied.
+    def write(
+        self,
+        features: NDArray[np.uint16],
+        codes: NDArray[np.int16],
+        first_assignment: int = 0,
+    ) -> None:
+        """Append frames to consecutive streams. Both arrays are copied.
 
         Args:
-            features: u2[A, n, dim] bits of bfloat16, A the recording's assignments.
+            features: u2[A, n, dim] bits of bfloat16, A of the recording's assignments.
             codes: i2[A, n, 17].
+            first_assignment: the first of them; the streams need not grow together.
 
         Raises:
             OSError: these frames or earlier ones could not be written.
         """
-        assert len(features) == len(codes) == len(self._streams), "one row an assignment"
-        for stream, stream_features, stream_codes in zip(
-            self._streams, features, codes, strict=True
-        ):
+        streams = self._streams[first_assignment : first_assignment + len(features)]
+        assert len(features) == len(codes) == len(streams), "one row an assignment"
+        for stream, stream_features, stream_codes in zip(streams, features, codes, strict=True):
             stream.write(stream_features, stream_codes)
 
     def finish(self) -> UnitRecord:
@@ -103,6 +110,7 @@ class UnitWriter:
             shard_bytes=tuple(shard.num_bytes for shard in shards),
             block_crc32c=tuple(crc for shard in shards for crc in shard.block_crc32c),
             block_bytes=tuple(sizes) or None,
+            device_kind=self._device_kind,
         )
         write_unit(self._store, record)
         return record

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from extract.features import FeatureChunk, FeatureFailure, Source, TrackReader, extract_features
 from extract.model import FeatureModel
 from laughstore.errors import BadRecording
+from laughstore.spec import StreamOrder
 from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 
@@ -48,13 +49,20 @@ class MemoryTrack:
         self.closed = True
 
 
-def source(key: str, num_frames: int, *waves: NDArray[np.float32]) -> Source:
-    """A recording with one track a wave."""
+def source(
+    key: str,
+    num_frames: int,
+    *waves: NDArray[np.float32] | None,
+    text: NDArray[np.int16] | None = None,
+    num_assignments: int | None = None,
+) -> Source:
+    """A recording with one side a wave, None for silence, and the text of both sides i16[2, T]."""
 
-    def open_tracks() -> Sequence[TrackReader]:
-        return [MemoryTrack(wave) for wave in waves]
+    def open_tracks() -> Sequence[TrackReader | None]:
+        return [None if wave is None else MemoryTrack(wave) for wave in waves]
 
-    return Source(key, num_frames, open_tracks)
+    told = None if text is None else lambda: text
+    return Source(key, num_frames, open_tracks, num_assignments=num_assignments, text=told)
 
 
 def talk(key: str, num_frames: int, seed: int = 0, *, speakers: int = 2) -> Source:
@@ -66,11 +74,25 @@ Extracted = tuple[NDArray[np.float32], NDArray[np.int16]]
 
 
 def extract(
-    model: FeatureModel, *sources: Source, slots: int = 1, chunk_frames: int = 64
+    model: FeatureModel,
+    *sources: Source,
+    slots: int = 1,
+    chunk_frames: int = 64,
+    assignments: int = 2,
+    stream_order: StreamOrder = "main-other",
+    restart_frames: int | None = None,
 ) -> dict[str, Extracted]:
     """Features f32[A, T, D] and codes i16[A, T, 17] of every source that did not fail, by key."""
     parts: dict[str, list[FeatureChunk]] = {}
-    for item in extract_features(model, sources, slots=slots, chunk_frames=chunk_frames):
+    for item in extract_features(
+        model,
+        sources,
+        slots=slots,
+        chunk_frames=chunk_frames,
+        assignments=assignments,
+        stream_order=stream_order,
+        restart_frames=restart_frames,
+    ):
         if isinstance(item, FeatureFailure):
             parts.pop(item.source.key, None)
             continue
@@ -101,6 +123,24 @@ def one_shot_features(model: FeatureModel, codes: NDArray[np.int16]) -> NDArray[
     delayed = _delay_sequence(model.lm.delays, frames, initial)
     hidden, _ = model.lm.forward_text(torch.cat([initial, delayed], dim=2)[:, :, :-1])
     return hidden.float().numpy()
+
+
+@torch.inference_mode()
+def one_shot_latents(model: FeatureModel, *waves: NDArray[np.float32]) -> NDArray[np.float32]:
+    """f32[S, T, C] of Mimi's encoder over whole tracks, not quantised."""
+    sound = torch.from_numpy(np.stack(waves))[:, None]
+    return model.mimi.encode_to_latent(sound, quantize=False).transpose(1, 2).numpy()
+
+
+def as_bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round to bf16."""
+    return torch.from_numpy(values).to(torch.bfloat16).float().numpy()
+
+
+def worst_frame_error(measured: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """The worst frame's relative error, over arrays [..., D]."""
+    off = np.linalg.norm(measured - expected, axis=-1)
+    return float((off / np.linalg.norm(expected, axis=-1)).max())
 
 
 def relative_error(measured: NDArray[np.floating], expected: NDArray[np.floating]) -> float:

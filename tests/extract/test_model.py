@@ -1,17 +1,26 @@
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from extract.model import FeatureModel, ModelFiles, load_model, resolve_model
+from extract.model import (
+    FeatureModel,
+    ModelFiles,
+    _WithoutInitialisation,
+    load_model,
+    resolve_model,
+)
+from extract.synthetic.tiny_checkpoint import _Shape, _write_lm
 from laughstore.errors import ConfigError, CorruptData, NotFound
 
-from .sounds import one_shot_codes, sound
+from .checkpoints import edit_json
+from .sounds import extract, one_shot_codes, one_shot_features, sound, talk, worst_frame_error
+from .streams import random_codes, streamed_lm
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -35,11 +44,6 @@ def hub(nano_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return cache
 
 
-def edit_json(path: Path, **changes: Any) -> None:
-    value = json.loads(path.read_text())
-    path.write_text(json.dumps(value | changes))
-
-
 def load(files: ModelFiles, dtype: torch.dtype = torch.float32) -> FeatureModel:
     return load_model(files, device="cpu", dtype=dtype)
 
@@ -49,7 +53,8 @@ def test_features_are_the_same_bits_as_with_the_whole_model_of_the_stock_loader(
     nano_checkpoint: Path, dtype: torch.dtype
 ) -> None:
     files = resolve_model(str(nano_checkpoint))
-    stock = files.checkpoint.get_moshi("cpu", dtype=dtype)
+    with _WithoutInitialisation():  # of weights that are then read from the file
+        stock = files.checkpoint.get_moshi("cpu", dtype=dtype)
     model = load(files, dtype)
     codes = torch.randint(-1, 32, (2, 17, 20))
     assert torch.equal(model.lm.forward_text(codes)[0], stock.forward_text(codes)[0])
@@ -143,7 +148,11 @@ def test_a_configuration_that_is_no_json_object_is_refused(
         ({"lora": True}, "LoRA"),
         ({"quantize": True}, "quantised"),
         ({"demux_second_stream": True}, "two text streams"),
+        ({"demux_second_text_stream": True}, "two text streams"),
         ({"context": None}, "no attention window"),
+        ({"causal": False}, "is not causal"),
+        ({"existing_text_padding_id": 4}, "pads its text with 4 and ends padding with 0"),
+        ({"existing_text_end_padding_id": 1}, "pads its text with 3 and ends padding with 1"),
         ({"delays": [0, 1]}, "does not describe a Moshi language model: expected 17 delays"),
         ({"surprise": 1}, "does not describe a Moshi language model: .*surprise"),
         ({"moshi_name": "tokenizer.model"}, "tokenizer.model is not a safetensors file"),
@@ -152,19 +161,60 @@ def test_a_configuration_that_is_no_json_object_is_refused(
 def test_a_model_that_is_no_plain_moshi_is_refused(
     checkpoint: Path, changes: dict[str, Any], message: str
 ) -> None:
-    edit_json(checkpoint / "config.json", **changes)
-    with pytest.raises(ConfigError, match=message):
+    edit_json(checkpoint / "config.json", changes)
+    with pytest.raises(ConfigError, match=message) as caught:
         load(resolve_model(str(checkpoint)))
+    assert "\n" not in str(caught.value)
+
+
+# Three frames for the acoustic codes of one speaker, and a text that comes late.
+DELAYS = [1, *([0] + [2] * 7), *([0] + [3] * 7)]
+
+
+@pytest.fixture(scope="module")
+def other_model(nano_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureModel:
+    """A model of other sizes and delays than the other tests have."""
+    folder = tmp_path_factory.mktemp("models") / "other"
+    shutil.copytree(nano_checkpoint, folder)
+    shape = _Shape(dim=128, num_heads=4, num_layers=3, hidden=64, kv_repeat=2)
+    _write_lm(folder, shape, np.random.default_rng(0))
+    edit_json(folder / "config.json", {"delays": DELAYS, "context": 10})
+    return load(resolve_model(str(folder)))
+
+
+def test_width_layers_delays_and_window_are_those_of_the_configuration(
+    other_model: FeatureModel,
+) -> None:
+    assert (other_model.dim, len(other_model.lm.transformer.layers)) == (128, 3)
+    assert other_model.lm.delays == DELAYS
+    codes = random_codes(other_model, 2, 53)
+    expected = one_shot_features(other_model, codes.transpose(1, 2).numpy().astype(np.int16))
+    for sizes in ([1], [7], [3, 25, 1]):
+        assert worst_frame_error(streamed_lm(other_model, codes, sizes), expected) < 1e-5
+    features, fed = extract(other_model, talk("talk", 53), chunk_frames=16)["talk"]
+    assert features.shape == (2, 53, 128)
+    np.testing.assert_allclose(features, one_shot_features(other_model, fed), rtol=2**-8, atol=5e-5)
+
+
+@pytest.mark.parametrize("stream", [0, 1, 5, 9, 12])
+def test_a_code_reaches_features_after_the_configured_delay(
+    other_model: FeatureModel, stream: int
+) -> None:
+    codes = random_codes(other_model, 1, 12)
+    altered = codes.clone()
+    altered[0, stream, 4] = (codes[0, stream, 4] + 1) % other_model.lm.card
+    before, after = (streamed_lm(other_model, item, [5]) for item in (codes, altered))
+    assert np.argmax((after != before).any(axis=2)[0]) == 4 + 1 + DELAYS[stream]
 
 
 def test_lora_weights_beside_the_model_are_refused(checkpoint: Path) -> None:
-    edit_json(checkpoint / "config.json", lora_name="lora.safetensors")
+    edit_json(checkpoint / "config.json", {"lora_name": "lora.safetensors"})
     with pytest.raises(ConfigError, match="merge them first"):
         resolve_model(str(checkpoint))
 
 
 def test_a_mimi_of_other_frames_or_codebooks_is_refused(checkpoint: Path) -> None:
-    edit_json(checkpoint / "mimi_config.json", frame_rate=25.0)
+    edit_json(checkpoint / "mimi_config.json", {"frame_rate": 25.0})
     with pytest.raises((ConfigError, CorruptData)):
         load(resolve_model(str(checkpoint)))
 
@@ -176,7 +226,7 @@ def test_a_mimi_with_other_code_numbers_than_the_model_reads_is_refused(checkpoi
         for name, value in weights.items()
     }
     save_file(grown, checkpoint / "model.safetensors")
-    edit_json(checkpoint / "config.json", card=33)
+    edit_json(checkpoint / "config.json", {"card": 33})
     with pytest.raises(ConfigError, match="has 32 codes a codebook, the language model reads 33"):
         load(resolve_model(str(checkpoint)))
 
@@ -204,7 +254,7 @@ def test_damaged_weights_are_named_in_one_line(
 
 
 def test_weights_of_another_width_than_the_configuration_says_are_refused(checkpoint: Path) -> None:
-    edit_json(checkpoint / "config.json", dim=128)
+    edit_json(checkpoint / "config.json", {"dim": 128})
     with pytest.raises(CorruptData, match=r"correct config\.json"):
         load(resolve_model(str(checkpoint)))
 
@@ -215,12 +265,12 @@ def test_the_digest_covers_weights_and_configurations_and_no_file_names(checkpoi
 
     first = digest()
     (checkpoint / "model.safetensors").rename(checkpoint / "weights.safetensors")
-    edit_json(checkpoint / "config.json", moshi_name="weights.safetensors")
+    edit_json(checkpoint / "config.json", {"moshi_name": "weights.safetensors"})
     assert digest() == first
     seen = {first}
-    edit_json(checkpoint / "config.json", context=32)
+    edit_json(checkpoint / "config.json", {"context": 32})
     seen.add(digest())
-    edit_json(checkpoint / "mimi_config.json", channels=1, extra=1)
+    edit_json(checkpoint / "mimi_config.json", {"channels": 1, "extra": 1})
     seen.add(digest())
     for name in ("weights.safetensors", "mimi.safetensors"):
         data = bytearray((checkpoint / name).read_bytes())
@@ -228,3 +278,27 @@ def test_the_digest_covers_weights_and_configurations_and_no_file_names(checkpoi
         (checkpoint / name).write_bytes(data)
         seen.add(digest())
     assert len(seen) == 5
+
+
+def test_the_digest_covers_what_a_tap_and_a_text_mode_depend_on_and_no_more(
+    checkpoint: Path,
+) -> None:
+    def digests() -> list[str]:
+        files = resolve_model(str(checkpoint))
+        return [
+            files.weights_sha256("mimi"),
+            files.weights_sha256("layer:1"),
+            files.weights_sha256("out_norm", text=True),
+        ]
+
+    def changed_by(name: str) -> list[bool]:
+        before = digests()
+        data = bytearray((checkpoint / name).read_bytes())
+        data[-1] ^= 1
+        (checkpoint / name).write_bytes(data)
+        return [old != new for old, new in zip(before, digests(), strict=True)]
+
+    assert len(set(digests())) == 3
+    assert changed_by("tokenizer.model") == [False, False, True]
+    assert changed_by("model.safetensors") == [False, True, True]
+    assert changed_by("mimi.safetensors") == [True, True, True]

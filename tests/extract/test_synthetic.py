@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from extract.datasets import load_annotations, open_dataset
-from extract.synthetic import write_synthetic_corpus
-from extract.voices import Track, Voice
+from extract.datasets import open_dataset
+from extract.synthetic.corpus import write_synthetic_corpus
+from extract.synthetic.voices import Track, Voice
 from laughstore.errors import ConfigError
 from laughstore.naming import recording_id
 
@@ -42,15 +42,15 @@ def test_the_corpus_is_a_data_set_without_gaps(corpus):
     for recording in corpus.recordings:
         assert recording.problem is None
         assert recording.notes == ()
-        annotations = load_annotations(recording)
+        annotations = recording.annotations()
         assert annotations.duration_us == SECONDS * 1_000_000
         assert len(annotations.speakers) == 2
         assert annotations.words
         assert all(word.speaker is not None for word in annotations.words)
         assert annotations.turns
         assert len(annotations.turns) > 2
-        for path in recording.tracks.values():
-            info = soundfile.info(str(path))
+        for track in recording.tracks.values():
+            info = soundfile.info(str(track.path))
             assert (info.samplerate, info.channels, info.subtype) == (24_000, 1, "PCM_16")
             assert info.frames == SECONDS * 24_000
 
@@ -70,7 +70,7 @@ def test_each_speaker_laughs_three_to_six_percent_of_the_time(tmp_path):
     for recording in open_dataset(
         write_synthetic_corpus(tmp_path / "c", episodes={"train": 6})
     ).recordings:
-        annotations = load_annotations(recording)
+        annotations = recording.annotations()
         for speaker in annotations.speakers:
             laughs = [
                 event.end_us - event.start_us
@@ -85,7 +85,7 @@ def test_each_speaker_laughs_three_to_six_percent_of_the_time(tmp_path):
 def test_events_are_as_long_as_in_podcastfillers_and_distractors_are_among_them(corpus):
     kinds = defaultdict(list)
     for recording in corpus.recordings:
-        events = load_annotations(recording).events
+        events = recording.annotations().events
         assert list(events) == sorted(events, key=lambda event: event.start_us)
         for event in events:
             kinds[event.label, event.full_label].append(event.end_us - event.start_us)
@@ -97,7 +97,7 @@ def test_events_are_as_long_as_in_podcastfillers_and_distractors_are_among_them(
 def test_laughs_do_not_wait_for_the_end_of_a_turn(corpus):
     inside = 0
     for recording in corpus.recordings:
-        annotations = load_annotations(recording)
+        annotations = recording.annotations()
         for event in annotations.events:
             inside += event.label == "Laughter" and any(
                 turn.start_us + 500_000 < event.start_us < turn.end_us - 1_000_000
@@ -108,7 +108,7 @@ def test_laughs_do_not_wait_for_the_end_of_a_turn(corpus):
 
 def test_nobody_speaks_during_their_own_laugh(corpus):
     for recording in corpus.recordings:
-        annotations = load_annotations(recording)
+        annotations = recording.annotations()
         for event in annotations.events:
             own = [s for s in annotations.segments if s.speaker == event.speaker]
             overlapping = [
@@ -119,9 +119,9 @@ def test_nobody_speaks_during_their_own_laugh(corpus):
 
 def test_a_track_is_silent_where_its_speaker_is(corpus):
     recording = corpus.recordings[0]
-    annotations = load_annotations(recording)
-    for name, path in recording.tracks.items():
-        samples, _ = soundfile.read(path)
+    annotations = recording.annotations()
+    for name, track in recording.tracks.items():
+        samples, _ = soundfile.read(track.path)
         quiet = np.ones(samples.size, bool)
         for segment in annotations.segments:
             if segment.speaker == name:
@@ -190,8 +190,8 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(tmp_path):
 
 
 def test_each_episode_has_its_own_voices(corpus):
-    tracks = [soundfile.read(path)[0] for r in corpus.recordings for path in r.tracks.values()]
-    assert len({track.tobytes() for track in tracks}) == 8
+    files = [file for recording in corpus.recordings for file in recording.tracks.values()]
+    assert len({soundfile.read(file.path)[0].tobytes() for file in files}) == 8
 
 
 def test_the_csv_of_all_events_agrees_with_the_event_files(corpus):
@@ -201,7 +201,7 @@ def test_the_csv_of_all_events_agrees_with_the_event_files(corpus):
     assert [row["pfID"] for row in rows] == [str(number) for number in range(len(rows))]
     for recording in corpus.recordings:
         own = [row for row in rows if row["podcast_filename"] == recording.name]
-        events = load_annotations(recording).events
+        events = recording.annotations().events
         assert [row["label_full_vocab"] for row in own] == [event.full_label for event in events]
         assert [row["label_consolidated_vocab"] for row in own] == [e.label for e in events]
         starts = [round(float(row["event_start_inepisode"]) * 1e6) for row in own]
@@ -245,7 +245,7 @@ def test_the_rarest_and_the_most_frequent_laughter_fit_in(tmp_path, laughs_per_m
         tmp_path / "c", episodes={"x": 1}, seconds=20, laughs_per_minute=laughs_per_minute
     )
     (recording,) = open_dataset(out).recordings
-    events = load_annotations(recording).events
+    events = recording.annotations().events
     laughs = [event for event in events if event.label == "Laughter"]
     assert bool(laughs) == bool(laughs_per_minute)
     assert all(0 <= event.start_us < event.end_us <= 20_000_000 for event in events)

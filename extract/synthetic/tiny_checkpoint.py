@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from laughstore.errors import ConfigError
 from laughstore.files import make_dirs, temporary_sibling
 
-from .model import NUM_CODEBOOKS, NUM_STREAMS, meta_lm
+from ..model import NUM_CODEBOOKS, NUM_STREAMS, meta_lm
 from .tiny_mimi import CODES_PER_BOOK, random_weight, write_tiny_mimi
 
 Size = Literal["nano", "narrow", "wide"]

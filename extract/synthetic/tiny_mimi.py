@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-from .model import NUM_CODEBOOKS
+from ..model import NUM_CODEBOOKS
 
 CONTEXT_STEPS = 40
 """Attention window of the transformers, two steps a frame; the released one has 250."""

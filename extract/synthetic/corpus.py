@@ -27,18 +27,7 @@ from laughstore.errors import ConfigError
 from laughstore.files import make_dirs, temporary_sibling
 from laughstore.timebase import SAMPLE_RATE
 
-from .annotation_files import TICK_DIGITS
-from .conversation import (
-    MAX_LAUGHS_PER_MINUTE,
-    Sound,
-    Span,
-    plan_distractors,
-    plan_laughs,
-    plan_turns,
-    spoken_pieces,
-    word_times,
-)
-from .datasets import (
+from ..datasets import (
     AUDIO_FOLDER,
     DIARIZATIONS,
     EVENTS,
@@ -49,6 +38,17 @@ from .datasets import (
     TRANSCRIPTS,
     TURNS,
 )
+from ..json_records import TICK_DIGITS
+from .conversation import (
+    MAX_LAUGHS_PER_MINUTE,
+    Sound,
+    Span,
+    plan_distractors,
+    plan_laughs,
+    plan_turns,
+    spoken_pieces,
+    word_times,
+)
 from .voices import Track, Voice
 
 DEFAULT_EPISODES: Mapping[str, int] = MappingProxyType({"train": 6, "validation": 2, "test": 2})
@@ -56,7 +56,7 @@ MIN_SECONDS = 10
 MAX_SECONDS = 600
 SPEAKERS = ("SPEAKER_00", "SPEAKER_01")
 README = """\
-This corpus is synthetic. A program (laughstore, extract/synthetic.py) made every sound in it; no
+This corpus is synthetic. A program (laughstore, extract/synthetic) made every sound in it; no
 recording of any person was used. It has the folders and files of the PodcastFillers data set with
 one track a speaker, so that the whole pipeline can be tried without data. Scores on it say that the
 pipeline works; they say nothing about laughter of people.

@@ -1,0 +1,170 @@
+"""Extract the recordings that this process takes, and write them as units.
+
+In: a plan, and a share of it that gives recordings one by one. Out: files in the store. The model
+is loaded when the first recording has been taken.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from laughstore import layout
+from laughstore.annotations import read_annotations, write_annotations
+from laughstore.buildplan import BuildPlan, PlannedRecording
+from laughstore.folders import LocalFolder
+from laughstore.progress import Progress
+from laughstore.sharing import Share
+
+from .config import BuildConfig
+from .features import FeatureFailure, Source, extract_features
+from .model import FeatureModel, ModelFiles, load_model
+from .roles import Pair
+from .survey import SurveyedRecording
+from .text import load_tokenizer, text_stream
+from .writer import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Extraction:
+    """Extracts the recordings that this process takes; the model is loaded for the first."""
+
+    config: BuildConfig
+    plan: BuildPlan
+    files: ModelFiles | None
+    """None for features that no model makes."""
+    device: torch.device
+    by_id: dict[str, SurveyedRecording]
+    progress: Progress
+    other_device_kind: str | None = None
+    """Of this device, when the store was begun on another."""
+    _built: set[str] = field(default_factory=set)
+    _model: FeatureModel | None = None
+    _encode: Callable[[str], list[int]] | None = None
+
+    @property
+    def num_built(self) -> int:
+        """Recordings that this process has extracted."""
+        return len(self._built)
+
+    def run(self, share: Share) -> None:
+        """Extract until there is no recording to take."""
+        first = share.take()
+        if first is None:
+            return
+        self._write_annotations()
+        spec = self.plan.spec
+        chunks = extract_features(
+            self._loaded_model(),
+            self._sources(first, share),
+            slots=spec.numerics.slots,
+            chunk_frames=spec.numerics.chunk_frames,
+            assignments=1 if spec.speakers == "mix" else 2,
+            stream_order=spec.stream_order,
+            restart_frames=spec.restart_frames,
+        )
+        num_frames = sum(item.num_frames for item in (first, *share.left))
+        self.progress.begin("extract", num_frames, "frame")
+        try:
+            # Closed first: its threads and tracks go before the files that were being written.
+            with (
+                StoreWriter(self.config.store, self.plan, self.other_device_kind) as writer,
+                closing(chunks),
+            ):
+                for item in chunks:
+                    if isinstance(item, FeatureFailure) and self.config.strict:
+                        raise item.error
+                    writer.put(item)
+                    if isinstance(item, FeatureFailure):
+                        self._built.discard(item.source.key)
+                        self.progress.message(f"left out: {item.error}")
+                        continue
+                    self._built.add(item.source.key)
+                    if item.source.first_assignment == 0:
+                        self.progress.advance(item.features.shape[1])
+        finally:
+            self.progress.end()
+
+    def _sources(self, first: PlannedRecording, share: Share) -> Iterator[Source | None]:
+        item: PlannedRecording | None = first
+        while True:
+            if item is None:
+                yield None
+            else:
+                yield from self._sources_of(self.by_id[item.id])
+            item = share.take()
+
+    def _sources_of(self, recording: SurveyedRecording) -> Iterator[Source]:
+        """Yield one source for each pair of a recording's sides."""
+        first_assignment = 0
+        for pair in recording.roles.pairs:
+            yield Source(
+                recording.source.id,
+                recording.num_frames,
+                pair.open,
+                num_assignments=pair.num_assignments,
+                first_assignment=first_assignment,
+                text=None if self._encode is None else partial(self._text, recording, pair),
+            )
+            first_assignment += pair.num_assignments
+
+    def _text(self, recording: SurveyedRecording, pair: Pair) -> NDArray[np.int16]:
+        """Return i16[2, T], the text of both sides, from the annotations that the store has."""
+        mode = self.plan.spec.text
+        assert self._encode is not None
+        assert mode != "none"
+        annotations = read_annotations(
+            LocalFolder(self.config.store),
+            recording.annotations_id,
+            recording.source.split,
+            recording.source.id,
+        )
+        words = annotations.words or ()
+        # Nobody's words give padding in every frame: of silence, and of a mix.
+        streams = [
+            text_stream(
+                words if side.speaker is not None else (),
+                side.speaker or "",
+                recording.num_frames,
+                mode,
+                self._encode,
+            )
+            for side in pair.sides
+        ]
+        num_overdue = sum(stream.num_overdue for stream in streams)
+        if num_overdue:
+            logger.warning(
+                "%s: %d words were dropped from the text: more than 5 s of tokens waited",
+                recording.source.name,
+                num_overdue,
+            )
+        return np.stack([stream.codes for stream in streams])
+
+    def _write_annotations(self) -> None:
+        store = self.config.store
+        for item in self.plan.recordings:
+            path = layout.annotations(item.annotations_id, item.split, item.id)
+            if not (store / path).exists():  # named by its content
+                write_annotations(store, self.by_id[item.id].annotations(), item.split, item.id)
+
+    def _loaded_model(self) -> FeatureModel:
+        if self._model is None:
+            spec, numerics = self.plan.spec, self.plan.spec.numerics
+            torch.set_num_threads(numerics.threads)
+            torch.backends.cuda.matmul.allow_tf32 = numerics.allow_tf32
+            torch.backends.cudnn.allow_tf32 = numerics.allow_tf32
+            dtype = torch.bfloat16 if numerics.compute_dtype == "bfloat16" else torch.float32
+            if spec.text != "none":
+                assert self.files is not None
+                self._encode = load_tokenizer(
+                    self.files.tokenizer_path, text_card=int(self.files.config["text_card"])
+                )
+            self._model = load_model(self.files, device=self.device, dtype=dtype, tap=spec.tap)
+        return self._model
