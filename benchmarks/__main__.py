@@ -8,7 +8,7 @@ import sys
 
 from .report import parse_options, working_folder
 
-_SCRIPTS = ("bench_stream", "bench_store")
+_SCRIPTS = ("bench_stream", "bench_store", "bench_extract")
 
 
 def main() -> int:
@@ -17,6 +17,7 @@ def main() -> int:
     failed = 0
     with working_folder(options) as folder:
         flags = ["--dir", str(folder), "--gb", str(options.gb), "--repeats", str(options.repeats)]
+        flags += ["--device", options.device]
         if options.quick:
             flags.append("--quick")
         if options.out is not None:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGES = ("laughstore", "numpy", "torch", "zarr", "webdataset", "crc32c", "google-crc32c")
@@ -23,8 +23,14 @@ def machine() -> dict[str, str | int | float | bool]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    """Return the versions of Python and of the packages that numbers depend on, if installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # on a borrowed GPU the project runs from its folder
+            continue
+    return found
 
 
 def load_average() -> float:

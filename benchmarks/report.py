@@ -29,6 +29,8 @@ class Options:
     quick: bool
     out: Path | None
     """Folder of the JSON; None: only print."""
+    device: str
+    """Of models: cpu, cuda (only there), or auto (cpu, and cuda if there is one)."""
 
 
 def parse_options(description: str, argv: Sequence[str] | None) -> Options:
@@ -41,12 +43,18 @@ def parse_options(description: str, argv: Sequence[str] | None) -> Options:
     parser.add_argument(
         "--out", type=Path, help="folder of the JSON (default benchmarks/results; none if --quick)"
     )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="of models (bench_extract); auto: cpu, and cuda if there is one",
+    )
     flags = parser.parse_args(argv)
     if flags.repeats < MIN_REPEATS:
         parser.error(f"--repeats is {flags.repeats}; it must be at least {MIN_REPEATS}")
     gb = flags.gb or (_QUICK_GB if flags.quick else _FULL_GB)
     out = flags.out or (None if flags.quick else RESULTS)
-    return Options(gb, flags.dir, flags.repeats, flags.quick, out)
+    return Options(gb, flags.dir, flags.repeats, flags.quick, out, flags.device)
 
 
 @contextmanager

@@ -21,7 +21,11 @@ PLOT = _ROOT / "docs" / "images" / "throughput"
 _TITLES = {
     "stream": "Delivering shuffled frames",
     "store": "Writing, checking, opening",
+    "extract": "Extracting on a CPU: small random models, one torch thread",
+    "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
+_WHEN_THERE = ("extract", "extract_gpu")
+"""Reports that no table waits for: a GPU is not on every machine."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
@@ -45,6 +49,8 @@ def read_reports(folder: Path = RESULTS) -> list[Report]:
     reports: list[Report] = []
     for name in _TITLES:
         path = folder / f"{name}.json"
+        if not path.is_file() and name in _WHEN_THERE:
+            continue
         if not path.is_file():
             raise TableError(f"{path.name} is missing; make it with: uv run python -m benchmarks")
         report = json.loads(path.read_text())
@@ -56,7 +62,10 @@ def read_reports(folder: Path = RESULTS) -> list[Report]:
 
 def tables(reports: Sequence[Report]) -> str:
     """Return the text between the markers, without them."""
-    made = (f"**{_TITLES[report['name']]}**\n\n{_table(report)}" for report in reports)
+    made = (
+        f"**{_TITLES[report['name']]}**\n\n{_work(report, reports[0])}{_table(report)}"
+        for report in reports
+    )
     return "\n\n".join([_machine(reports), *made, _LEGEND])
 
 
@@ -130,8 +139,33 @@ def _machine(reports: Sequence[Report]) -> str:
     )
 
 
+def _work(report: Report, first: Report) -> str:
+    """Return what models were run, and where if that is another machine than the first's."""
+    works = report["settings"].get("works")
+    if works is None:
+        return ""
+    parts = [
+        f"{group}: {work['num_layers']} layers of {work['dim']} channels in {work['dtype']}, window"
+        f" {work['window']}, {work['rows']} rows of {work['chunk_frames']} frames a call,"
+        f" {work['num_recordings']} recordings of {work['seconds_each']:.0f} s."
+        for group, work in works.items()
+    ]
+    if "gpu" in report["settings"] or report["machine"] != first["machine"]:
+        machine, versions = report["machine"], report["versions"]
+        gpu = report["settings"].get("gpu")
+        parts.append(
+            f"{gpu + ', ' if gpu else ''}{machine['cpu']}, {machine['cores']} cores,"
+            f" {machine['memory_gib']:g} GiB; python {versions['python']}, torch"
+            f" {versions['torch']}."
+        )
+    others = report["others_busy_cores"]
+    return " ".join([*parts, f"Other processes kept {others:g} cores busy.\n\n"])
+
+
 def _table(report: Report) -> str:
     results = report["results"]
+    if "works" in report["settings"]:
+        return _table_of_groups(results)
     if any(item["group"] and item["unit"] == _THROUGHPUT for item in results):
         return _wide_table(results)
     rows = [("", "", "", "of limit", "cores")]
@@ -146,6 +180,30 @@ def _table(report: Report) -> str:
         for item in results
     ]
     return _markdown(rows)
+
+
+def _table_of_groups(results: Sequence[Mapping[str, Any]]) -> str:
+    """One row a contestant, columns for each group; units side by side in one cell."""
+    groups = _groups(results)
+    rows = [("", *(text for group in groups for text in (group, "part", "cores")))]
+    for name in dict.fromkeys(item["name"] for item in results):
+        row = [name]
+        for group in groups:
+            mine = [item for item in results if (item["name"], item["group"]) == (name, group)]
+            row += _cell_of_units(mine)
+        rows.append(tuple(row))
+    return _markdown(rows)
+
+
+def _cell_of_units(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not items:
+        return ["", "", ""]
+    first = items[0]
+    values = [f"**{_number(first['median'])}** {first['unit']} {_spread(first)}"]
+    values += [f"{_number(item['median'])} {item['unit']}" for item in items[1:]]
+    limit = "" if first["limit"] is None else f" of {first['limit'].removeprefix('limit: ')}"
+    part = _part(first["of_limit"])
+    return ["; ".join(values), f"{part}{limit}", _cores(first["cores"])]
 
 
 def _wide_table(results: Sequence[Mapping[str, Any]]) -> str:

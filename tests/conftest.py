@@ -31,7 +31,7 @@ settings.load_profile("laughstore")
 @pytest.fixture(scope="session")
 def nano_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with features of 64 channels."""
-    from extract.tiny_checkpoint import write_tiny_checkpoint
+    from extract.synthetic.tiny_checkpoint import write_tiny_checkpoint
 
     return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "nano", size="nano")
 
@@ -39,7 +39,7 @@ def nano_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def wide_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with features of 4096 channels, as released."""
-    from extract.tiny_checkpoint import write_tiny_checkpoint
+    from extract.synthetic.tiny_checkpoint import write_tiny_checkpoint
 
     return write_tiny_checkpoint(tmp_path_factory.mktemp("models") / "wide", size="wide")
 

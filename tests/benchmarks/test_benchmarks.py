@@ -57,7 +57,7 @@ def test_committed_numbers_name_machine_and_versions_but_no_host_or_path():
         assert str(ROOT) not in text
         assert "/tmp" not in text
         assert report["repeats"] >= 5
-        assert report["settings"]["gb"] >= 4
+        assert report["settings"]["gb"] >= 4 or report["name"].startswith("extract")
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,10 @@ def test_the_pool_of_rivals_deals_every_row_once(batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stream", "store"])
+@pytest.mark.parametrize("name", ["stream", "store", "extract"])
 def test_a_script_runs_in_quick_mode_and_its_json_has_every_field(name, tmp_path):
-    command = [sys.executable, "-m", f"benchmarks.bench_{name}", "--quick", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", f"benchmarks.bench_{name}", "--quick", "--device", "cpu"]
+    command += ["--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=280)
     report = json.loads((tmp_path / f"{name}.json").read_text())
     assert report.keys() == {
