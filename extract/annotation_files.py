@@ -1,9 +1,10 @@
 """The JSON files of one recording: read, checked, and turned into `laughstore.annotations`.
 
 In: paths of the PodcastFillers layouts (written by several tools, some from pandas, so NaN, null,
-"None" and "" all stand for "nothing"). Out: records with integer microseconds, in file order,
-uncleaned. Records whose times are null or NaN are dropped and counted in a log warning; anything
-else that is not as expected is a `BadRecording` that names file and key. Never guesses.
+"None" and "" all stand for "nothing", in the place of numbers, too). Out: records with integer
+microseconds, in file order, uncleaned. Records without times are dropped and counted in a log
+warning; anything else that is not as expected is a `BadRecording` that names file and key. Never
+guesses.
 """
 
 import logging
@@ -19,6 +20,7 @@ from laughstore.timebase import US_PER_SECOND
 from laughstore.values import is_text
 
 from .json_records import TICK_DIGITS, Record
+from .word_speakers import spoken_us
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,9 @@ class Diarization:
     """Who speaks when."""
 
     speakers: tuple[Speaker, ...]
-    """Everybody with a total time above 0, longest first; ties by name."""
+    """Everybody with a total time above 0, longest first; ties by name.
+
+    A total that is null is that of the segments."""
     segments: tuple[Segment, ...]
     """In file order; speakers may overlap."""
     duration_us: int | None
@@ -46,11 +50,16 @@ def read_diarization(path: Path) -> Diarization:
     if not is_text("".join(statistics.data)):
         raise BadRecording(f"{path}: the name of a speaker is no text; write it again")
     totals = {name: statistics.record(name).time_us("total_time") for name in statistics.data}
-    speakers = [Speaker(name, total) for name, total in totals.items() if total and total > 0]
+    segments = _segments(top.records("segments"), "diarization segments", path)
+    speakers = [
+        Speaker(name, spoken_us(segments, name) if total is None else total)
+        for name, total in totals.items()
+    ]
+    speakers = [speaker for speaker in speakers if speaker.total_us > 0]
     duration_us = top.time_us("original_duration", required=False)
     return Diarization(
         speakers=tuple(sorted(speakers, key=lambda item: (-item.total_us, item.name))),
-        segments=_segments(top.records("segments"), "diarization segments", path),
+        segments=segments,
         duration_us=duration_us if duration_us and duration_us > 0 else None,
     )
 
@@ -138,8 +147,8 @@ def read_words(path: Path) -> tuple[Word, ...]:
 
 TranscriptUnit = Literal["100 ns", "us", "ms", "s"]
 _UNIT_DIGITS: dict[TranscriptUnit, int] = {"100 ns": TICK_DIGITS, "us": 6, "ms": 3, "s": 0}
-_STATED_SHARE = 0.1
-"""A stated length may differ from the audio's by this share; units differ by ten times or more."""
+_STATED_SHARES = (0.9, 1.1)
+"""Of the audio's length, where a stated length may lie; units differ by ten times or more."""
 _SPOKEN_SHARES = (0.2, 1.1)
 """Of the audio's length, where the last word of a transcript may end."""
 
@@ -158,8 +167,10 @@ class TranscriptLength:
     Anything but 100 ns means that words are read at wrong times."""
 
 
-def transcript_unit(path: Path, audio_us: int) -> TranscriptLength:
+def transcript_lengths(path: Path, audio_us: int) -> tuple[TranscriptLength, ...]:
     """Return in which unit of time a transcript is, as told by the audio's length.
+
+    Its `duration` and the times of its words are judged apart: tools have converted one of them.
 
     The website of PodcastFillers says microseconds, its files are in units of 100 ns.
 
@@ -167,31 +178,45 @@ def transcript_unit(path: Path, audio_us: int) -> TranscriptLength:
         path: of the transcript.
         audio_us: length of the recording's audio.
 
+    Returns:
+        Of its `duration`, where that is a number above 0, and of the end of its last word, where
+        it has words: none, one or two.
+
     Raises:
-        BadRecording: the file is no transcript, or says no time at all.
+        BadRecording: the file is no transcript.
     """
     transcript = Record.load(path)
-    stated = transcript.number("duration", required=False)
-    if stated is not None and stated > 0:
-        length, least, most = stated, 1 - _STATED_SHARE, 1 + _STATED_SHARE
-    else:
+    # Some write "PT10S" there. Nothing else reads it, so it may be anything.
+    stated = transcript.data.get("duration")
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
         stated = None
-        ends = [
-            offset + duration
-            for item in _words(transcript)
-            if (offset := item.number("offset")) is not None
-            and (duration := item.number("duration")) is not None
-        ]
-        length, (least, most) = max(ends, default=0), _SPOKEN_SHARES
-        if length <= 0:
-            raise BadRecording(f"{path}: neither 'duration' nor a word says a time; write it again")
+    else:
+        stated = transcript.number("duration")
+    ends = [
+        offset + duration
+        for item in _words(transcript)
+        if (offset := item.number("offset")) is not None
+        and (duration := item.number("duration")) is not None
+    ]
+    found = []
+    if stated is not None and stated > 0:
+        found.append(_length(stated, audio_us, _STATED_SHARES, is_stated=True))
+    if max(ends, default=0) > 0:
+        found.append(_length(max(ends), audio_us, _SPOKEN_SHARES, is_stated=False))
+    return tuple(found)
+
+
+def _length(
+    length: float, audio_us: int, shares: tuple[float, float], *, is_stated: bool
+) -> TranscriptLength:
+    least, most = map(Decimal, shares)
     audio_s = Decimal(audio_us) / US_PER_SECOND
     fits: list[TranscriptUnit] = [
         unit
         for unit, digits in _UNIT_DIGITS.items()
-        if Decimal(least) * audio_s <= Decimal(length).scaleb(-digits) <= Decimal(most) * audio_s
+        if least * audio_s <= Decimal(length).scaleb(-digits) <= most * audio_s
     ]
-    return TranscriptLength(int(length), stated is not None, fits[0] if fits else None)
+    return TranscriptLength(int(length), is_stated, fits[0] if fits else None)
 
 
 def _words(transcript: Record) -> Iterator[Record]:

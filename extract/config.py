@@ -3,6 +3,7 @@
 The attributes' docstrings are the help of the command line.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 import tyro
 
 from laughstore.codec import Codec
-from laughstore.errors import ConfigError
+from laughstore.errors import ConfigError, NotFound
 from laughstore.parts import Part
 from laughstore.spec import (
     CONTROLS,
@@ -26,6 +27,7 @@ LayoutName = Literal["auto", "podcastfillers", "per-speaker", "manifest"]
 DEFAULT_MODEL = "kyutai/moshiko-pytorch-bf16"
 MOSHI_DIM = 4096
 """Channels of Moshi 7B's hidden state: what a dry run counts with before the model is fetched."""
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 ROWS_PER_RECORDING = 2
 """Rows of the language model's batch that a pair of speakers takes: one for each assignment."""
 ROWS_PER_MIX = 1
@@ -115,10 +117,15 @@ class BuildConfig:
             raise ConfigError("--commit extracts nothing; leave --nproc, --part and --dry-run out")
         if self.partial and not self.commit:
             raise ConfigError("--partial goes with --commit; add it, or leave --partial out")
-        if self.rows is not None and (self.rows < 1 or self.rows % ROWS_PER_RECORDING):
-            raise ConfigError(f"rows is {self.rows}; it must be a multiple of {ROWS_PER_RECORDING}")
+        if self.rows is not None and (self.rows < 1 or self.rows % self.rows_per_slot):
+            raise ConfigError(f"rows is {self.rows}; it must be a multiple of {self.rows_per_slot}")
         if self.chunk_frames is not None and self.chunk_frames < 1:
             raise ConfigError(f"chunk_frames is {self.chunk_frames}; it must be at least 1")
+
+    @property
+    def rows_per_slot(self) -> int:
+        """Rows of the language model's batch for each pair of sides."""
+        return ROWS_PER_MIX if self.speakers == "mix" else ROWS_PER_RECORDING
 
 
 @dataclass(frozen=True)
@@ -172,3 +179,19 @@ class AddConfig:
             strict=self.strict,
             dry_run=self.dry_run,
         )
+
+
+def is_model_directory(model: str) -> bool:
+    """Tell whether a model is a directory rather than a Hugging Face repository. Asks nobody.
+
+    Raises:
+        NotFound: it can be neither.
+    """
+    if Path(model).expanduser().is_dir():
+        return True
+    if not _REPOSITORY.fullmatch(model):
+        raise NotFound(
+            f"model {model}: no such directory, and not the name of a Hugging Face repository"
+            " (OWNER/NAME): correct the path"
+        )
+    return False

@@ -112,6 +112,7 @@ class Extraction:
                 num_assignments=pair.num_assignments,
                 first_assignment=first_assignment,
                 text=None if self._encode is None else partial(self._text, recording, pair),
+                name=f"{recording.source.name} ({pair.describe()})",
             )
             first_assignment += pair.num_assignments
 

@@ -150,7 +150,8 @@ def _fault(passage: Passage, finite: NDArray[np.bool_]) -> BadRecording | None:
         return None
     # A NaN shows in frames of its call before it too: masked, it has weight 0 there.
     return BadRecording(
-        f"{passage.source.key}: the model gave values that are not finite at frame"
-        f" {passage.start_frame + int(np.argmin(heard))}; the audio is damaged near it, before"
-        f" frame {passage.start_frame + finite.size}: export it again, or leave the recording out"
+        f"{passage.source.name or passage.source.key}: the model gave values that are not finite at"
+        f" frame {passage.start_frame + int(np.argmin(heard))}; the audio is damaged near it,"
+        f" before frame {passage.start_frame + finite.size}: export it again, or leave the"
+        " recording out"
     )

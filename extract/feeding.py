@@ -52,7 +52,7 @@ class Source:
     """A pair of sides of a recording to extract: two speakers, or one beside silence."""
 
     key: str
-    """Names the recording, in messages too; not interpreted."""
+    """Of the recording; not interpreted."""
     num_frames: int
     """T: features are delivered for frames 0 to T - 1, at least 1."""
     open_tracks: Callable[[], Sequence[TrackReader | None]]
@@ -64,6 +64,8 @@ class Source:
     """Of its assignments, among those of the recording."""
     text: Callable[[], NDArray[np.int16]] | None = None
     """Returns i16[2, T], the text of both sides, when the source enters a slot; None: padding."""
+    name: str = ""
+    """What messages call it; its key by default."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:

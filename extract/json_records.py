@@ -23,6 +23,8 @@ MAX_SECONDS = 10_000_000
 """Larger numbers are no times in a recording (115 days); their microseconds always fit an i64."""
 TICK_DIGITS = 7
 """Transcript times are integers in units of 10^-7 s (100 ns)."""
+NOTHING = frozenset(["", "nan", "none", "null"])
+"""Text, in any case, that tools write where there is no number."""
 
 type Json = Mapping[str, object]
 
@@ -108,9 +110,9 @@ class Record:
         return value.strip()
 
     def number(self, key: str, *, required: bool = True) -> int | float | None:
-        """Return a finite number; None for null, NaN, infinity or an optional gap."""
+        """Return a finite number; None for null, NaN, infinity, `NOTHING` or an optional gap."""
         value = self.value(key) if required else self.data.get(key)
-        if value is None:
+        if value is None or (isinstance(value, str) and value.strip().lower() in NOTHING):
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fault(key, "is no number")
@@ -118,7 +120,7 @@ class Record:
         return value if isinstance(value, int) or is_finite_time(value) else None
 
     def fraction(self, key: str, *, default: float) -> float:
-        """Return a number from 0 to 1; the default for null, NaN or a gap."""
+        """Return a number from 0 to 1; the default for null, NaN, `NOTHING` or a gap."""
         value = self.number(key, required=False)
         if value is None:
             return default
@@ -127,12 +129,12 @@ class Record:
         return float(value)
 
     def time_us(self, key: str, *, required: bool = True) -> int | None:
-        """Return seconds as microseconds; None for null, NaN, infinity or an optional gap."""
+        """Return seconds as microseconds; None where `number` gives it."""
         seconds = self.number(key, required=required)
         return None if seconds is None else self._checked_us(key, Decimal(str(seconds)))
 
     def ticks_us(self, key: str) -> int | None:
-        """Return transcript ticks (100 ns) as microseconds; None for null or NaN."""
+        """Return transcript ticks (100 ns) as microseconds; None where `number` gives it."""
         ticks = self.number(key)
         return None if ticks is None else self._checked_us(key, Decimal(ticks).scaleb(-TICK_DIGITS))
 
@@ -177,9 +179,11 @@ def records_of(values: list[Any], where: str, place: str) -> list[Record]:  # An
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON values
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {reprlib.repr(twice)} stands twice in one object")
+        seen = set[str]()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {reprlib.repr(key)} stands twice in one object")
+            seen.add(key)
     return found
 
 

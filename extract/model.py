@@ -28,8 +28,8 @@ from laughstore.spec import tap_layers
 from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 from .logmel import LOGMEL_CHANNELS
+from .model_checks import NUM_CODEBOOKS, NUM_STREAMS, refuse_unsupported
 from .model_files import ModelFiles, first_line, resolve_model
-from .text import END_OF_PADDING_ID, PADDING_ID
 
 __all__ = [
     "NUM_CODEBOOKS",
@@ -43,11 +43,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-NUM_CODEBOOKS = 8
-"""Codes of a frame of one speaker: one semantic, seven acoustic (arXiv 2410.00037)."""
-NUM_STREAMS = 1 + 2 * NUM_CODEBOOKS
-"""Codes of a frame of Moshi's input: text of main, audio of main, audio of other."""
 
 _FEATURE_KEYS = ("transformer.", "emb.", "text_emb.", "out_norm.")
 _LAYER_KEY = re.compile(r"transformer\.layers\.(\d+)\.")
@@ -131,7 +126,7 @@ def load_model(
     feature_dim(files, tap)  # refuses what is no layer
     if files is None or tap == "logmel":
         return FeatureModel(device, dtype)
-    _refuse_unsupported(files)
+    refuse_unsupported(files)
     mimi = _load_mimi(files, device)
     if tap == "mimi":
         return FeatureModel(device, dtype, None, mimi)
@@ -143,45 +138,6 @@ def load_model(
         )
     logger.info("loaded %s at %s: %d channels on %s", files.repo, files.revision, lm.dim, device)
     return FeatureModel(device, dtype, lm, mimi)
-
-
-def _refuse_unsupported(files: ModelFiles) -> None:
-    """Raise ConfigError for a model whose features would not be those of its audio and text."""
-    config = files.config
-    where = f"model {files.repo}"
-    if config.get("fuser") is not None or config.get("conditioners"):
-        raise ConfigError(f"{where} needs conditions besides audio and text; use a plain Moshi")
-    if config.get("lora") or files.checkpoint.lora_weights is not None:
-        raise ConfigError(f"{where} has LoRA weights apart; merge them into the model first")
-    if config.get("quantize"):
-        raise ConfigError(f"{where} is quantised: its features differ; use the bf16 weights")
-    if config.get("demux_second_stream") or config.get("demux_second_text_stream"):
-        raise ConfigError(f"{where} has two text streams; use a plain Moshi")
-    if config.get("n_q") != 2 * NUM_CODEBOOKS:
-        raise ConfigError(
-            f"{where} reads {config.get('n_q')} audio codebooks; laughstore needs "
-            f"{2 * NUM_CODEBOOKS} (two speakers of {NUM_CODEBOOKS}), as Moshi has"
-        )
-    ids = (
-        config.get("existing_text_padding_id", PADDING_ID),
-        config.get("existing_text_end_padding_id", 0),
-    )
-    if ids != (PADDING_ID, END_OF_PADDING_ID):
-        raise ConfigError(
-            f"{where} pads its text with {ids[0]} and ends padding with {ids[1]}; laughstore feeds"
-            f" {PADDING_ID} and {END_OF_PADDING_ID}, as Moshi has them"
-        )
-    mimi = files.checkpoint.mimi_config or loaders._mimi_config
-    for part in ("seanet", "transformer"):
-        if not mimi.get(part, {}).get("causal", True):
-            raise ConfigError(f"{where}: its Mimi hears the future ({part} is not causal)")
-    if not config.get("context"):
-        raise ConfigError(f"{where} has no attention window (context): it cannot be streamed")
-    if not config.get("causal", True):
-        raise ConfigError(f"{where} is not causal: its features would hear what comes later")
-    for path in (files.lm_path, files.mimi_path):
-        if path.suffix != ".safetensors":
-            raise ConfigError(f"{where}: {path.name} is not a safetensors file; convert it first")
 
 
 class _WithoutInitialisation(TorchFunctionMode):

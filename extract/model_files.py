@@ -28,6 +28,8 @@ from laughstore.errors import ConfigError, NotFound
 from laughstore.files import sha256_file
 from laughstore.sealed import canonical_json
 
+from .config import is_model_directory
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -93,14 +95,13 @@ def resolve_model(model: str, revision: str | None = None) -> ModelFiles:
         NotFound: no such directory, file, repository or revision, or the hub is out of reach.
         ConfigError: a directory together with a revision, a gated repository.
     """
-    directory = Path(model).expanduser()
-    if directory.is_dir():
+    if is_model_directory(model):
         if revision is not None:
             raise ConfigError(
                 f"model {model} is a directory and has no revision {revision!r}: leave the "
                 "revision out, or name a Hugging Face repository"
             )
-        return ModelFiles("local", None, _local_checkpoint(directory))
+        return ModelFiles("local", None, _local_checkpoint(Path(model).expanduser()))
     checkpoint = _hub_checkpoint(model, revision)
     return ModelFiles(model, _commit(checkpoint), checkpoint)
 

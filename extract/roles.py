@@ -56,6 +56,11 @@ class Pair:
     num_assignments: int
     """2: each side is main once. 1: side 0 alone."""
 
+    def describe(self) -> str:
+        """Return who is heard, for people."""
+        heard = [side.speaker or "the mix of all" for side in self.sides if side.files]
+        return " and ".join(heard)
+
     def open(self) -> list[TrackReader | None]:
         """Return both sides' sound. Raises BadRecording."""
         with ExitStack() as opened:
@@ -138,12 +143,35 @@ def _mix(recording: DatasetRecording, *notes: str) -> Roles:
     if recording.mix is not None:
         files = (recording.mix,)
     else:
-        files = tuple(recording.tracks[name] for name in sorted(recording.tracks))
+        names, strangers = _tracks_of_mix(recording)
+        files = tuple(recording.tracks[name] for name in names)
         notes = (*notes, f"no file of the whole sound: {len(files)} tracks are added up to the mix")
+        if strangers:
+            who = ", ".join(strangers)
+            notes = (*notes, f"tracks of nobody in the diarization are not in the mix: {who}")
     if not files:
         raise BadRecording(f"{recording.name}: no sound; add its audio, or leave it out")
     pair = Pair((SILENT, Side(None, files)), 1)
     return Roles((pair,), _assignments([(MIX, None)]), is_mix=True, notes=notes)
+
+
+def _tracks_of_mix(recording: DatasetRecording) -> tuple[list[str], list[str]]:
+    """Return whose tracks add up to the mix, and the other tracks: a mix among them, maybe.
+
+    Raises:
+        BadRecording: a diarization names none of the tracks, or cannot be read.
+    """
+    names = sorted(recording.tracks)
+    if not recording.has_segments:
+        return names, []
+    speakers = {speaker.name for speaker in recording.speakers}
+    known = [name for name in names if name in speakers]
+    if names and not known:
+        raise BadRecording(
+            f"{recording.name}: none of its tracks ({', '.join(names)}) is of a speaker in the"
+            f" diarization ({', '.join(sorted(speakers))}); name both alike, or add the mix"
+        )
+    return known, [name for name in names if name not in speakers]
 
 
 def _assignments(roles: Sequence[tuple[str, str | None]]) -> tuple[Assignment, ...]:

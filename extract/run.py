@@ -35,7 +35,7 @@ from .config import BuildConfig
 from .extraction import Extraction
 from .result import BuildResult
 from .settings import choose_device, device_kind, find_model, spec_of
-from .survey import Survey, SurveyedRecording, survey
+from .survey import Survey, SurveyedRecording, settle, survey
 
 
 def build(
@@ -72,9 +72,9 @@ def build(
             f"{config.dataset}: none of {len(found.skipped)} recordings can be built; the first:"
             f" {found.skipped[0].reason}"
         )
-    if found.all_are_mixes and config.speakers != "mix":
+    asked, config = config, settle(config, found)
+    if config != asked:
         progress.message("no recording has a track a speaker: this is a store of mixes")
-        config = replace(config, speakers="mix")
     device = choose_device(config.device, local_rank)
     files = find_model(config)
     spec = spec_of(config, files, device)

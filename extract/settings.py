@@ -12,12 +12,11 @@ from laughstore.spec import FeatureSpec, Numerics
 from .config import (
     DEFAULT_CHUNK_FRAMES,
     DEFAULT_ROWS,
-    ROWS_PER_MIX,
-    ROWS_PER_RECORDING,
     BuildConfig,
 )
 from .logmel import LOGMEL_SHA256
 from .model import ModelFiles, feature_dim, resolve_model
+from .model_checks import refuse_unsupported
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
@@ -63,7 +62,11 @@ def find_model(config: BuildConfig) -> ModelFiles | None:
         NotFound: there is no such model, or it cannot be fetched.
         ConfigError: it cannot be used.
     """
-    return None if config.tap == "logmel" else resolve_model(config.model, config.revision)
+    if config.tap == "logmel":
+        return None
+    files = resolve_model(config.model, config.revision)
+    refuse_unsupported(files)
+    return files
 
 
 def spec_of(config: BuildConfig, files: ModelFiles | None, device: torch.device) -> FeatureSpec:
@@ -74,9 +77,8 @@ def spec_of(config: BuildConfig, files: ModelFiles | None, device: torch.device)
         files: of its model; None for `logmel`, which needs none.
         device: that extracts.
     """
-    rows_per_slot = ROWS_PER_MIX if config.speakers == "mix" else ROWS_PER_RECORDING
     auto = _numerics_there(config.store) or Numerics(
-        slots=DEFAULT_ROWS[device.type] // rows_per_slot,
+        slots=DEFAULT_ROWS[device.type] // config.rows_per_slot,
         chunk_frames=DEFAULT_CHUNK_FRAMES[device.type],
         # Whatever the machine or its launcher offers: all processes of a build have to agree.
         threads=1,
@@ -85,7 +87,7 @@ def spec_of(config: BuildConfig, files: ModelFiles | None, device: torch.device)
     )
     numerics = replace(
         auto,
-        slots=config.rows // rows_per_slot if config.rows else auto.slots,
+        slots=config.rows // config.rows_per_slot if config.rows else auto.slots,
         chunk_frames=config.chunk_frames or auto.chunk_frames,
         threads=config.threads or auto.threads,
         allow_tf32=config.allow_tf32 or auto.allow_tf32,

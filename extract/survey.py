@@ -132,6 +132,17 @@ def survey(
     return Survey(tuple(kept), tuple(skipped), tuple(notes))
 
 
+def settle(config: BuildConfig, found: Survey) -> BuildConfig:
+    """Return the build that a survey makes of what was asked for: of mixes, if there are only such.
+
+    Raises:
+        ConfigError: text is to be fed and there are only mixes.
+    """
+    if found.recordings and found.all_are_mixes and config.speakers != "mix":
+        return replace(config, speakers="mix")
+    return config
+
+
 def chosen_recordings(config: BuildConfig) -> tuple[list[DatasetRecording], tuple[str, ...]]:
     """Return the recordings of a data set that a build asks for, and notes about all of it.
 
@@ -197,6 +208,9 @@ def _survey_recording(
         )
     if needs_words:
         notes.extend(_words_left_out(annotations))
+    elif config.text != "none":
+        num_words = len(annotations.words or ())
+        notes.append(f"the mix is fed no text ({num_words} words are left out)")
     return item, notes
 
 

@@ -57,11 +57,13 @@ class StoreWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._put(None)
-        else:
+        try:
+            if error is None:
+                self._put(None)
+                self._thread.join()
+        finally:  # an error of the thread, or Ctrl-C while it was waited for
             self._stop.set()
-        self._thread.join()
+            self._thread.join()
         if error is None:
             self._raise_if_failed()
 
@@ -104,7 +106,10 @@ class StoreWriter:
             self._error = error
         finally:
             for unit in self._units.values():
-                unit.__exit__(None, None, None)
+                try:
+                    unit.__exit__(None, None, None)
+                except BaseException as error:  # the others are to be cleaned up all the same
+                    self._error = self._error or error
 
     def _write(self, chunk: FeatureChunk) -> None:
         key = chunk.source.key
@@ -122,7 +127,8 @@ class StoreWriter:
         if chunk.start_frame + num_frames == chunk.source.num_frames:
             self._num_streams_left[key] -= num_streams
         if not self._num_streams_left[key]:
-            self._units.pop(key).finish()
+            self._units[key].finish()
+            del self._units[key]  # not before: what fails is cleaned up with the others
 
     def _quarantine(self, failure: FeatureFailure) -> None:
         unit = self._units.pop(failure.source.key, None)

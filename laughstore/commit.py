@@ -7,6 +7,7 @@ Of several writers one commits at a time: callers hold the store's exclusive loc
 
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from .annotations import Annotations, write_annotations
 from .arrays import group_json
 from .buildplan import BuildPlan, SkippedRecording
 from .errors import ConfigError, CorruptData, IncompleteStore, LaughstoreError, NotFound
-from .files import link_or_copy, sha256_file, sync_names, unlink_durably, write_atomic
+from .files import (
+    create_atomic,
+    link_or_copy,
+    sha256_file,
+    sync_names,
+    unlink_durably,
+    write_atomic,
+)
 from .folders import LocalFolder
 from .index_file import read_index
 from .manifest import FileRecord, Manifest, read_manifest
@@ -56,8 +64,7 @@ def commit_plan(
     names = {item.name for item in (*plan.recordings, *plan.skipped)}
     if there is not None and there.num_plans >= number:
         refresh_copies(store, there)
-        out = (SkippedRecording(**item) for item in there.quarantined)
-        return tuple(item for item in out if item.name in names)
+        return _left_out(there, names)
     if there is None and number != 1:
         raise IncompleteStore(f"{store} has not been finished; finish it before adding to it")
     left_out = list(plan.skipped)
@@ -82,7 +89,7 @@ def commit_plan(
         )
     before = () if there is None else there.quarantined
     still_out = [item for item in before if item["name"] not in names]
-    publish(
+    published = publish(
         store,
         generation=1 if there is None else there.generation + 1,
         spec=plan.spec,
@@ -91,7 +98,12 @@ def commit_plan(
         num_plans=number,
         before=there,
     )
-    return tuple(left_out)
+    return _left_out(published, names)
+
+
+def _left_out(manifest: Manifest, names: Container[str]) -> tuple[SkippedRecording, ...]:
+    out = (SkippedRecording(**item) for item in manifest.quarantined)
+    return tuple(item for item in out if item.name in names)
 
 
 def commit_annotations(store: Path, changed: Mapping[str, Annotations]) -> Manifest:
@@ -182,28 +194,27 @@ def publish(
         num_plans: plans that were carried out.
         before: the newest generation until now; files that both name are the same bytes.
 
+    Returns:
+        What was published: by another host meanwhile, if that was generation 1.
+
     Raises:
         CorruptData: a file that is named again is not what it was.
+        LaughstoreError: another host has published a later generation meanwhile.
     """
-    # A commit that was killed may have left the manifest of this number: it names the bytes of an
-    # index that is about to be replaced.
-    unlink_durably(store / layout.generation(generation))
     known = {} if before is None else {item.path: item for item in before.files}
     index, columns = encode_members(store, generation, spec, members)
-    files = [
-        FileRecord.write(store, layout.columns(generation), columns),
-        FileRecord.write(store, layout.index(generation), index),
-    ]
     paths = [layout.plan(i + 1) for i in range(num_plans)]
     for item in members:
         planned = item.planned
         paths.append(layout.unit(planned.id))
         paths.append(layout.annotations(planned.annotations_id, planned.split, planned.id))
-    files.extend(_same_file(store, path, known) for path in paths)
     roots = (layout.FEATURES, layout.CODES)
     splits = {item.planned.split for item in members}
     groups = sorted({*roots, *(f"{root}/{split}" for root in roots for split in splits)})
-    files.extend(_group(store, layout.zarr_json(node)) for node in groups)
+    written = {layout.columns(generation): columns, layout.index(generation): index}
+    files = [FileRecord.of_bytes(path, data) for path, data in written.items()]
+    files.extend(_same_file(store, path, known) for path in paths)
+    files.extend(FileRecord.of_bytes(layout.zarr_json(node), group_json()) for node in groups)
     files.sort(key=lambda item: item.path)
     manifest = Manifest(
         generation=generation,
@@ -214,12 +225,97 @@ def publish(
         quarantined=tuple(dict(item) for item in quarantined),
         files_json=[asdict(item) for item in files],
     )
-    data = manifest.to_bytes()
-    write_atomic(store / layout.generation(generation), data)
-    sync_names(store, (item.path for item in files if item.path not in known))
-    write_atomic(store / layout.STORE_JSON, data)
+    written[layout.generation(generation)] = manifest.to_bytes()
+    replaced: dict[str, bytes] = {}
+    other = _published_meanwhile(store, before)
+    if other is None:
+        _write_files(store, written, groups, replaced)
+        sync_names(store, (item.path for item in files if item.path not in known))
+        other = _count(store, before, manifest)
+    if other is not None:
+        return _give_way(store, manifest, before, other, replaced)
+    # A host that sees no locks may have written its own under these names before we counted.
+    for path, data in written.items():
+        if not _is_file_of(store, path, data):
+            write_atomic(store / path, data)
     refresh_copies(store, manifest)
     return manifest
+
+
+def _write_files(
+    store: Path, written: Mapping[str, bytes], groups: Iterable[str], replaced: dict[str, bytes]
+) -> None:
+    """Write the files of a generation, its manifest last; keep what had their names until now."""
+    *others, generation = written
+    for path in written:
+        with suppress(FileNotFoundError):
+            replaced[path] = (store / path).read_bytes()
+    # A commit that was killed may have left the manifest of this number: it names the bytes of an
+    # index that is about to be replaced.
+    unlink_durably(store / generation)
+    for path in others:
+        write_atomic(store / path, written[path])
+    for node in groups:
+        _write_group(store, layout.zarr_json(node))
+    write_atomic(store / generation, written[generation])
+
+
+def _count(store: Path, before: Manifest | None, manifest: Manifest) -> Manifest | None:
+    """Write store.json. Returns that of another host instead, if one was faster."""
+    other = _published_meanwhile(store, before)
+    if other is not None:
+        return other
+    if before is not None:
+        write_atomic(store / layout.STORE_JSON, manifest.to_bytes())
+        return None
+    # Of several that finish a store without seeing each other's locks, the first one counts.
+    return None if create_atomic(store / layout.STORE_JSON, manifest.to_bytes()) else (
+        read_manifest(store)
+    )
+
+
+def _published_meanwhile(store: Path, before: Manifest | None) -> Manifest | None:
+    """Return the newest generation if it is no longer the one that ours is built on."""
+    if before is None:
+        return newest_manifest(store)
+    newest = read_manifest(store)
+    is_same = (newest.generation, newest.index_id) == (before.generation, before.index_id)
+    return None if is_same else newest
+
+
+def _give_way(
+    store: Path,
+    manifest: Manifest,
+    before: Manifest | None,
+    other: Manifest,
+    replaced: Mapping[str, bytes],
+) -> Manifest:
+    """Put back what another host has published under our names. Returns its manifest.
+
+    Raises:
+        LaughstoreError: it stands in the place of a generation that was to change others.
+    """
+    data, mine = other.to_bytes(), manifest.to_bytes()
+    for path, old in replaced.items():
+        if FileRecord.of_bytes(path, old) in other.files and not _is_file_of(store, path, old):
+            write_atomic(store / path, old)
+    numbered = layout.generation(other.generation)
+    if other.generation == manifest.generation and not _is_file_of(store, numbered, data):
+        write_atomic(store / numbered, data)
+    refresh_copies(store, other)
+    if before is None or data == mine:
+        return other
+    raise LaughstoreError(
+        f"{store}: another process has published generation {other.generation} meanwhile, on a"
+        " host whose locks are not seen here; run the same command again, alone"
+    )
+
+
+def _is_file_of(store: Path, path: str, data: bytes) -> bool:
+    try:
+        return FileRecord.of(store, path) == FileRecord.of_bytes(path, data)
+    except FileNotFoundError:
+        return False
 
 
 def quarantine_json(quarantined: Sequence[Mapping[str, str]]) -> bytes | None:
@@ -354,9 +450,8 @@ def _same_file(store: Path, path: str, known: Mapping[str, FileRecord]) -> FileR
     return found
 
 
-def _group(store: Path, path: str) -> FileRecord:
-    """Return the record of a Zarr group's metadata, written unless it is there."""
+def _write_group(store: Path, path: str) -> None:
+    """Write a Zarr group's metadata unless it is there."""
     data = group_json()
-    if (store / path).is_file() and (store / path).read_bytes() == data:
-        return FileRecord.of_bytes(path, data)
-    return FileRecord.write(store, path, data)
+    if not ((store / path).is_file() and (store / path).read_bytes() == data):
+        write_atomic(store / path, data)

@@ -69,10 +69,26 @@ def sync_names(root: Path, paths: Iterable[str]) -> None:
 def removed_on_error(path: Path) -> Iterator[None]:
     """Delete `path` when the body raises, so that a full disk leaves no half-written file."""
     try:
-        yield
+        with named_in_errors(path):
+            yield
     except BaseException:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """Let an OSError of the body say which file it is about: those of write() do not.
+
+    Args:
+        path: of the file, or the name it is written under before its rename.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path).partition(TEMPORARY_MARK)[0]
         raise
 
 

@@ -131,12 +131,15 @@ def _incomplete(
         f"{store}: {len(missing)} of {num_planned} recordings have not been built, the first is"
         f" {missing[0].name!r}"
     )
-    busy = "" if alone else "other processes are writing this store: wait until they have ended; "
+    busy = "other processes are writing this store"
     if partial:
         return LaughstoreError(
-            f"{what}; {busy}--partial would leave out what they are working on: stop them first"
+            f"{what}; {busy}, and --partial would leave out what they are working on: stop them"
+            " first"
         )
+    if not alone:
+        return IncompleteStore(f"{what}; {busy}: wait until they have ended")
     return IncompleteStore(
-        f"{what}; {busy}build them with the same `laughstore build` without --commit (or the --part"
-        " that was not finished), or add --partial to leave them out"
+        f"{what}; build them with the same `laughstore build` without --commit (or the --part that"
+        " was not finished), or add --partial to leave them out"
     )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codec import Codec, encode_block, member_suffix
-from .files import fsync_dir, make_dirs, start_writeback, temporary_sibling
+from .files import fsync_dir, make_dirs, named_in_errors, start_writeback, temporary_sibling
 from .geometry import CRC_BYTES, TAR_BLOCK, ShardGeometry
 from .hashing import BackgroundSha256, Piece
 from .sealed import canonical_json
@@ -121,7 +121,8 @@ class ShardWriter:
         end = geometry.encoded_shard_bytes(self._sizes)
         self._write(bytes(end - self._num_bytes - len(tail)) + tail)
         os.fchmod(self._file.fileno(), _READ_ONLY)
-        os.fsync(self._file.fileno())  # while the last blocks are hashed
+        with named_in_errors(self.path):
+            os.fsync(self._file.fileno())  # while the last blocks are hashed
         self._file.close()
         sha256 = self._sha256.hexdigest()
         self._temporary.replace(self.path)
@@ -135,7 +136,8 @@ class ShardWriter:
         descriptor = self._file.fileno()
         left = [memoryview(piece) for piece in pieces if len(piece)]
         while left:  # a file may take a part, as when a disk is nearly full
-            written = os.writev(descriptor, left)
+            with named_in_errors(self.path):
+                written = os.writev(descriptor, left)
             self._num_bytes += written
             while left and written >= len(left[0]):
                 written -= len(left.pop(0))

@@ -8,6 +8,7 @@ its codes; all shards before the arrays' metadata; the unit's record last.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -83,8 +84,15 @@ class UnitWriter:
         """Close all files and write the unit's record, last. Returns it.
 
         Raises:
-            OSError: something could not be written.
+            OSError: something could not be written; then no thread of this unit writes any more.
         """
+        try:
+            return self._finish()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _finish(self) -> UnitRecord:
         recording = self._recording
         for stream in self._streams:
             stream.end()
@@ -129,10 +137,16 @@ class UnitWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # First the threads, so that nobody renames what is removed here.
-        self._closers.shutdown(cancel_futures=True)
-        for stream in self._streams:
-            stream.abandon()
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Remove the shards that are not finished; harmless when all are, or when done before."""
+        # First the threads, so that nobody renames what is removed here. All are removed, even if
+        # one of them cannot be.
+        with ExitStack() as stack:
+            for stream in self._streams:
+                stack.callback(stream.abandon)
+            stack.callback(self._closers.shutdown, cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -237,10 +251,12 @@ class _StreamWriter:
     def abandon(self) -> None:
         """Remove the shards that are not finished; no thread may be closing one."""
         closing = None if self._closing is None else self._closing[0]
-        for writer in (self._writer, closing):
-            if writer is not None:
-                writer.__exit__(None, None, None)
+        writers = (self._writer, closing)
         self._writer = self._closing = None
+        with ExitStack() as stack:
+            for writer in writers:
+                if writer is not None:
+                    stack.push(writer)
 
     def _flush_block(self) -> None:
         num_frames, self._num_pending = self._num_pending, 0

@@ -2,6 +2,9 @@
 
 Files of one size are compared by a few bytes first, and only then as a whole: tracks of one
 recording have one size, and masked ones begin with the same zeros.
+
+Within a group and split a file may hold two recordings in two channels. Across them the channel
+does not matter: channels hear each other, and a file that two splits use is in both of them.
 """
 
 import hashlib
@@ -22,6 +25,7 @@ class SoundUse:
     file: AudioFile
     recording: str
     split: str
+    group: str
     speaker: str | None
     """None: it is the mix."""
     _digest: bytes | None = None
@@ -62,9 +66,7 @@ class Copies:
 
 
 def _is_copy(a: SoundUse, b: SoundUse, num_bytes: int) -> bool:
-    if a.file.channel != b.file.channel:
-        return False
-    if a.recording == b.recording and (a.speaker is None or b.speaker is None):
+    if not _may_be_copies(a, b):
         return False
     if a.file.path == b.file.path:
         return True
@@ -73,6 +75,15 @@ def _is_copy(a: SoundUse, b: SoundUse, num_bytes: int) -> bool:
     if a.file.path.samefile(b.file.path):
         return True
     return all(x == y for x, y in zip(_blocks(a.file.path), _blocks(b.file.path), strict=False))
+
+
+def _may_be_copies(a: SoundUse, b: SoundUse) -> bool:
+    """Tell whether two uses of one file, by their channels, would be a copy."""
+    if a.recording == b.recording:
+        return a.file.channel == b.file.channel and None not in (a.speaker, b.speaker)
+    if (a.split, a.group) != (b.split, b.group):
+        return True
+    return a.file.channel == b.file.channel or None in (a.file.channel, b.file.channel)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

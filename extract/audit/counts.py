@@ -8,11 +8,10 @@ import numpy as np
 
 from laughstore.annotations import Event
 from laughstore.bouts import Times
-from laughstore.errors import BadRecording
 from laughstore.spec import Speakers
 from laughstore.timebase import US_PER_SECOND
 
-from ..annotation_files import transcript_unit
+from ..annotation_files import transcript_lengths
 from ..text import is_tag
 from .findings import Findings
 from .look import LookedAt, where
@@ -52,6 +51,12 @@ def count_gaps(looked: LookedAt, policy: Speakers, found: Findings) -> None:
     for kind, is_missing in missing.items():
         found.out_of(kind, 1)
         found.add(kind, looked.recording.name, int(is_missing))
+    if looked.recording.has_segments:
+        speakers = {speaker.name for speaker in looked.annotations.speakers}
+        tracks = looked.recording.tracks
+        found.out_of("tracks-of-nobody", len(tracks))
+        for name in sorted(tracks.keys() - speakers):
+            found.add("tracks-of-nobody", f"{looked.recording.name}: {tracks[name]}")
 
 
 def count_events(looked: LookedAt, found: Findings) -> None:
@@ -135,13 +140,15 @@ def count_lengths(looked: LookedAt, found: Findings) -> None:
         return
     for kind in ("transcript-unit", "transcript-length"):
         found.out_of(kind, 1)
-    try:
-        length = transcript_unit(recording.transcript, audio_us)
-    except BadRecording:  # an empty one: nobody speaks
-        return
-    said = "'duration'" if length.is_stated else "the end of the last word"
-    example = f"{recording.name}: {said} is {length.length}, {sound}"
-    if length.unit is None:
-        found.add("transcript-length", example)
-    elif length.unit != "100 ns":
-        found.add("transcript-unit", f"{example}: the unit seems to be {length.unit}")
+    wrong: dict[str, str] = {}
+    for length in transcript_lengths(recording.transcript, audio_us):
+        said = "'duration'" if length.is_stated else "the end of the last word"
+        example = f"{recording.name}: {said} is {length.length}, {sound}"
+        if length.unit is None:
+            wrong.setdefault("transcript-length", example)
+        elif length.unit != "100 ns":
+            wrong.setdefault("transcript-unit", f"{example}: the unit seems to be {length.unit}")
+    # One finding a transcript: where a unit is wrong, it is also why the other length fits none.
+    kind = next((kind for kind in ("transcript-unit", "transcript-length") if kind in wrong), None)
+    if kind is not None:
+        found.add(kind, wrong[kind])

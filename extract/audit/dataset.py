@@ -8,7 +8,7 @@ recordings (`extract.audit.sound`). Loads no model, writes nothing.
 import hashlib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from laughstore.timebase import SAMPLE_RATE, US_PER_SECOND
 
 from ..datasets import Dataset, DatasetRecording, open_dataset
 from ..layouts.folders import SPLIT_ORDER
-from ..layouts.recording import UNKNOWN_SPLIT
+from ..layouts.recording import UNKNOWN_SPLIT, FoundLayout
 from ..sound.tracks import AudioFile, probe_audio
 from .copies import Copies, SoundUse
 from .counts import (
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 DEFAULT_AUDIO_SAMPLE = 20
 _MAX_NAME_BYTES = 200
+_CANNOT_HAVE: Mapping[FoundLayout, Container[str]] = {
+    "podcastfillers": frozenset(["no-tracks", "no-segments", "no-turns", "no-intervals"])
+}
+"""What no data set of a layout has: told as notes, or none would be whole."""
 
 
 def audit_dataset(
@@ -100,7 +104,7 @@ class _Audit:
     def __init__(self, dataset: Dataset, speakers: Speakers, progress: Progress) -> None:
         self.dataset, self.progress = dataset, progress
         self.speakers: Speakers = speakers
-        self.found = Findings()
+        self.found = Findings(as_notes=_CANNOT_HAVE.get(dataset.layout, ()))
         self.splits = {name: SplitContents() for name in dataset.splits}
         self.gaps = LaughGaps()
         self.audibility = Audibility()
@@ -205,7 +209,9 @@ class _Audit:
                 continue
             num_samples[file] = info.num_samples_24k
             self.sample_rates[info.sample_rate] += 1
-            earlier = self._copies.add(SoundUse(file, recording.name, recording.split, speaker))
+            earlier = self._copies.add(
+                SoundUse(file, recording.name, recording.split, recording.group, speaker)
+            )
             if earlier is not None:
                 kind = "twice" if earlier.split == recording.split else "in-two-splits"
                 places = f"{recording.name}: {file} and {earlier.recording}: {earlier.file}"

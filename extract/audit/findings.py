@@ -1,7 +1,7 @@
 """Every kind of finding that an audit knows: its level, what it means, what to do about it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from .report import Finding, Level
@@ -186,6 +186,12 @@ KINDS: Mapping[str, Kind] = {
         "this build does not hear them; another policy of speakers would",
         "do what each reason says, if you need them",
     ),
+    "tracks-of-nobody": Kind(
+        "note",
+        "tracks of nobody in the diarization",
+        "no policy hears them, nor are they added up to a mix",
+        "name tracks as in the diarization, or remove them",
+    ),
     "no-turns": Kind(
         "note",
         "recordings without turns",
@@ -265,7 +271,9 @@ KINDS: Mapping[str, Kind] = {
 class Findings:
     """Counts findings and keeps the first examples of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, as_notes: Container[str] = ()) -> None:
+        """Begin with nothing; gaps of the kinds `as_notes` are told as notes."""
+        self._as_notes = as_notes
         self._counts: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
@@ -287,11 +295,14 @@ class Findings:
 
     def all(self) -> tuple[Finding, ...]:
         """Return what was found, errors first."""
-        order = sorted(KINDS, key=lambda name: _LEVELS.index(KINDS[name].level))
+        levels: dict[str, Level] = {
+            name: "note" if name in self._as_notes else kind.level for name, kind in KINDS.items()
+        }
+        order = sorted(KINDS, key=lambda name: _LEVELS.index(levels[name]))
         return tuple(
             Finding(
                 kind=name,
-                level=KINDS[name].level,
+                level=levels[name],
                 what=KINDS[name].what,
                 count=self._counts[name],
                 total=self._totals[name] or None,

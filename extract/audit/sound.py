@@ -32,7 +32,7 @@ from laughstore.timebase import US_PER_SECOND
 
 from ..datasets import DatasetRecording
 from ..sound.files import open_sound
-from ..sound.tracks import AudioFile
+from ..sound.tracks import MAX_MAGNITUDE, AudioFile
 from .findings import Findings
 from .look import LookedAt, where
 from .report import Audibility
@@ -83,7 +83,7 @@ def listen(looked: LookedAt, found: Findings, counts: Audibility) -> None:
         counts.recordings += 1
         for laugh in sorted(looked.laughs, key=lambda event: event.start_us):
             if looked.roles.is_mix:
-                listener.hear_in_mix(laugh)
+                listener.hear_in_mix(laugh, looked.roles.files)
             elif laugh.speaker is None:
                 listener.hear_in_any_track(laugh)
             elif laugh.speaker in tracks:
@@ -151,6 +151,9 @@ class _Ear:
             read = read[:, self.file.channel, None]
         if not np.isfinite(read).all():
             raise self._fault("holds NaN or infinity", start)
+        loudest = np.abs(read).max(initial=0)
+        if loudest > MAX_MAGNITUDE:  # as when features are extracted
+            raise self._fault(f"holds {loudest:.3g}, where full scale is 1", start)
         return read.mean(axis=1)
 
     def pieces(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -231,8 +234,9 @@ class _Listener:
             heard = "; heard in the mix" if in_mix else ""
             self.found.add("laughs-in-no-track", f"{where(self.recording, laugh)}{heard}")
 
-    def hear_in_mix(self, laugh: Event) -> None:
+    def hear_in_mix(self, laugh: Event, files: Sequence[AudioFile]) -> None:
         ears = [self.mix] if self.mix is not None else list(self.tracks.values())
+        ears = [ear for ear in ears if ear.file in files]
         self.found.out_of("laughs-silent-in-mix", 1)
         verdicts: list[tuple[Verdict, _Ear]] = [(ear.verdict(laugh), ear) for ear in ears]
         heard = next((item for item in verdicts if item[0] == "audible"), verdicts[0])

@@ -24,7 +24,7 @@ from laughstore.annotations import Event
 from laughstore.errors import BadRecording
 from laughstore.timebase import US_PER_SECOND
 
-from ..json_records import MAX_SECONDS
+from ..json_records import MAX_SECONDS, NOTHING
 
 EPISODE = "podcast_filename"
 START = "event_start_inepisode"
@@ -34,8 +34,7 @@ FULL_LABEL = "label_full_vocab"
 CONFIDENCE = "confidence"
 SPLIT = "episode_split_subset"
 MAX_COLUMNS = 1_000
-_NOTHING = frozenset(["", "nan", "none", "null"])
-_NO_TIMES = _NOTHING | {"inf", "-inf"}
+_NO_TIMES = NOTHING | {"inf", "-inf"}
 
 
 @dataclass
@@ -149,7 +148,7 @@ class _Columns:
 
     def _text(self, cells: Sequence[str], column: str) -> str:
         text = cells[self.place[column]].strip() if column in self.place else ""
-        return "" if text.lower() in _NOTHING else text
+        return "" if text.lower() in NOTHING else text
 
     def _time_us(self, cells: Sequence[str], column: str) -> int | None:
         text = cells[self.place[column]].strip()

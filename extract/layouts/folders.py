@@ -1,9 +1,10 @@
 """Folders and names in the PodcastFillers layouts: any case, odd letters, hidden files, splits."""
 
+import filecmp
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from laughstore.errors import ConfigError
@@ -16,8 +17,6 @@ AUDIO_SUFFIXES = frozenset(
 )
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """Split names become part of shard names, which stand in URLs and patterns."""
-
-type RecordingKey = tuple[str, str]  # (split, recording name)
 
 
 def visible(folder: Path) -> list[Path]:
@@ -63,6 +62,44 @@ def split_folders(folder: Path) -> Iterator[Path]:
                     " the layout is <split>/<episode>, rename or move it"
                 )
             yield split
+
+
+def annotation_splits(root: Path, kind: str) -> tuple[list[Path], list[str]]:
+    """Return the splits of this kind of annotation, and notes on folders that cannot be splits."""
+    splits: list[Path] = []
+    notes: list[str] = []
+    for folder in metadata_folders(root, kind):
+        there = [entry for entry in visible(folder) if entry.is_dir()]
+        odd = [entry.name for entry in there if not SPLIT_NAME.fullmatch(entry.name)]
+        splits += [entry for entry in there if entry.name not in odd]
+        if odd:
+            notes.append(
+                f"{folder}: passed over {len(odd)} folders that cannot be splits (letters, digits,"
+                f" - and _), such as {readable(odd[0])!r}; the layout is <split>/<episode>"
+            )
+    return splits, notes
+
+
+def same_file(paths: Sequence[Path]) -> tuple[Path | None, str | None]:
+    """Return the file of a recording that was found once, or several times with one content.
+
+    Returns:
+        The first file, None where there is none; and why it cannot be told which one is meant, if
+        so (one line).
+    """
+    if not paths:
+        return None, None
+    first = paths[0]
+    for other in paths[1:]:
+        try:
+            are_same = filecmp.cmp(first, other, shallow=False)
+        except OSError as error:
+            return None, f"{other}: cannot be read ({error.strerror}); check it"
+        if not are_same:
+            return None, (
+                f"{first} and {other} are of one recording and differ; keep the right one of them"
+            )
+    return first, None
 
 
 def readable(file_name: str) -> str:

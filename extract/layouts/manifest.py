@@ -147,8 +147,7 @@ class ManifestRecording(DatasetRecording):
         return None
 
     def _reader(self) -> LineReader:
-        if self.fault is not None:
-            raise BadRecording(self.fault)
+        self.refuse_fault()
         names = None if self.listed is None else [item.name for item in self.listed]
         return LineReader(self.line.read(), self.line.path.parent, names)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from laughstore.annotations import Event, Interval, Segment, Speaker, Word
 from laughstore.errors import BadRecording
-from laughstore.naming import is_path_part
+from laughstore.naming import MIX, is_path_part
 
 from ..json_records import Record, read_json, records_of
 from ..sound.tracks import AudioFile
@@ -191,7 +191,7 @@ class LineReader:
         """Return the speaker of an item, None for nobody."""
         if not _has(item, "speaker"):
             return None
-        name = read_name(item, "speaker")
+        name = _speaker_name(item, "speaker")
         if self.names is not None and name not in self.names:
             listed = ", ".join(sorted(self.names)) or "nobody"
             raise item.fault("speaker", f"is not one of the listed speakers, {listed}")
@@ -260,7 +260,14 @@ def _speaker(item: Record, folder: Path) -> ListedSpeaker:
     if total_us is not None and total_us < 0:
         raise item.fault("total_s", "is less than 0")
     audio = _audio(item, folder) if _has(item, "audio") else None
-    return ListedSpeaker(read_name(item, "name"), audio, total_us)
+    return ListedSpeaker(_speaker_name(item, "name"), audio, total_us)
+
+
+def _speaker_name(item: Record, key: str) -> str:
+    name = read_name(item, key)
+    if name == MIX:
+        raise item.fault(key, "stands for a mix; rename the speaker")
+    return name
 
 
 def _has(item: Record, key: str) -> bool:
@@ -282,6 +289,8 @@ def _span_us(item: Record) -> tuple[int, int]:
 
 
 def _confidence(item: Record) -> float:
+    if isinstance(item.data.get("confidence"), str):  # only null stands for nothing here
+        raise item.fault("confidence", "is no number")
     return item.fraction("confidence", default=1.0)
 
 

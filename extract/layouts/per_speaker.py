@@ -12,13 +12,14 @@ Episodes are the union over all of these folders but that of the mixes, so that 
 or without annotations is seen. Only names are read here; contents are read when asked for.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from laughstore.annotations import Annotations, Event, Speaker
-from laughstore.errors import BadRecording, ConfigError
+from laughstore.errors import BadRecording
+from laughstore.naming import MIX
 
 from ..annotation_files import (
     Diarization,
@@ -30,14 +31,15 @@ from ..annotation_files import (
 )
 from ..sound.tracks import AudioFile
 from ..word_speakers import with_speakers
-from .episode_audio import choose, find_episode_audio
+from .episode_audio import EpisodeAudio, choose, find_episode_audio
 from .folders import (
     AUDIO_FOLDER,
-    RecordingKey,
+    annotation_splits,
     encoding_fault,
     find_folder,
     metadata_folders,
     readable,
+    same_file,
     sound_name,
     split_folders,
     split_rank,
@@ -112,23 +114,33 @@ class PerSpeakerRecording(DatasetRecording):
 
     def events(self) -> tuple[Event, ...]:
         """Return the events, uncleaned and in file order. Raises BadRecording."""
+        self.refuse_fault()
         return read_events(self._file(EVENTS, NO_EVENTS))
 
     def annotations(self) -> Annotations:
-        """Return everything annotated; see `DatasetRecording.annotations`."""
+        """Return everything annotated; see `DatasetRecording.annotations`.
+
+        Without audio and a stated length, it is taken to end with the last thing annotated.
+        """
+        self.refuse_fault()
         diarization = self.diarization
         events = self.events()
         files = self.files
         words = read_words(files[TRANSCRIPTS]) if TRANSCRIPTS in files else None
         if words is not None:
             words = with_speakers(words, diarization.speakers, diarization.segments)
+        turns = read_turns(files[TURNS]) if TURNS in files else None
+        duration_us = diarization.duration_us or self._audio_us()
+        if not duration_us:
+            spans = (*events, *diarization.segments, *(turns or ()), *(words or ()))
+            duration_us = max([item.end_us for item in spans], default=0)
         return Annotations(
             recording=self.name,
-            duration_us=diarization.duration_us or self._audio_us(),
+            duration_us=duration_us,
             speakers=diarization.speakers,
             events=events,
             segments=diarization.segments,
-            turns=read_turns(files[TURNS]) if TURNS in files else None,
+            turns=turns,
             intervals=read_intervals(files[INTERVALS]) if INTERVALS in files else None,
             words=words,
         )
@@ -160,14 +172,8 @@ class PerSpeakerRecording(DatasetRecording):
         return self.files[kind]
 
     def _audio_us(self) -> int:
-        """Return the length of the longest of its sound files."""
-        files = [*self.tracks.values(), *([] if self.mix is None else [self.mix])]
-        if not files:
-            raise BadRecording(
-                f"{self.name}: neither 'original_duration' in its diarization nor a track tells"
-                " how long it is; add one of them"
-            )
-        return longest_us(files)
+        """Return the length of the longest of its sound files, 0 for none."""
+        return longest_us([*self.tracks.values(), *([] if self.mix is None else [self.mix])])
 
 
 def has_tracks(root: Path) -> bool:
@@ -184,36 +190,76 @@ def read_per_speaker(root: Path) -> tuple[list[DatasetRecording], list[str]]:
     """Return the recordings of a data set, and notes on all of it.
 
     Raises:
-        ConfigError: one recording is in two splits, or twice in one.
+        ConfigError: a folder among those of tracks cannot be a split.
     """
+    notes: list[str] = []
     tracks_folder = _tracks_folder(root)
-    folders = {} if tracks_folder is None else _track_folders(tracks_folder)
-    file_paths = {kind: _annotation_files(root, kind) for kind in ANNOTATION_KINDS}
+    found = {TRACKS_FOLDER: {} if tracks_folder is None else _track_folders(tracks_folder)}
+    for kind in ANNOTATION_KINDS:
+        found[kind], more = _annotation_files(root, kind)
+        notes += more
     mixes = find_episode_audio(root)
-    keys = set(folders).union(*file_paths.values())
-    _check_splits(keys, root)
-    recordings: list[DatasetRecording] = []
-    for split, name in sorted(keys, key=_order):
-        tracks, fault = _tracks(folders.get((split, name)))
-        files = {kind: at[split, name] for kind, at in file_paths.items() if (split, name) in at}
-        mix, mix_fault = choose(mixes.get(name, ()))
-        if mix is not None and mix.split not in (None, split):
-            mix_fault = (
-                f"{mix.path} is in split {mix.split}, its other files are in {split}; move one"
-            )
-        paths = [*tracks.values(), *files.values(), *([] if mix is None else [mix.path])]
-        recordings.append(
-            PerSpeakerRecording(
-                name=name,
-                split=split,
-                group=show_of(name),
-                tracks={speaker: AudioFile(path) for speaker, path in tracks.items()},
-                mix=None if mix is None else AudioFile(mix.path),
-                fault=fault or mix_fault or encoding_fault(paths),
-                files=files,
-            )
+    names = set[str]().union(*found.values())
+    recordings = [
+        _recording(
+            name,
+            {kind: at[name] for kind, at in found.items() if name in at},
+            mixes.get(name, ()),
         )
-    return recordings, _notes(mixes.keys() - {name for _, name in keys})
+        for name in names
+    ]
+    recordings.sort(key=lambda item: (split_rank(item.split), item.name))
+    return list(recordings), notes + _notes(mixes.keys() - names)
+
+
+type _Found = list[tuple[str, Path]]  # (split, file or folder of tracks)
+
+
+def _recording(
+    name: str, found: Mapping[str, _Found], mixes: Sequence[EpisodeAudio]
+) -> PerSpeakerRecording:
+    """Return a recording of what was found of it by kind, tracks first."""
+    split = next(iter(found.values()))[0][0]
+    faults = [_split_fault(name, split, found)]
+    seen = [path for places in found.values() for _, path in places]
+    files: dict[str, Path] = {}
+    tracks: dict[str, Path] = {}
+    for kind, places in found.items():
+        paths = [path for at, path in places if at == split]
+        if kind == TRACKS_FOLDER:
+            tracks, fault = _tracks(paths)
+        else:
+            file, fault = same_file(paths)
+            if file is not None:
+                files[kind] = file
+        faults.append(fault)
+    mix, mix_fault = choose(mixes)
+    if mix is not None and mix.split not in (None, split):
+        mix_fault = f"{mix.path} is in split {mix.split}, its other files are in {split}; move one"
+    # First: the others' lines could not be written down.
+    encoding = encoding_fault([*seen, *tracks.values(), *(item.path for item in mixes)])
+    faults = [encoding, *faults, mix_fault]
+    return PerSpeakerRecording(
+        name=name,
+        split=split,
+        group=show_of(name),
+        tracks={speaker: AudioFile(path) for speaker, path in tracks.items()},
+        mix=None if mix is None else AudioFile(mix.path),
+        fault=next((fault for fault in faults if fault is not None), None),
+        files=files,
+    )
+
+
+def _split_fault(name: str, split: str, found: Mapping[str, _Found]) -> str | None:
+    """Return why a recording's split cannot be told, if so: a copy may be of another version."""
+    first = next(iter(found.values()))[0][1]
+    for at, path in (place for places in found.values() for place in places):
+        if at != split:
+            return (
+                f"{name}: {first} is in split {split}, {path} in {at}; it would be trained on and"
+                " tested on: keep its files in one of them"
+            )
+    return None
 
 
 def _notes(unseen: Iterable[str]) -> list[str]:
@@ -231,61 +277,46 @@ def _tracks_folder(root: Path) -> Path | None:
     return find_folder(find_folder(root, AUDIO_FOLDER), TRACKS_FOLDER)
 
 
-def _track_folders(folder: Path) -> dict[RecordingKey, Path]:
-    found: dict[RecordingKey, Path] = {}
-    for split in split_folders(folder):
+def _track_folders(folder: Path) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for split in sorted(split_folders(folder), key=lambda split: split_rank(split.name)):
         for entry in visible(split):
             if entry.is_dir():
-                _add(found, (split.name, readable(entry.name)), entry)
+                found.setdefault(readable(entry.name), []).append((split.name, entry))
     return found
 
 
-def _annotation_files(root: Path, kind: str) -> dict[RecordingKey, Path]:
-    """Return the file of each recording: `<episode>.json` or `<episode>/metadata.json`."""
-    found: dict[RecordingKey, Path] = {}
-    for folder in metadata_folders(root, kind):
-        for split in split_folders(folder):
-            for entry in visible(split):
-                inner = entry / "metadata.json"
-                # Names hold dots: only a final ".json" is no part of them.
-                if entry.name.endswith(".json") and entry.is_file():
-                    _add(found, (split.name, readable(entry.name.removesuffix(".json"))), entry)
-                elif inner.is_file():
-                    _add(found, (split.name, readable(entry.name)), inner)
-    return found
+def _annotation_files(root: Path, kind: str) -> tuple[dict[str, _Found], list[str]]:
+    """Return the files of each recording: `<episode>.json` and `<episode>/metadata.json`."""
+    found: dict[str, _Found] = {}
+    splits, notes = annotation_splits(root, kind)
+    for split in sorted(splits, key=lambda split: split_rank(split.name)):
+        for entry in visible(split):
+            inner = entry / "metadata.json"
+            # Names hold dots: only a final ".json" is no part of them.
+            if entry.name.endswith(".json") and entry.is_file():
+                name, file = entry.name.removesuffix(".json"), entry
+            elif inner.is_file():
+                name, file = entry.name, inner
+            else:
+                continue
+            found.setdefault(readable(name), []).append((split.name, file))
+    return found, notes
 
 
-def _add(found: dict[RecordingKey, Path], key: RecordingKey, path: Path) -> None:
-    if key in found:
-        raise ConfigError(f"{path} and {found[key]} are of one recording; keep one of them")
-    found[key] = path
-
-
-def _tracks(folder: Path | None) -> tuple[dict[str, Path], str | None]:
+def _tracks(folders: Sequence[Path]) -> tuple[dict[str, Path], str | None]:
     """Return an episode's tracks by speaker, and what is wrong with them, if anything."""
+    if len(folders) > 1:
+        return {}, f"{folders[0]} and {folders[1]} are of one recording; keep one of them"
     tracks: dict[str, Path] = {}
-    for entry in visible(folder) if folder else ():
+    for entry in visible(folders[0]) if folders else ():
         speaker = sound_name(entry)
         if speaker is None:
             continue
+        if speaker == MIX:
+            return {}, f"{entry}: a speaker is named {MIX!r}, which stands for a mix; rename it"
         if speaker in tracks:
             both = f"{entry} and {tracks[speaker].name}"
             return {}, f"{both} are both tracks of {speaker}; keep one of them"
         tracks[speaker] = entry
     return tracks, None
-
-
-def _order(key: RecordingKey) -> tuple[tuple[int, str], str]:
-    split, name = key
-    return split_rank(split), name
-
-
-def _check_splits(keys: set[RecordingKey], path: Path) -> None:
-    split_of: dict[str, str] = {}
-    for split, name in sorted(keys, key=_order):
-        first = split_of.setdefault(name, split)
-        if first != split:
-            raise ConfigError(
-                f"{path}: recording {name!r} is in the splits {first} and {split}; it would be"
-                " trained on and tested on: keep its files in one of them"
-            )

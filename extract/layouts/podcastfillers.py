@@ -29,11 +29,12 @@ from .event_tables import EpisodeEvents, EventTable, read_event_table
 from .folders import (
     METADATA_FOLDERS,
     SPLIT_NAME,
+    annotation_splits,
     encoding_fault,
     find_folder,
     metadata_folders,
     readable,
-    split_folders,
+    same_file,
     split_rank,
     visible,
 )
@@ -106,6 +107,7 @@ class PodcastFillersRecording(DatasetRecording):
 
     def events(self) -> tuple[Event, ...]:
         """Return the events, uncleaned and in file order. Raises BadRecording."""
+        self.refuse_fault()
         found = self._own
         if found.num_dropped:
             logger.warning("%s: %d events dropped: no usable time", self.name, found.num_dropped)
@@ -179,11 +181,12 @@ def read_podcastfillers(root: Path) -> tuple[list[DatasetRecording], list[str]]:
     """Return the recordings of a data set, and notes on all of it.
 
     Raises:
-        ConfigError: there are two different tables of all episodes, or a folder is no split.
+        ConfigError: there are two different tables of all episodes.
     """
     audio = find_episode_audio(root)
-    own = _files(root, ANNOTATIONS, ".csv")
-    transcripts = _files(root, TRANSCRIPTS, ".json")
+    own, notes = _files(root, ANNOTATIONS, ".csv")
+    transcripts, more = _files(root, TRANSCRIPTS, ".json")
+    notes = [_NOBODY, *notes, *more]
     table, table_fault = _read_table(root, own.keys())
     rows = {} if table is None else table.episodes
     recordings: list[DatasetRecording] = [
@@ -191,7 +194,6 @@ def read_podcastfillers(root: Path) -> tuple[list[DatasetRecording], list[str]]:
         for name in {*audio, *own, *transcripts, *rows}
     ]
     recordings.sort(key=lambda item: (split_rank(item.split), item.name))
-    notes = [_NOBODY]
     if table_fault is not None:
         notes.append(table_fault)
     if table is not None and table.num_nameless:
@@ -232,17 +234,19 @@ def _recording(
     said += [(split, str(path)) for split, path in (*tables, *words)]
     said += [(split, TABLE) for split in sorted(rows.splits if rows else ())]
     split, split_fault = _split(name, said)
+    own_table, table_differs = same_file([path for _, path in tables])
+    transcript, words_differ = same_file([path for _, path in words])
     return PodcastFillersRecording(
         name=name,
         split=split,
         group=show_of(name),
         tracks={},
         mix=None if sound is None else AudioFile(sound.path),
-        fault=encoding_fault(paths) or fault or _twice(tables) or _twice(words) or split_fault,
-        table=tables[0][1] if tables else None,
+        fault=encoding_fault(paths) or fault or split_fault or table_differs or words_differ,
+        table=own_table,
         rows=rows,
         table_fault=table_fault,
-        words=words[0][1] if words else None,
+        words=transcript,
     )
 
 
@@ -267,22 +271,19 @@ def _split(name: str, said: Sequence[tuple[str, str]]) -> tuple[str, str | None]
     return split, None
 
 
-def _twice(files: Sequence[tuple[str, Path]]) -> str | None:
-    if len(files) < 2:
-        return None
-    return f"{files[0][1]} and {files[1][1]} are of one recording; keep one of them"
-
-
-def _files(root: Path, kind: str, suffix: str) -> dict[str, list[tuple[str, Path]]]:
-    """Return (split, file) of each recording; names hold dots, only the suffix is no part."""
+def _files(
+    root: Path, kind: str, suffix: str
+) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
+    """Return (split, file) of each recording, and notes on what is passed over."""
     found: dict[str, list[tuple[str, Path]]] = {}
-    for folder in metadata_folders(root, kind):
-        for split in split_folders(folder):
-            for entry in visible(split):
-                if entry.name.lower().endswith(suffix) and entry.is_file():
-                    name = readable(entry.name[: -len(suffix)])
-                    found.setdefault(name, []).append((split.name, entry))
-    return found
+    splits, notes = annotation_splits(root, kind)
+    for split in splits:
+        for entry in visible(split):
+            # Names hold dots: only the suffix is no part of them.
+            if entry.name.lower().endswith(suffix) and entry.is_file():
+                name = readable(entry.name[: -len(suffix)])
+                found.setdefault(name, []).append((split.name, entry))
+    return found, notes
 
 
 def _tables_in(folder: Path | None) -> list[Path]:

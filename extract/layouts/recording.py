@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from laughstore.annotations import Annotations, Event, Speaker
+from laughstore.errors import BadRecording
 from laughstore.naming import recording_id
 from laughstore.timebase import SAMPLE_RATE, US_PER_SECOND
 
@@ -56,6 +57,11 @@ class DatasetRecording(ABC):
     def problem(self) -> str | None:
         """Why nothing can be built from this recording, whoever is main (one line), or None."""
         return self.fault or self._find_problem()
+
+    def refuse_fault(self) -> None:
+        """Raise BadRecording when its files cannot be told apart or believed."""
+        if self.fault is not None:
+            raise BadRecording(self.fault)
 
     @property
     @abstractmethod

@@ -242,7 +242,10 @@ def doubts(
         )
     num_unknown = sum(event.speaker is None for event in events)
     if num_unknown:
-        notes.append(f"{num_unknown} of {len(events)} events have no speaker")
+        notes.append(
+            f"{num_unknown} of {len(events)} events have no speaker: labels ignore their frames,"
+            " but for those of a mix and --whose any"
+        )
     named = {event.speaker for event in events} | {segment.speaker for segment in segments}
     new_names = sorted(name for name in named - set(speakers) if name is not None)
     if new_names and speakers:

@@ -2,19 +2,17 @@
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from extract.config import MOSHI_DIM, BuildConfig
+from extract.config import MOSHI_DIM, BuildConfig, is_model_directory
 from extract.result import BuildResult
 
 from .. import layout
 from ..buildplan import SkippedRecording, check_store_folder
-from ..errors import ConfigError, NotFound
+from ..errors import ConfigError
 from ..finishing import finish_store
 from ..geometry import ShardGeometry
 from ..inspection import other_devices
@@ -26,8 +24,10 @@ from .progress import TerminalProgress
 from .ranks import Rank
 from .text import counted, human_bytes, print_other_devices, print_some, program
 
+if TYPE_CHECKING:
+    from extract.survey import Survey
+
 EXIT_LEFT_OUT = 3
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     if rank is not None:
         _check_rank(config)
         die_with(os.getppid())
+    if not config.commit:
+        is_model_directory(config.model)  # a misspelt one is refused before the survey
     progress = TerminalProgress(
         quiet=flags.common.quiet or (rank is not None and rank.local_rank > 0)
     )
@@ -71,10 +73,20 @@ def run(arguments: Sequence[str]) -> int:
         progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
         raise
     if rank is not None and rank.rank > 0:
-        # The first rank tells and returns what came of it; torchrun would end it if another had
-        # failed.
-        return 0
-    return _ended(flags, result, "now" if rank is None else "by this process")
+        return 0  # the first rank tells what came of it
+    if rank is None:
+        return _ended(flags, result, "now")
+    code = _ended(flags, result, "by this process")
+    if code:
+        # torchrun takes every code but 0 for a failure: it would start all ranks again, or wait for
+        # those of another host.
+        num_left_out = counted(len(result.left_out), "recordings")
+        words = shlex.join([str(config.dataset), "--store", str(config.store), "--commit"])
+        progress.message(
+            f"THE STORE IS FINISHED WITHOUT {num_left_out}; under torchrun the exit code is 0 all"
+            f" the same, and {code} that of: {program()} build {words}"
+        )
+    return 0
 
 
 def _check_rank(config: BuildConfig) -> None:
@@ -179,12 +191,13 @@ def _report(flags: _Flags, result: BuildResult, built: str) -> None:
 
 def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
     from extract.run import free_disk_bytes
-    from extract.survey import survey
+    from extract.survey import settle, survey
 
     config = flags.config
     check_store_folder(config.store)
     dim, assumed = _dim(config)
     found = survey(config, progress)
+    settle(config, found)  # refuses what the build would refuse
     geometry = ShardGeometry(dim)
     num_bytes = found.num_bytes(geometry)
     free = free_disk_bytes(config.store)
@@ -202,10 +215,9 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
         }
         print(json.dumps(report, indent=2))
     else:
-        streams = sum(len(item.assignments) for item in found.recordings)
         print(
             f"{len(found.recordings)} recordings, {found.audio_hours:.2f} hours of audio,"
-            f" {streams} streams (each speaker main once), {found.num_frames:,} frames"
+            f" {_streams(found, config)}, {found.num_frames:,} frames"
         )
         why = f" (assumed: {config.model} is fetched when building)" if assumed else ""
         print(f"{human_bytes(num_bytes)} on disk at {dim} channels{why}")
@@ -218,14 +230,21 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
     return EXIT_LEFT_OUT if found.skipped or not found.recordings else 0
 
 
+def _streams(found: "Survey", config: BuildConfig) -> str:
+    """Return how many streams there are, and of what."""
+    num_mixes = sum(item.roles.is_mix for item in found.recordings)
+    num_others = sum(len(item.assignments) for item in found.recordings) - num_mixes
+    streams = counted(num_mixes + num_others, "streams")
+    if num_mixes:
+        of_them = f"{num_mixes} of them " if num_others else ""
+        return f"{streams} ({of_them}mixes of all speakers)"
+    who = "ordered pair of speakers" if config.speakers == "all-pairs" else "speaker main"
+    return f"{streams} (each {who} once)"
+
+
 def _dim(config: BuildConfig) -> tuple[int, bool]:
     """Channels of the model, and whether that is a guess because it has not been fetched."""
-    if not Path(config.model).expanduser().is_dir():
-        if not _REPOSITORY.fullmatch(config.model):
-            raise NotFound(
-                f"{config.model} does not exist; give a model directory, or a Hugging Face"
-                " repository (OWNER/NAME)"
-            )
+    if not is_model_directory(config.model):
         return MOSHI_DIM, True
     from extract.model import resolve_model
 

@@ -53,6 +53,7 @@ def test_keys_are_those_that_a_frame_sees(num_frames):
     assert shape.flops_per_frame(num_frames) == pytest.approx(3 * (matrices + 4 * 8 * keys))
 
 
+@pytest.mark.slow
 def test_matrices_of_a_small_model_are_what_torch_counts(nano_checkpoint):
     work = small_gpu_work(nano_checkpoint)
     codes = torch.zeros(2, 17, 5, dtype=torch.long)

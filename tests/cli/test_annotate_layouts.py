@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from extract.datasets import DIARIZATIONS, EVENTS
 from laughstore import open_store
 from laughstore.annotations import Event, Word
-from tests.extract.trees import Published, row
+from tests.extract.trees import Published, Tree, event, row
 from tests.stores import Episode, laugh, random_features, write_store
 
 NAME = "Show, the_1."
@@ -53,11 +54,28 @@ def test_the_published_events_keep_the_speakers_that_the_store_knows(run, store,
 def test_one_class_and_merging_keep_them_too(run, store, tmp_path):
     published = Published(tmp_path / "data")
     published.table(rows(1.0, 6.0))
-    assert run("annotate", store, "--from", published.root, "--merge")[0] == 0
+    code, out, _ = run("annotate", store, "--from", published.root, "--merge")
+    assert code == 0
+    assert "1 of 2 events have no speaker: labels ignore their frames" in out
     assert speakers(store) == [(1.0, A), (2.0, B), (2.0, A), (4.0, A), (6.0, None)]
     code, _, _ = run("annotate", store, "--from", published.root, "--event", "laughter")
     assert code == 0
     assert speakers(store) == [(1.0, A), (6.0, None)]
+
+
+def test_metadata_that_tell_no_length_are_enough(run, store, tmp_path):
+    tree = Tree(tmp_path / "data")
+    speech = {"speaker_statistics": {A: {"total_time": None}}, "segments": []}
+    speech["segments"] = [{"start": 0, "end": 2, "speaker_id": A}]
+    tree.write(DIARIZATIONS, speech, name=NAME)
+    tree.write(EVENTS, {"events": [event(3.0, 3.25, speaker_id=B)]}, name=NAME)
+    assert run("annotate", store, "--from", tree.root)[0] == 0
+    assert speakers(store) == [(3.0, B)]
+    assert open_store(store).annotations(NAME).duration_us == Episode(NAME).annotations.duration_us
+    tree.write(EVENTS, "{}", name=NAME, folder="meta_data")
+    code, out, _ = run("annotate", store, "--from", tree.root)
+    assert code == 3
+    assert "are of one recording and differ" in out
 
 
 def test_a_manifest_is_a_data_set(run, store, tmp_path):

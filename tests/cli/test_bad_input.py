@@ -3,11 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from tests.extract.trees import Published, row
 
 TRACKS = "audio/episode_wav_dial"
 EVENTS = "metadata/episode_event_speaker_mapping"
@@ -402,3 +406,45 @@ def test_dry_run_tells_hours_bytes_and_gaps_and_writes_nothing(run, own_corpus, 
     assert report["recordings"] == 3
     assert report["frames"] == 3 * 2 * 188
     assert report["free_disk_bytes"] > 0
+
+
+def test_dry_run_of_mixes_tells_so_and_refuses_text_as_the_build_does(run, tmp_path):
+    published = Published(tmp_path / "data").episode()
+    published.table([row()])
+    words = ["build", published.root, "--store", tmp_path / "s", "--dry-run"]
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "1 stream (mixes of all speakers)" in out
+    code, out, err = run(*words, "--text", "causal")
+    assert (code, out) == (2, "")
+    assert "a mix has no main speaker" in _only_line(err)
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+@pytest.mark.parametrize("model", ["no/such/folder", "moshiko", "./moshi"])
+def test_a_model_that_is_no_directory_and_no_repository_is_refused_at_once(
+    model, flags, run, corpus, tmp_path
+):
+    code, out, err = run("build", corpus, "--store", tmp_path / "s", "--model", model, *flags)
+    assert (code, out) == (1, "")
+    assert f"model {model}: no such directory, and not the name of" in _only_line(err)
+
+
+def test_a_hub_that_is_not_reached_is_one_line(corpus, tmp_path):
+    """Whatever the hub's library has to say; it is imported after our flags were read."""
+    words = ["build", str(corpus), "--store", str(tmp_path / "s"), "--model", "no/such", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "laughstore", *words],
+        # Nobody listens there.
+        env={
+            **{key: os.environ[key] for key in os.environ if key != "HF_HUB_OFFLINE"},
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "model no/such: no such directory, not in the local" in _only_line(done.stderr)

@@ -302,6 +302,7 @@ def test_four_builds_of_one_store_finish_it_when_two_are_killed(
     assert contents(whole).items() <= contents(store).items()
 
 
+@pytest.mark.slow
 def test_a_build_needs_no_compiler_and_gives_the_bytes_of_any_other(
     corpus, built, tmp_path, nano_checkpoint
 ):

@@ -154,6 +154,16 @@ def test_torchrun_builds_the_store_of_one_process_and_one_of_its_ranks_tells(
 
 
 @pytest.mark.slow
+def test_torchrun_starts_nothing_again_when_a_recording_was_left_out(command, corpus, tmp_path):
+    own = Path(shutil.copytree(corpus, tmp_path / "own"))
+    shutil.rmtree(next((own / "audio/episode_wav_dial/train").iterdir()))
+    words = [str(own) if word == str(corpus) else word for word in command]
+    done = torchrun([*words, "--json"], "--max-restarts", "3")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["left_out"]) == 1, "told once"
+
+
+@pytest.mark.slow
 def test_a_killed_rank_of_torchrun_changes_no_byte(
     command, tmp_path, expected, deadly, monkeypatch
 ):
@@ -194,10 +204,10 @@ def test_inside_torchrun_what_it_does_is_not_asked_for_again(flag, run, command,
     assert "torchrun" in err
 
 
-def test_of_torchruns_ranks_the_first_alone_tells_what_was_left_out(
+def test_torchrun_takes_no_recording_that_was_left_out_for_a_failure(
     run, command, corpus, tmp_path, monkeypatch
 ):
-    """Every code but 0 would have torchrun end the others."""
+    """Every code but 0 would have it start all ranks again; the first of them tells."""
     own = Path(shutil.copytree(corpus, tmp_path / "own"))
     shutil.rmtree(next((own / "audio/episode_wav_dial/train").iterdir()))
     words = [str(own) if word == str(corpus) else word for word in command]
@@ -205,13 +215,17 @@ def test_of_torchruns_ranks_the_first_alone_tells_what_was_left_out(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("GROUP_RANK", "0")
     monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
-    for rank, expected_code in (("1", 0), ("0", 3)):
+    for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
         code, out, err = run(*words)
-        assert code == expected_code
+        assert code == 0
         assert ("left out" in out, out == "") == (rank == "0", rank == "1")
         assert ("left out" in err) == (rank == "0"), "the first of a host shows what goes on"
+        assert ("THE STORE IS FINISHED WITHOUT 1 recording" in err) == (rank == "0")
+    assert len(json.loads((tmp_path / "s/quarantine.json").read_text())["recordings"]) == 1
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    assert run(*words, "--commit")[0] == 3
 
 
 def test_half_of_torchruns_variables_are_an_error(run, command, monkeypatch):

@@ -239,7 +239,7 @@ def _add_event(**changes):
 def _late_words(tree):
     def change(content):
         words = content["segments"][0]["nbest"][0]["words"]
-        words.append({"text": "bye", "offset": 175_000_000, "duration": 5_000_000})
+        words.append({"text": "bye", "offset": 161_000_000, "duration": 3_000_000})
 
     tree.change(TRANSCRIPTS, change)
 
@@ -254,6 +254,10 @@ def _same_tracks(tree):
 
 def _unused_track(tree):
     tree.track("SPEAKER_02").write_text("no sound")
+
+
+def _track_of_nobody(tree):
+    tree.write(tree.track("everybody"), tree.sound(A) + tree.sound(B))
 
 
 def _one_speaker(tree):
@@ -336,6 +340,7 @@ PLANTS = {
     "transcript-length": _other_transcript,
     "sound-twice": _same_tracks,
     "other-sound": _unused_track,
+    "tracks-of-nobody": _track_of_nobody,
     "one-speaker": _one_speaker,
     "third-laughs": _third_speaker,
     "events-empty": _add_event(event_start_inepisode=3.0, event_end_inepisode=3.0),
@@ -356,4 +361,8 @@ PLANTS_WITH_OTHERS = {
     "laughs-silent-in-mix": (_silent_in_mix, {"laughs-silent-in-mix", "no-tracks"}),
     "track-silent": (_silent_track, {"track-silent", "laughs-silent"}),
 }
-BESIDE = {"words-behind-end": {"words-of-nobody"}}
+BESIDE = {
+    "words-behind-end": {"words-of-nobody"},
+    "sound-twice": {"tracks-of-nobody"},
+    "other-sound": {"tracks-of-nobody"},
+}

@@ -1,13 +1,14 @@
 import json
 import logging
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.annotation_files import TranscriptLength, read_events, transcript_unit
+from extract.annotation_files import TranscriptLength, read_events, transcript_lengths
 from extract.datasets import DIARIZATIONS, EVENTS, INTERVALS, TRANSCRIPTS, TURNS
-from extract.json_records import MAX_JSON_BYTES
+from extract.json_records import MAX_JSON_BYTES, parse_json
 from laughstore.annotations import Event, Word
 from laughstore.errors import BadRecording
 
@@ -22,11 +23,13 @@ def tree(tmp_path):
 @pytest.mark.parametrize("nothing", [None, float("nan"), "None", "", " "])
 def test_null_nan_none_and_empty_text_all_mean_no_label_and_no_speaker(tree, nothing):
     odd = event(label_consolidated_vocab=nothing, label_full_vocab=nothing, speaker_id=nothing)
-    tree.write(EVENTS, {"events": [odd | {"confidence": float("nan")}]})
+    tree.write(EVENTS, {"events": [odd | {"confidence": nothing}]})
     assert tree.only.annotations().events == (Event(500_000, 800_000, "", "", None, 1.0),)
 
 
-@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "nothing", [None, float("nan"), float("inf"), "", " ", "None", "nan", "NaN", "null"]
+)
 def test_events_without_times_are_dropped_and_counted_the_rest_stays_as_it_is(
     tree, nothing, caplog
 ):
@@ -157,18 +160,32 @@ def test_the_audios_length_tells_a_transcripts_unit(tmp_path, digits, unit):
     audio_us = 2_282_000_000
     length = 2_282 * 10**digits
     stated = transcript(tmp_path, length)
-    assert transcript_unit(stated, audio_us) == TranscriptLength(length, True, unit)
+    assert transcript_lengths(stated, audio_us) == (TranscriptLength(length, True, unit),)
     spoken = transcript(tmp_path, None, (0, 5), (9 * length // 10 - 7, 7), (3, 4))
-    assert transcript_unit(spoken, audio_us) == TranscriptLength(9 * length // 10, False, unit)
+    last = TranscriptLength(9 * length // 10, False, unit)
+    assert transcript_lengths(spoken, audio_us) == (last,)
+    # Whatever else stands there is no length, and nothing else reads it.
+    for nothing in ("PT10S", True, [], {}, -1, 0, float("nan")):
+        spoken = transcript(tmp_path, nothing, (0, 9 * length // 10))
+        assert transcript_lengths(spoken, audio_us) == (last,)
+    both = transcript(tmp_path, 2_282 * 10**7, (0, 9 * length // 10))
+    assert [item.unit for item in transcript_lengths(both, audio_us)] == ["100 ns", unit]
 
 
 @settings(max_examples=200)
 @given(audio_us=st.integers(1_000_000, 10**11), share=st.floats(0.91, 1.09))
 def test_at_most_one_unit_fits_a_stated_length(tmp_path_factory, audio_us, share):
     path = transcript(tmp_path_factory.mktemp("t"), int(audio_us * 10 * share) + 1)
-    assert transcript_unit(path, audio_us).unit == "100 ns"
+    assert [item.unit for item in transcript_lengths(path, audio_us)] == ["100 ns"]
 
 
-def test_a_transcript_without_any_time_is_told(tmp_path):
-    with pytest.raises(BadRecording, match="neither 'duration' nor a word says a time"):
-        transcript_unit(transcript(tmp_path, None), 1_000_000)
+def test_a_transcript_without_any_time_has_no_length(tmp_path):
+    assert transcript_lengths(transcript(tmp_path, None), 1_000_000) == ()
+
+
+def test_a_key_that_stands_twice_among_many_is_found_at_once():
+    keys = ", ".join(f'"{k}": 0' for k in [*range(50_000), 49_999])
+    start = time.monotonic()
+    with pytest.raises(BadRecording, match="key '49999' stands twice"):
+        parse_json(f"{{{keys}}}".encode(), where="x")
+    assert time.monotonic() - start < 5

@@ -138,6 +138,7 @@ def write_hostile_files(folder):
     return expected
 
 
+@pytest.mark.slow
 def test_hostile_files_are_refused_in_one_line_or_read_and_the_process_lives(hostile, outcomes):
     folder, expected = hostile
     assert len(expected) > 40
@@ -224,6 +225,7 @@ def write_damaged_files(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused_or_read_and_nothing_else_happens(fuzzed, outcomes):
     found = outcomes[str(fuzzed)].values()
     assert len(found) == NUM_FUZZED

@@ -12,7 +12,7 @@ from extract.audit.dataset import audit_dataset
 from extract.audit.findings import KINDS, Findings
 from extract.audit.look import look_at
 from extract.config import BuildConfig
-from extract.datasets import DIARIZATIONS, EVENTS, INTERVALS, TURNS, open_dataset
+from extract.datasets import DIARIZATIONS, EVENTS, INTERVALS, TRANSCRIPTS, TURNS, open_dataset
 from extract.survey import survey
 from laughstore.errors import ConfigError, NotFound
 
@@ -84,7 +84,8 @@ def test_a_planted_fault_is_found_and_nothing_else(tree, kind):
     assert found.total is None or found.total >= found.count
     assert 1 <= len(found.examples) <= 3
     assert all("\n" not in line for line in found.examples)
-    assert report.is_whole == (KINDS[kind].level == "note" and kind not in BESIDE)
+    assert report.is_whole == all(item.level == "note" for item in report.findings)
+    assert found.level == KINDS[kind].level
 
 
 @pytest.mark.parametrize("kind", PLANTS_WITH_OTHERS)
@@ -97,6 +98,20 @@ def test_a_fault_that_brings_others_is_found(tree, kind):
 def test_every_kind_of_finding_is_planted_here():
     planted = {*PLANTS, *PLANTS_WITH_OTHERS, "remark"}
     assert planted == set(KINDS)
+
+
+def test_words_in_another_unit_are_found_though_the_duration_is_right(tree):
+    def change(content):
+        for word in [word for item in content["segments"] for word in item["nbest"][0]["words"]]:
+            word |= {"offset": word["offset"] // 10, "duration": word["duration"] // 10}
+
+    tree.change(TRANSCRIPTS, change)
+    found = finding(tree.audit(), "transcript-unit")
+    assert found.count == 1
+    assert "the end of the last word is " in found.examples[0]
+    assert found.examples[0].endswith("the unit seems to be us")
+    tree.change(TRANSCRIPTS, lambda content: content.update(duration="PT15S"))
+    assert "transcript-unit" in kinds(tree.audit())
 
 
 def test_findings_are_told_errors_first_then_gaps_then_notes(tree):
@@ -175,6 +190,8 @@ def test_the_published_layout_tells_what_it_cannot_have(tmp_path):
     assert report.layout == "podcastfillers"
     assert kinds(report) == {"no-intervals", "no-segments", "no-tracks", "no-turns"}
     assert all(item.count == item.total == 5 for item in report.findings)
+    assert all(item.level == "note" for item in report.findings)
+    assert report.is_whole
     assert report.splits["train"].speakers == {"0": 3}
     assert report.splits["train"].events_of_nobody == {}
     assert report.audibility.laughs == report.audibility.audible > 0

@@ -142,11 +142,11 @@ def test_laughs_less_merged_gaps_are_bouts_in_any_order(spans):
 # Copies
 
 
-def _use(path, recording, split="train", speaker: str | None = "a", channel=None):
-    return SoundUse(AudioFile(path, channel), recording, split, speaker)
+def _use(path, recording, split="train", speaker: str | None = "a", channel=None, group="show"):
+    return SoundUse(AudioFile(path, channel), recording, split, group, speaker)
 
 
-def test_copies_are_files_of_equal_bytes_and_one_channel(tmp_path):
+def test_copies_are_files_of_equal_bytes_wherever_they_are(tmp_path):
     masked = np.zeros(200_000, np.uint8)
     for name, value in {"a": 0, "b": 1, "c": 0}.items():
         masked[50_000] = value  # neither at the start, nor in the middle, nor at the end
@@ -160,6 +160,62 @@ def test_copies_are_files_of_equal_bytes_and_one_channel(tmp_path):
     assert copies.add(_use(tmp_path / "a", "x", channel=1)) is None
     assert copies.add(_use(tmp_path / "a", "y", channel=1)) is not None
     assert copies.add(_use(tmp_path / "absent", "y")) is None
+
+
+CHANNELS = [None, 0, 1]
+
+
+@pytest.mark.parametrize("second", CHANNELS)
+@pytest.mark.parametrize("first", CHANNELS)
+@pytest.mark.parametrize("other_name", ["a", "b"])
+def test_the_channel_does_not_hide_a_copy_in_another_split_or_group(
+    tmp_path, first, second, other_name
+):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"sound")
+    path, other = tmp_path / "a", tmp_path / other_name
+
+    def is_copy(**second_use):
+        copies = Copies()
+        assert copies.add(_use(path, "x", channel=first)) is None
+        return copies.add(_use(other, channel=second, **second_use)) is not None
+
+    assert is_copy(recording="y", split="test")
+    assert is_copy(recording="y", split="test", speaker=None)
+    assert is_copy(recording="y", group="other show")
+    # Two recordings of one show may be channels of one file, and so may two speakers.
+    assert is_copy(recording="y") == (first == second or None in (first, second))
+    assert is_copy(recording="x", speaker="b") == (first == second)
+
+
+def test_a_stereo_file_in_two_splits_is_an_error_of_the_check(tree):
+    both = np.stack([tree.sound(A), tree.sound(B)], axis=1)
+    tree.write(tree.root / "both.wav", both)
+    manifest = tree.root / "manifest.jsonl"
+    lines = [
+        {"name": f"talk_{k}", "split": split, "events": [], "audio": {"path": "both.wav"} | channel}
+        for k, (split, channel) in enumerate([("train", {}), ("test", {"channel": 1})])
+    ]
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    report = audit_dataset(manifest)
+    assert finding(report, "sound-in-two-splits").level == "error"
+
+
+def test_samples_that_no_sound_has_are_found_before_a_build_finds_them(tree):
+    tree.spoil(lambda x: x + np.float32(2e3), subtype="FLOAT")
+    (example,) = finding(tree.audit(), "sound-damaged").examples
+    assert "where full scale is 1" in example
+
+
+def test_tracks_of_nobody_are_not_listened_to_as_the_mix(tree):
+    _, place = tree.laugh()
+    everybody = tree.sound(A) + tree.sound(B)
+    for speaker in (A, B):
+        tree.spoil(lambda x: 0 * x, speaker)
+    assert place.stop > place.start
+    tree.write(tree.track("everybody"), everybody)
+    report = tree.audit(speakers="mix")
+    assert {"laughs-silent-in-mix", "tracks-of-nobody"} <= kinds(report)
 
 
 def test_the_mix_of_a_recording_may_be_its_only_track(tmp_path):

@@ -6,6 +6,7 @@ import unicodedata
 
 import pytest
 
+from extract.audit.dataset import audit_dataset
 from extract.datasets import DIARIZATIONS, EVENTS, INTERVALS, TRANSCRIPTS, TURNS, open_dataset
 from extract.sound.tracks import AudioFile
 from laughstore.annotations import Annotations, Event, Interval, Segment, Speaker, Word
@@ -166,6 +167,22 @@ def test_a_speaker_without_a_track_is_named_when_they_would_be_main(tree):
     assert "\n" not in problem
 
 
+def test_without_audio_and_a_stated_duration_it_ends_with_the_last_thing_annotated(tree):
+    shutil.rmtree(tree.root / "audio")
+    tree.write(DIARIZATIONS, diarization(original_duration=None))
+    (recording,) = open_dataset(tree.root, needs_audio=False).recordings
+    assert recording.annotations().duration_us == 2_500_000
+
+
+def test_a_total_time_that_is_null_is_that_of_the_segments(tree):
+    statistics = {"SPEAKER_00": {"total_time": None}, "SPEAKER_01": {"total_time": 1.0}}
+    tree.write(DIARIZATIONS, diarization(speaker_statistics=statistics))
+    assert tree.only.speakers == (
+        Speaker("SPEAKER_00", 1_200_000),
+        Speaker("SPEAKER_01", 1_000_000),
+    )
+
+
 def test_everybody_who_speaks_is_a_speaker_and_ties_go_by_name(tree):
     totals = {"B": 2.0, "C": 1.0, "A": 2.0, "silent": 0, "unknown": None}
     statistics = {name: {"total_time": total} for name, total in totals.items()}
@@ -235,16 +252,71 @@ def test_without_a_stated_duration_the_longest_track_tells_it(tree):
     assert tree.only.annotations().duration_us == 4_500_000
 
 
-def test_one_recording_in_two_splits_is_refused(tree):
-    tree.write(TRANSCRIPTS, CONTENT[TRANSCRIPTS], split="test")
-    with pytest.raises(ConfigError, match="is in the splits train and test"):
-        open_dataset(tree.root)
+def beside(tree, fault):
+    """Checks that the recording alone is left out, with its reason."""
+    tree.episode("other_1")
+    recording, other = open_dataset(tree.root).recordings
+    assert (recording.name, recording.split) == (NAME, "train")
+    assert other.problem is None
+    assert fault in str(recording.problem)
+    assert "\n" not in str(recording.problem)
+    for read in (recording.events, recording.annotations):  # nor would annotate believe it
+        with pytest.raises(BadRecording):
+            read()
+    report = audit_dataset(tree.root)
+    assert [item.name for item in report.left_out] == [NAME]
+    assert fault in report.left_out[0].reason
 
 
-def test_two_files_of_one_annotation_are_refused(tree):
-    tree.write(EVENTS, CONTENT[EVENTS], folder="meta_data")
-    with pytest.raises(ConfigError, match="are of one recording; keep one"):
-        open_dataset(tree.root)
+@pytest.mark.parametrize("kind", CONTENT)
+def test_a_recording_with_a_file_in_another_split_is_left_out(tree, kind):
+    tree.write(kind, CONTENT[kind], split="test")
+    beside(tree, "it would be trained on and tested on")
+
+
+def test_a_recording_that_is_whole_in_two_splits_is_left_out(tree):
+    tree.episode(split="test")
+    beside(tree, "it would be trained on and tested on")
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+def test_of_two_different_files_of_one_annotation_none_is_believed(tree, kind):
+    tree.write(kind, "{}", folder="meta_data")
+    beside(tree, "are of one recording and differ")
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+def test_two_equal_files_of_one_annotation_are_one(tree, kind):
+    twin = tree.write(kind, CONTENT[kind], folder="meta_data")
+    assert tree.only.problem is None
+    twin.unlink()
+    inner = tree.annotation(kind)
+    if kind == DIARIZATIONS:  # both variants, in one folder
+        shutil.copy(inner, inner.parent.parent / f"{NAME}.json")
+        assert tree.only.problem is None
+        (inner.parent.parent / f"{NAME}.json").write_text("{}")
+        assert "are of one recording and differ" in str(tree.only.problem)
+
+
+def test_two_folders_of_tracks_of_one_recording_are_a_problem(tmp_path):
+    tree = Tree(tmp_path).episode("Café_1")
+    tree.track("SPEAKER_00", unicodedata.normalize("NFD", "Café_1"))
+    assert "are of one recording; keep one of them" in str(tree.only.problem)
+
+
+def test_a_folder_of_annotations_that_cannot_be_a_split_is_passed_over_and_told(tree):
+    tree.write(EVENTS, CONTENT[EVENTS], split="old ones")
+    dataset = open_dataset(tree.root)
+    assert [item.problem for item in dataset.recordings] == [None]
+    (note,) = dataset.notes
+    assert "passed over 1 folders that cannot be splits" in note
+    assert "'old ones'" in note
+    assert audit_dataset(tree.root).notes == dataset.notes
+
+
+def test_nobodys_name_is_that_of_a_mix(tree):
+    tree.track("*")
+    assert "a speaker is named '*', which stands for a mix" in tree.only.problem
 
 
 def test_a_split_whose_name_cannot_stand_in_a_shards_name_is_refused(tree):

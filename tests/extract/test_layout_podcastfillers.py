@@ -121,14 +121,14 @@ def test_an_mp3_in_no_split_is_in_that_of_the_table(tree):
             "in split train by .* and in test by .*transcripts",
         ),
         (lambda t: t.own([row(split="test")]), "says split test, its folder train"),
-        (lambda t: t.transcript(split="test"), "are of one recording; keep one"),
+        (lambda t: t.transcript(split="test"), "in split train by .* and in test by"),
         (lambda t: t.sound(split="test"), "are of one recording; keep one"),
         (lambda t: t.sound(suffix=".flac"), "are of one recording; keep one"),
         (
             lambda t: t.sound(split="test", folder="episode_mp3", suffix=".mp3"),
             "are of one recording in two splits",
         ),
-        (lambda t: t.own([row()], split="test"), "are of one recording; keep one"),
+        (lambda t: t.own([row()], split="test"), "in split train by .* and in test by"),
         (lambda t: t.own([]).unlink(), "no file episode_annotations/train/.*every frame would"),
         (lambda t: t.own([]).write_text(""), "no column event_start_inepisode"),
         (lambda t: t.own([row(name="x")]), r"line 2: is of episode 'x'; the table is of 'Dr\."),
@@ -243,6 +243,25 @@ def test_annotations_without_audio_end_with_the_last_of_them(tree):
         open_dataset(tree.root)
     (recording,) = open_dataset(tree.root, needs_audio=False).recordings
     assert recording.annotations().duration_us == 5_000_000
+
+
+def test_a_file_in_both_metadata_folders_may_be_there_twice_and_must_be_the_same(tree):
+    twin = tree.root / "meta_data/episode_transcripts/train" / f"{NAME}.json"
+    twin.parent.mkdir(parents=True)
+    twin.write_bytes(tree.transcript().read_bytes())
+    assert tree.only.problem is None
+    twin.write_text("{}")
+    assert "are of one recording and differ" in str(tree.only.problem)
+    with pytest.raises(BadRecording):
+        tree.only.events()
+
+
+def test_a_folder_of_annotations_that_cannot_be_a_split_is_passed_over_and_told(tree):
+    tree.own([row()], split="old ones")
+    tree.transcript(split="x.y")
+    dataset = open_dataset(tree.root)
+    assert [item.problem for item in dataset.recordings] == [None]
+    assert sum("cannot be splits" in note for note in dataset.notes) == 2
 
 
 def test_missing_transcripts_are_noted(tree):

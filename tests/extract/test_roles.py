@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from extract.datasets import DatasetRecording, open_dataset
+from extract.datasets import DIARIZATIONS, DatasetRecording, open_dataset
 from extract.feeding import TrackReader
 from extract.roles import Pair, Side, choose_roles
 from extract.sound.tracks import AudioFile
 from laughstore.errors import BadRecording
 from laughstore.naming import MIX
+
+from .trees import Tree, diarization
 
 LEVELS = {"Ann": 0.125, "Bo": 0.25, "Cy": 0.5}
 """Each sounds like one number, so that a sum tells who is in it."""
@@ -153,6 +155,26 @@ def test_policy_mix_adds_all_tracks_up_when_there_is_no_file_of_it_and_says_so(
     assert roles.notes == ("no file of the whole sound: 3 tracks are added up to the mix",)
     alone = choose_roles(recording(tmp_path, "Cy"), "mix")
     assert_is_mix(alone.pairs, LEVELS["Cy"])
+
+
+def test_tracks_of_nobody_are_not_added_up_where_a_diarization_tells_who_speaks(
+    tmp_path: Path,
+) -> None:
+    tree = Tree(tmp_path / "data").episode()
+    tree.track("everybody")
+    tree.track("SPEAKER_02")
+    roles = choose_roles(tree.only, "mix")
+    assert [file.path.stem for file in roles.files] == ["SPEAKER_00", "SPEAKER_01"]
+    assert roles.notes == (
+        "no file of the whole sound: 2 tracks are added up to the mix",
+        "tracks of nobody in the diarization are not in the mix: SPEAKER_02, everybody",
+    )
+    tree.annotation(DIARIZATIONS).unlink()
+    assert len(choose_roles(tree.only, "mix").files) == 4, "nobody knows who is somebody"
+    statistics = {"Ann": {"total_time": 1.0}}
+    tree.write(DIARIZATIONS, diarization(speaker_statistics=statistics))
+    with pytest.raises(BadRecording, match=r"none of its tracks \(.*\) is of a speaker"):
+        choose_roles(tree.only, "mix")
 
 
 def test_a_recording_without_any_sound_cannot_be_heard(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def pulses(seed: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     return wave.astype(np.float32), laughing[part[::SAMPLES_PER_FRAME]]
 
 
+@pytest.mark.slow
 def test_a_linear_head_on_the_features_detects_a_kind_of_sound(model: FeatureModel) -> None:
     def rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
         wave, laughing = pulses(seed, 1_500)

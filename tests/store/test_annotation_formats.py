@@ -971,7 +971,8 @@ def test_what_is_probably_not_meant_is_told(tmp_path):
     assert notes == (
         "show: 1 of 2 events start after the recording's end (60.0 s): labels will not use them;"
         " is it this recording?",
-        "show: 1 of 2 events have no speaker",
+        "show: 1 of 2 events have no speaker: labels ignore their frames, but for those of a mix"
+        " and --whose any",
         "show: speakers new to the recording: Bob (it has SPEAKER_00, SPEAKER_01)",
         "show: its prediction intervals still belong to the old events",
     )

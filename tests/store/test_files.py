@@ -95,3 +95,31 @@ def test_folders_are_made_with_their_parents(tmp_path):
     make_dirs(tmp_path / "a/b/c")
     make_dirs(tmp_path / "a/b/c")
     assert (tmp_path / "a/b/c").is_dir()
+
+
+@pytest.mark.parametrize("limited", ["write_atomic(path, bytes(9999))", "write_shard(path)"])
+def test_a_write_that_fails_names_the_file(tmp_path, limited):
+    path = tmp_path / "file"
+    code = f"""
+import resource, sys
+from pathlib import Path
+import numpy as np
+from laughstore.cli.main import one_line
+from laughstore.files import write_atomic
+from laughstore.geometry import ShardGeometry
+from laughstore.shard import ShardWriter
+
+def write_shard(path):
+    with ShardWriter(path, ShardGeometry(64), "none") as writer:
+        writer.write_block("a", np.zeros((9, 64), np.uint16), {{}})
+
+path = Path({str(path)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    {limited}
+except OSError as error:
+    print(one_line(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"[Errno {errno.EFBIG}] File too large: '{path}'" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())

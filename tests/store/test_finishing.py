@@ -2,16 +2,18 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from laughstore import layout, open_store
 from laughstore.buildplan import BuildPlan, begin_plan
-from laughstore.commit import NOT_BUILT, NothingBuilt, commit_plan
+from laughstore.commit import NOT_BUILT, NothingBuilt, commit_annotations, commit_plan
 from laughstore.errors import IncompleteStore, LaughstoreError, SpecMismatch
 from laughstore.evolution.export import export
+from laughstore.files import sync_names
 from laughstore.finishing import finish_store, leave_out, not_built, quarantined
 from laughstore.inspection import other_devices
 from laughstore.integrity.verify import verify
@@ -148,8 +150,10 @@ def test_while_others_write_nothing_is_left_out(partial, said, store):
     pid = in_child(hold)
     try:
         assert os.read(reader, 1) == b"x"
-        with pytest.raises(LaughstoreError, match=said):
+        with pytest.raises(LaughstoreError, match=said) as caught:
             finish(store, partial=partial)
+        assert "build them" not in str(caught.value), "they are being built"
+        assert ("--partial" in str(caught.value)) == partial
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -178,6 +182,94 @@ def test_several_that_finish_at_once_without_locks_come_to_the_same_bytes(
 def build(store: Path, part: Part) -> None:
     with StoreLocks(store) as locks:
         build_part(store, plan(), locks, lambda _: None, worker=Worker(part), progress=NoProgress())
+
+
+def before_it_counts(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Have something happen when the next commit has written all but store.json."""
+
+    def sync(root: Path, paths: Iterable[str]) -> None:
+        monkeypatch.undo()
+        sync_names(root, paths)
+        happens()
+
+    monkeypatch.setattr("laughstore.commit.sync_names", sync)
+
+
+def test_of_two_hosts_that_finish_a_store_the_first_counts(store, monkeypatch):
+    """They see no locks of each other; the second left out what the first one has."""
+    write(store, [1, 2])
+    published: list[dict[str, str]] = []
+
+    def finish_elsewhere() -> None:
+        write(store, [0])
+        assert commit_plan(store, plan()) == ()
+        published.append(tree(store))
+
+    before_it_counts(monkeypatch, finish_elsewhere)
+    assert commit_plan(store, plan(), partial=True) == ()
+    assert tree(store) == published[0]
+    assert verify(store).faults == ()
+    assert len(open_store(store).recordings) == 3
+
+
+def test_a_host_that_comes_later_touches_nothing_that_was_published(store, monkeypatch):
+    write(store)
+    expected: dict[str, str] = {}
+
+    def nobody(store: Path) -> None:
+        """Has not seen the store finished yet, when it looks for the first time."""
+        monkeypatch.undo()
+        commit_plan(store, plan())
+        expected.update(tree(store))
+        (store / layout.unit(plan().recordings[0].id)).rename(store / "away")
+
+    monkeypatch.setattr("laughstore.commit.newest_manifest", nobody)
+    assert commit_plan(store, plan(), partial=True) == ()
+    (store / "away").rename(store / layout.unit(plan().recordings[0].id))
+    assert tree(store) == expected
+
+
+def test_what_another_host_writes_over_a_commit_that_counts_is_put_right(store, monkeypatch):
+    """It died before it counted itself."""
+    write(store)
+    record = store / layout.unit(plan().recordings[0].id)
+
+    class Killed(Exception):
+        pass
+
+    def killed() -> None:
+        raise Killed
+
+    def overwrite() -> None:
+        record.rename(store / "away")
+        before_it_counts(monkeypatch, killed)
+        with pytest.raises(Killed):
+            commit_plan(store, plan(), partial=True)
+        (store / "away").rename(record)
+
+    before_it_counts(monkeypatch, overwrite)
+    assert commit_plan(store, plan()) == ()
+    assert verify(store).faults == ()
+    assert len(open_store(store).recordings) == 3
+
+
+def test_a_later_generation_is_not_published_over_that_of_another_host(store, monkeypatch):
+    write(store)
+    finish(store)
+    one, two = (item.id for item in plan().recordings[:2])
+    silent = replace(EPISODES[0].annotations, events=())
+    published: list[dict[str, str]] = []
+
+    def annotate_elsewhere() -> None:
+        commit_annotations(store, {two: replace(EPISODES[1].annotations, events=())})
+        published.append(tree(store))
+
+    before_it_counts(monkeypatch, annotate_elsewhere)
+    with pytest.raises(LaughstoreError, match=r"published generation 2 meanwhile.*again, alone"):
+        commit_annotations(store, {one: silent})
+    assert tree(store) == published[0]
+    assert verify(store).faults == ()
+    assert commit_annotations(store, {one: silent}).generation == 3
 
 
 def test_a_recording_is_left_out_unless_somebody_has_it_in_work(store):
