@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 
 from .. import layout
 from ..buildplan import BuildPlan, PlannedRecording
-from ..commit import quarantine_json
 from ..errors import CorruptData, LaughstoreError, NotFound
 from ..folders import Folder
 from ..index import Index
 from ..manifest import STORE_FORMAT, STORE_VERSION, Manifest, parse_manifest
+from ..publishing import quarantine_json
 from ..sealed import read_sealed, read_small, unseal
 from ..unit import UnitRecord
 from .claims import Survey, reason

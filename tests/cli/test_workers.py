@@ -94,7 +94,8 @@ def test_what_a_killed_worker_had_in_work_is_done_again(slots, tmp_path, expecte
     assert heard.done[-1] == NUM_FRAMES, "what was lost is not counted twice"
 
 
-@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 3])
 def test_what_kills_every_worker_is_left_out_and_nothing_else_is(num_workers, tmp_path, expected):
     heard = Heard()
     poison = EPISODES[5].name

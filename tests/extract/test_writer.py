@@ -71,9 +71,7 @@ def test_a_unit_that_cannot_be_finished_cleans_up_by_itself(store, plan):
     put_in_the_way(store, plan, "one", 0)
     (item,) = (item for item in plan.recordings if item.name == "one")
     unit = UnitWriter(store, plan, item, EPISODES[0].annotations)
-    unit.write(
-        np.zeros((2, NUM_FRAMES, DIM), np.uint16), np.zeros((2, NUM_FRAMES, 17), np.int16)
-    )
+    unit.write(np.zeros((2, NUM_FRAMES, DIM), np.uint16), np.zeros((2, NUM_FRAMES, 17), np.int16))
     with pytest.raises(IsADirectoryError):
         unit.finish()
     assert_nothing_goes_on(store)
@@ -88,10 +86,14 @@ def test_one_unit_that_cannot_be_cleaned_up_does_not_keep_the_others(store, plan
             failed.append(unit)
             raise OSError("the first of them")
 
+    def interrupted() -> None:
+        with StoreWriter(store, plan) as writer:
+            write(writer, plan, {"one": 300, "two": 300})
+            raise KeyboardInterrupt
+
     monkeypatch.setattr(UnitWriter, "__exit__", fail_first)
-    with pytest.raises(KeyboardInterrupt), StoreWriter(store, plan) as writer:
-        write(writer, plan, {"one": 300, "two": 300})
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert failed
     assert_nothing_goes_on(store)
 
@@ -105,8 +107,12 @@ def test_ctrl_c_while_the_rest_is_written_ends_the_thread(store, plan, monkeypat
             raise KeyboardInterrupt
         join(thread, timeout)
 
-    with pytest.raises(KeyboardInterrupt), StoreWriter(store, plan) as writer:
-        write(writer, plan, {"one": 300, "two": 300})
-        monkeypatch.setattr(threading.Thread, "join", interrupted)
+    def leave() -> None:
+        with StoreWriter(store, plan) as writer:
+            write(writer, plan, {"one": 300, "two": 300})
+            monkeypatch.setattr(threading.Thread, "join", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
     assert joins
     assert_nothing_goes_on(store)

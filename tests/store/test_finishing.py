@@ -192,7 +192,7 @@ def before_it_counts(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], obje
         sync_names(root, paths)
         happens()
 
-    monkeypatch.setattr("laughstore.commit.sync_names", sync)
+    monkeypatch.setattr("laughstore.publishing.sync_names", sync)
 
 
 def test_of_two_hosts_that_finish_a_store_the_first_counts(store, monkeypatch):
