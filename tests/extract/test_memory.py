@@ -105,7 +105,7 @@ def test_a_build_of_hours_takes_as_much_memory_as_one_of_ten_minutes(
     if tap == "out_norm":
         flags += ["--model", str(nano_checkpoint), "--text", "causal"]
     short = peak_kb(tmp_path / "short", SHORT_S, flags)
-    # How threads happen to be scheduled moves the peak on a busy machine; what grows does so always.
+    # How threads are scheduled moves the peak on a busy machine; what grows does so always.
     peaks: list[int] = []
     while len(peaks) < 3 and not any(peak <= 1.05 * short for peak in peaks):
         peaks.append(peak_kb(tmp_path / "long", 3600 * hours, flags))
