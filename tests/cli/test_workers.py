@@ -251,11 +251,12 @@ def test_workers_end_with_their_parent_and_a_rerun_goes_on(
         assert_ended(pids)
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
-    assert not (store / "store.json").exists()
+    # On a busy machine the workers may be done before the parent has seen to the signal.
+    was_finished = (store / "store.json").exists()
     if number != signal.SIGKILL:
         assert not leftovers(store)
     result = workers(store).run(2)
-    assert 0 < result.num_built < 8
+    assert was_finished or 0 < result.num_built < 8
     assert {path: digest for path, digest in tree(store).items() if "partial" not in path} == (
         expected
     )

@@ -119,7 +119,8 @@ class Disk:
 
     def _change_names(self, call: Call) -> None:
         if call.name == "unlink":
-            del self.names[call.path]
+            # Another thread's rename may have happened as its process was killed: in no log.
+            self.names.pop(call.path, None)
             self.names[_folder(call.path)].inode.num_changes += 1
         elif call.name in ("link", "rename"):
             inode = self.names[call.path].inode
