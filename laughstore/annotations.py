@@ -1,7 +1,7 @@
 """What is known about a recording besides its features: events, turns, speakers, words.
 
 Annotations enter in file order and as they are (LABELS: `legacy` labels need them untouched); only
-times that are no numbers are dropped, by the readers in `extract.datasets`. Cleaning, bouts and
+times that are no numbers are dropped, by the readers in `extract`. Cleaning, bouts and
 targets are made at read time by `laughstore.labels`. One JSON file a recording, named by its
 content, never overwritten: `annotations/<id>/<split>/<recording id>.json`.
 """
