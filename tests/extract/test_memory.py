@@ -105,8 +105,8 @@ def test_a_build_of_hours_takes_as_much_memory_as_one_of_ten_minutes(
     if tap == "out_norm":
         flags += ["--model", str(nano_checkpoint), "--text", "causal"]
     short = peak_kb(tmp_path / "short", SHORT_S, flags)
-    # One run of 3 h on a busy machine peaked 5.6 % higher, quiet ones 3.2 to 3.8 %. Why is not known
-    # yet: until it is, the lowest of three runs counts, which still finds what grows every time.
+    # One run of 3 h on a busy machine peaked 5.6 % higher, quiet ones 3.2 to 3.8 %. Why is not
+    # known: until it is, the lowest of three runs counts, which finds what grows every time.
     peaks: list[int] = []
     while len(peaks) < 3 and not any(peak <= 1.05 * short for peak in peaks):
         peaks.append(peak_kb(tmp_path / "long", 3600 * hours, flags))
