@@ -317,12 +317,13 @@ def record_calls(work: Work, corpus: Corpus) -> list[Call[torch.Tensor]]:
         for item in found.recordings
         for pair in item.roles.pairs
     ]
+    batch = _batch(work)
     feeder = Feeder(
         sources,
         slots=work.numerics.slots,
         chunk_frames=work.numerics.chunk_frames,
         restart_frames=None,
-        stage=_batch(work).stage,
+        stage=lambda audio: batch.stage(audio.copy()),  # all calls are kept
         threads=SIDES * work.numerics.slots,
     )
     with feeder:

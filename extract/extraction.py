@@ -18,6 +18,7 @@ from laughstore import layout
 from laughstore.annotations import read_annotations, write_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
 from laughstore.folders import LocalFolder
+from laughstore.memory import release_free_memory
 from laughstore.progress import Progress
 from laughstore.sharing import Share
 
@@ -60,6 +61,8 @@ class Extraction:
         if first is None:
             return
         self._write_annotations()
+        # Annotations of long recordings were read to survey and to write them.
+        release_free_memory()
         spec = self.plan.spec
         chunks = extract_features(
             self._loaded_model(),
@@ -91,6 +94,7 @@ class Extraction:
                         self.progress.advance(item.features.shape[1])
         finally:
             self.progress.end()
+        release_free_memory()  # the commit reads all annotations again
 
     def _sources(self, first: PlannedRecording, share: Share) -> Iterator[Source | None]:
         item: PlannedRecording | None = first
@@ -139,6 +143,8 @@ class Extraction:
             )
             for side in pair.sides
         ]
+        del annotations, words
+        release_free_memory()
         num_overdue = sum(stream.num_overdue for stream in streams)
         if num_overdue:
             logger.warning(

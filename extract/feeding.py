@@ -7,10 +7,11 @@ Where state is to begin anew inside a recording (`restart_frames`), a call ends 
 It reads audio and text; it never sees the model.
 """
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -28,14 +29,16 @@ SIDES = 2
 """Of a pair of speakers."""
 CALLS_AHEAD = 2
 """Calls that are read before the model asks for them."""
+_AUDIO_BUFFERS = CALLS_AHEAD + 2
+"""Of a call: those that wait, the one being filled, and the one that the model has."""
 _POLL_S = 0.2
 
 
 class TrackReader(Protocol):
     """One speaker's audio, read forwards once."""
 
-    def read(self, num_frames: int) -> NDArray[np.float32]:
-        """Return the next f32[num_frames * 1920] audio samples at 24 kHz, zeros after the end.
+    def read(self, wave: NDArray[np.float32]) -> None:
+        """Fill f32[n * 1920] with the next n frames of audio at 24 kHz, zeros after the end.
 
         Raises:
             BadRecording: the track cannot be read further.
@@ -114,7 +117,8 @@ class Feeder[Staged]:
         slots: seats, S.
         chunk_frames: frames of a call, n.
         restart_frames: frames of a recording after which state begins anew; None: never.
-        stage: turns the audio of a call, f32[S, 2, n * 1920], into what the model takes.
+        stage: turns the audio of a call, f32[S, 2, n * 1920], into what the model takes. It may
+            be the same memory, which is filled anew once the next call has been asked for.
         threads: that read tracks side by side.
     """
 
@@ -185,10 +189,12 @@ class Feeder[Staged]:
             return
 
     def _feed(self) -> None:
-        while not self._stop.is_set():
-            audio = np.zeros(
-                (len(self._seats), SIDES, self._chunk_frames * SAMPLES_PER_FRAME), np.float32
-            )
+        shape = len(self._seats), SIDES, self._chunk_frames * SAMPLES_PER_FRAME
+        ring = itertools.cycle([np.zeros(shape, np.float32) for _ in range(_AUDIO_BUFFERS)])
+        for audio in ring:
+            if self._stop.is_set():
+                return
+            audio[:] = 0
             seated = [seat for seat in self._seats if self._is_taken(seat)]
             if not seated:
                 return
@@ -229,28 +235,29 @@ class Feeder[Staged]:
 
     def _passages(self, audio: NDArray[np.float32]) -> Iterator[Passage | None]:
         """Read the next frames of every seat into f32[S, 2, N], all tracks side by side."""
-        reading = [
-            [
-                None if track is None else self._pool.submit(track.read, num_frames)
-                for track in seat.tracks
-            ]
-            for seat in self._seats
-            for num_frames in [seat.next_frames(self._chunk_frames)]
-        ]
+        reading: list[list[Future[None]]] = []
+        for seat, sides in zip(self._seats, audio, strict=True):
+            num_samples_audio = seat.next_frames(self._chunk_frames) * SAMPLES_PER_FRAME
+            reading.append(
+                [
+                    self._pool.submit(track.read, wave[:num_samples_audio])
+                    for track, wave in zip(seat.tracks, sides, strict=False)
+                    if track is not None
+                ]
+            )
         # No track is closed while it is being read, whatever another of them raises.
-        wait([future for futures in reading for future in futures if future is not None])
-        for seat, rows, futures in zip(self._seats, audio, reading, strict=True):
+        wait([future for futures in reading for future in futures])
+        for seat, sides, futures in zip(self._seats, audio, reading, strict=True):
             source = seat.source
             if source is None:
                 yield None
                 continue
             num_frames = seat.next_frames(self._chunk_frames)
             try:
-                for row, future in zip(rows, futures, strict=False):
-                    if future is not None:
-                        row[: num_frames * SAMPLES_PER_FRAME] = future.result()
+                for future in futures:
+                    future.result()
             except BadRecording as error:
-                rows[:] = 0
+                sides[:] = 0
                 self._fail(seat, source, error)
                 yield None
             else:

@@ -64,12 +64,17 @@ class LogMel:
     def __call__(self, waves: torch.Tensor) -> torch.Tensor:
         """Return f32[B, n, 512] of the next frames of audio, f32[B, n * 1920]."""
         heard = torch.cat([self.before, waves], dim=1)
-        self.before = heard[:, waves.shape[1] :]
-        spectra = torch.fft.rfft(heard.unfold(1, _WINDOW, _HOP) * self._window).abs().square()
+        self.before = heard[:, waves.shape[1] :].clone()
+        # Row by row and in place: spectra are four times as large as the audio.
+        return torch.stack([self._bands(row).flatten(1) for row in heard])
+
+    def _bands(self, wave: torch.Tensor) -> torch.Tensor:
+        """Return f32[n, 8, 64], the log-mel spectra of f32[720 + n * 1920]."""
+        power = torch.fft.rfft(wave.unfold(0, _WINDOW, _HOP) * self._window).abs().square_()
         # A sine at full scale has power 1/4 in its bin, whatever the window's length.
-        power = spectra / self._window.sum() ** 2
-        bands = (power @ self._filters).clamp_min(_FLOOR).log()
-        return bands.unflatten(1, (-1, SPECTRA_PER_FRAME)).flatten(2)
+        power /= self._window.sum() ** 2
+        bands = (power @ self._filters).clamp_min_(_FLOOR).log_()
+        return bands.unflatten(0, (-1, SPECTRA_PER_FRAME))
 
     def restart(self, rows: torch.Tensor) -> None:
         """Begin the rows where bool[B] is true anew, behind silence."""

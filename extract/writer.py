@@ -10,9 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from laughstore.annotations import read_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
 from laughstore.folders import LocalFolder
+from laughstore.memory import release_free_memory
 from laughstore.unit import UnitRecord, remove_unit_files, write_unit
 from laughstore.unitwriter import UnitWriter
 
@@ -42,7 +45,8 @@ class StoreWriter:
         self._planned: dict[str, PlannedRecording] = {item.id: item for item in plan.recordings}
         self._units: dict[str, UnitWriter] = {}
         self._num_streams_left: dict[str, int] = {}
-        self._queue: queue.Queue[FeatureChunk | FeatureFailure | None] = queue.Queue(QUEUE_CHUNKS)
+        self._queue: queue.Queue[_Copy | FeatureFailure | None] = queue.Queue(QUEUE_CHUNKS)
+        self._spare: queue.SimpleQueue[_Copy] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -68,15 +72,23 @@ class StoreWriter:
             self._raise_if_failed()
 
     def put(self, item: FeatureChunk | FeatureFailure) -> None:
-        """Queue a chunk or the failure of its recording; waits while the queue is full.
+        """Queue a chunk, which is copied, or the failure of its recording; waits while it is full.
 
         Raises:
             OSError: an earlier chunk could not be written (a full disk, for one).
             CorruptData: a recording's annotations were altered since the build began.
         """
-        self._put(item)
+        if isinstance(item, FeatureFailure):
+            self._put(item)
+            return
+        try:
+            copy = self._spare.get_nowait()
+        except queue.Empty:
+            copy = _Copy()
+        copy.fill(item)
+        self._put(copy)
 
-    def _put(self, item: FeatureChunk | FeatureFailure | None) -> None:
+    def _put(self, item: "_Copy | FeatureFailure | None") -> None:
         while True:
             self._raise_if_failed()
             try:
@@ -101,7 +113,8 @@ class StoreWriter:
                 if isinstance(item, FeatureFailure):
                     self._quarantine(item)
                 else:
-                    self._write(item)
+                    self._write(item.chunk)
+                    self._spare.put(item)
         except BaseException as error:  # raised again in the caller's thread
             self._error = error
         finally:
@@ -122,6 +135,8 @@ class StoreWriter:
                 self._store, self._plan, planned, annotations, self._device_kind
             )
             self._num_streams_left[key] = len(planned.assignments)
+            del annotations
+            release_free_memory()
         num_streams, num_frames, _ = chunk.features.shape
         self._units[key].write(chunk.features, chunk.codes, chunk.source.first_assignment)
         if chunk.start_frame + num_frames == chunk.source.num_frames:
@@ -137,3 +152,26 @@ class StoreWriter:
         remove_unit_files(self._store, self._plan, self._planned[failure.source.key])
         reason = str(failure.error)
         write_unit(self._store, UnitRecord(failure.source.key, "quarantined", reason))
+
+
+class _Copy:
+    """A copy of a chunk, in memory that the next chunks use again.
+
+    The model's thread allocates and frees tensors of many megabytes in one order, call by call.
+    Were its features freed by the writer's thread, some time later, they would leave holes that no
+    tensor fits, and a build of hours would come to need more memory than one of minutes.
+    """
+
+    def __init__(self) -> None:
+        self.chunk: FeatureChunk
+        self._features = np.empty(0, np.uint16)
+        self._codes = np.empty(0, np.int16)
+
+    def fill(self, chunk: FeatureChunk) -> None:
+        if self._features.size < chunk.features.size:
+            self._features = np.empty(chunk.features.size, np.uint16)
+            self._codes = np.empty(chunk.codes.size, np.int16)
+        features = self._features[: chunk.features.size].reshape(chunk.features.shape)
+        codes = self._codes[: chunk.codes.size].reshape(chunk.codes.shape)
+        features[:], codes[:] = chunk.features, chunk.codes
+        self.chunk = FeatureChunk(chunk.source, chunk.start_frame, features, codes)

@@ -8,7 +8,7 @@ content, never overwritten: `annotations/<id>/<split>/<recording id>.json`.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,7 +99,12 @@ class Annotations:
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the canonical JSON object (times in integer microseconds)."""
-        return {"format": "laughstore-annotations", "version": ANNOTATIONS_FORMAT, **asdict(self)}
+        head = {"format": "laughstore-annotations", "version": ANNOTATIONS_FORMAT}
+        return head | {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+
+    def to_bytes(self) -> bytes:
+        """Return the annotation file: canonical JSON and a newline."""
+        return canonical_json(self.to_json()) + b"\n"
 
     @classmethod
     def from_json(cls, data: dict[str, Any], *, where: str = "annotations") -> Self:
@@ -130,7 +135,19 @@ class Annotations:
 
     def content_id(self) -> str:
         """Return the first 8 hex digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(canonical_json(self.to_json())).hexdigest()[:8]
+        return _id_of(self.to_bytes())
+
+
+def _id_of(data: bytes) -> str:
+    return hashlib.sha256(data.removesuffix(b"\n")).hexdigest()[:8]
+
+
+def _plain(value: object) -> object:
+    """Return a field as JSON has it. `asdict` would copy each of ten thousand words deeply."""
+    if not isinstance(value, tuple | list):
+        return value
+    names = [item.name for item in fields(value[0])] if value else []
+    return [{name: getattr(item, name) for name in names} for item in value]
 
 
 def _optional[T: _Item](
@@ -179,9 +196,9 @@ def write_annotations(store: Path, item: Annotations, split: str, recording_id: 
     Raises:
         LaughstoreError: they are larger than readers take.
     """
-    annotations_id = item.content_id()
+    data = item.to_bytes()
+    annotations_id = _id_of(data)
     path = store / layout.annotations(annotations_id, split, recording_id)
-    data = canonical_json(item.to_json()) + b"\n"
     if len(data) > MAX_BYTES:
         raise LaughstoreError(
             f"{item.recording}: {len(data)} bytes of annotations, readers take {MAX_BYTES}; leave"
@@ -205,7 +222,9 @@ def read_annotations(
         data = read_small(folder, path)
     except NotFound as error:
         raise CorruptData(f"{where} is missing; restore it") from error
-    found = Annotations.from_json(parse_json(data, where=where), where=where)
-    if found.content_id() != annotations_id:
+    found_id, value = _id_of(data), parse_json(data, where=where)
+    del data  # a long recording's are 20 times as large while they are parsed
+    found = Annotations.from_json(value, where=where)
+    if found_id != annotations_id:
         raise CorruptData(f"{where}: content is not what its name says; restore it")
     return found

@@ -25,7 +25,6 @@ import soundfile
 from numpy.typing import NDArray
 
 from laughstore.errors import BadRecording
-from laughstore.timebase import SAMPLES_PER_FRAME
 
 from .files import AudioFile, AudioInfo, open_sound, probe_audio
 from .resampling import kernel_of
@@ -76,29 +75,25 @@ class AudioTrack:
             self.close()
             raise
 
-    def read(self, num_frames: int) -> NDArray[np.float32]:
-        """Return the next frames.
+    def read(self, wave: NDArray[np.float32]) -> None:
+        """Fill an array with the next frames.
 
         Args:
-            num_frames: how many, 0 or more.
-
-        Returns:
-            f32[num_frames * 1920], a fresh array; zeros after the track's end.
+            wave: f32[n * 1920], zeros after the track's end.
 
         Raises:
             BadRecording: decoding failed, ended early, or gave numbers that are not finite or
                 above `MAX_MAGNITUDE` in any channel that is used.
         """
-        out = np.zeros(num_frames * SAMPLES_PER_FRAME, np.float32)
         filled = 0
-        while filled < out.size:
+        while filled < wave.size:
             if not self._ready.size and not self._next_block():
+                wave[filled:] = 0
                 break
-            taken = min(out.size - filled, self._ready.size)
-            out[filled : filled + taken] = self._ready[:taken]
+            taken = min(wave.size - filled, self._ready.size)
+            wave[filled : filled + taken] = self._ready[:taken]
             self._ready = self._ready[taken:]
             filled += taken
-        return out
 
     def close(self) -> None:
         """Close the file; calling it again does nothing."""
@@ -179,17 +174,21 @@ class MixedTrack:
     def __init__(self, tracks: Sequence["TrackReader"]) -> None:
         assert tracks, "a mix has at least one track"
         self._tracks = tuple(tracks)
+        self._one = np.zeros(0, np.float32)
 
-    def read(self, num_frames: int) -> NDArray[np.float32]:
-        """Return the next f32[num_frames * 1920] audio samples, a fresh array.
+    def read(self, wave: NDArray[np.float32]) -> None:
+        """Fill f32[n * 1920] with the next frames.
 
         Raises:
             BadRecording: one of the tracks cannot be read further.
         """
-        mix = np.zeros(num_frames * SAMPLES_PER_FRAME, np.float32)
+        if self._one.size < wave.size:
+            self._one = np.zeros(wave.size, np.float32)
+        one = self._one[: wave.size]
+        wave[:] = 0
         for track in self._tracks:
-            mix += track.read(num_frames)
-        return mix
+            track.read(one)
+            wave += one
 
     def close(self) -> None:
         """Close all tracks; calling it again does nothing."""

@@ -24,14 +24,15 @@ class CountingTrack:
         self.closed_while_read = False
         self.is_read = False
 
-    def read(self, num_frames: int) -> NDArray[np.float32]:
+    def read(self, wave: NDArray[np.float32]) -> None:
         assert not self.closed
         self.is_read = True
+        num_frames = wave.size // SAMPLES_PER_FRAME
         start, self.frame = self.frame, self.frame + num_frames
         try:
             if self.fails_at is not None and self.frame > self.fails_at:
                 raise self.error
-            return self.heard(start, num_frames)
+            wave[:] = self.heard(start, num_frames)
         finally:
             self.is_read = False
 
@@ -91,7 +92,7 @@ def feeder(
     slots: int = 1,
     chunk_frames: int = 4,
     restart_frames: int | None = None,
-    stage: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda audio: audio,
+    stage: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.copy,
 ) -> Feeder[NDArray[np.float32]]:
     return Feeder(
         sources,

@@ -7,6 +7,7 @@ import numpy as np
 import soundfile
 
 from extract.sound.tracks import AudioTrack
+from laughstore.timebase import SAMPLES_PER_FRAME
 
 
 def noise(num_samples, *, channels=1, seed=0):
@@ -34,11 +35,18 @@ def raw_wav(path, *, rate=24_000, channels=1, num_bytes=4_000, claimed=None, bef
     return path
 
 
+def read(track, num_frames):
+    """Return the next f32[num_frames * 1920] of a track."""
+    wave = np.full(num_frames * SAMPLES_PER_FRAME, np.nan, np.float32)
+    track.read(wave)
+    return wave
+
+
 def read_all(file, frames_at_once=7):
     """Return f32[num_frames * 1920] of a whole track, and its header."""
     with AudioTrack(file) as track:
         pieces = [
-            track.read(min(frames_at_once, track.info.num_frames - at))
+            read(track, min(frames_at_once, track.info.num_frames - at))
             for at in range(0, track.info.num_frames, frames_at_once)
         ]
         return np.concatenate(pieces), track.info

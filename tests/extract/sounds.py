@@ -37,13 +37,13 @@ class MemoryTrack:
         self.frame = 0
         self.closed = False
 
-    def read(self, num_frames: int) -> NDArray[np.float32]:
+    def read(self, wave: NDArray[np.float32]) -> None:
         assert not self.closed
-        start, self.frame = self.frame, self.frame + num_frames
+        start, self.frame = self.frame, self.frame + wave.size // SAMPLES_PER_FRAME
         if self.fails_at is not None and self.frame > self.fails_at:
             raise BadRecording("the track is cut")
         part = self.wave[start * SAMPLES_PER_FRAME : self.frame * SAMPLES_PER_FRAME]
-        return np.pad(part, (0, num_frames * SAMPLES_PER_FRAME - len(part)))
+        wave[: part.size], wave[part.size :] = part, 0
 
     def close(self) -> None:
         self.closed = True

@@ -11,7 +11,7 @@ from extract.sound.tracks import AudioTrack, probe_audio
 from laughstore.errors import BadRecording
 from laughstore.timebase import num_samples_24k
 
-from .sound_writers import id3_tag, mp3_frames, noise, read_all
+from .sound_writers import id3_tag, mp3_frames, noise, read, read_all
 
 MODES = ["CONSTANT", "VARIABLE"]
 DECODER_DELAY = 529
@@ -39,9 +39,9 @@ def decode_all(path):
     """Read a track to its planned end and return the samples at its own rate."""
     info = probe_audio(path)
     with AudioTrack(path) as track:
-        out = track.read(info.num_frames)
+        out = read(track, info.num_frames)
         assert track._num_decoded == info.num_samples
-        assert not track.read(3).any()
+        assert not read(track, 3).any()
     assert info.num_samples_24k == num_samples_24k(info.num_samples, info.sample_rate)
     return out, info
 

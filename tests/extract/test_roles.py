@@ -17,6 +17,7 @@ from extract.sound.tracks import AudioFile
 from laughstore.errors import BadRecording
 from laughstore.naming import MIX
 
+from .sound_writers import read
 from .trees import Tree, diarization
 
 LEVELS = {"Ann": 0.125, "Bo": 0.25, "Cy": 0.5}
@@ -50,7 +51,7 @@ def level(track: TrackReader | None) -> float | None:
     """What an open side sounds like; it is closed."""
     if track is None:
         return None
-    wave = track.read(2)
+    wave = read(track, 2)
     track.close()
     assert (wave == wave[0]).all()
     return float(wave[0])
