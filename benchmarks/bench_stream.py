@@ -8,6 +8,7 @@ the column `cores` shows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from laughstore import open_rows
 from train.config import Verify
 from train.stream import FrameStream
 
+from .cold import can_forget, cold_contestants
 from .data import DIM, FRAME_BYTES, SPLIT, BenchData, make_data
 from .measure import Contestant, Unit, measure
 from .report import Report, parse_options, working_folder
@@ -27,8 +29,9 @@ NAME = "stream"
 BATCHES = (512, 4096)
 MEMCPY_BYTES = 256 << 20
 _MEMCPY_TIMES = 4
-_FRAME_UNITS = (Unit("frames/s", 1), Unit("GB/s", FRAME_BYTES / 1e9))
-_BYTE_UNITS = (Unit("GB/s", 1e-9),)
+_UNITS = (Unit("GB/s", 1e-9), Unit("frames/s", 1 / FRAME_BYTES))
+"""Every run returns the bytes that it delivered, so that all can be held against memcpy."""
+_BYTE_UNITS = _UNITS[:1]
 
 
 class Consumer:
@@ -72,11 +75,11 @@ class StreamEpochs:
         self._epoch += 1
 
     def run(self) -> float:
-        """Deliver an epoch. Returns its frames."""
+        """Deliver an epoch. Returns its bytes."""
         self._stream.set_epoch(self._epoch)
         self._frames = []
         self._consumer.take(self._batches())
-        return float(self._data.num_frames)
+        return float(self._data.num_frames * FRAME_BYTES)
 
     def check(self) -> None:
         """Every frame came once, and was the one that its batch said."""
@@ -121,10 +124,10 @@ class RivalEpochs:
         self._consumer = Consumer()
 
     def run(self) -> float:
-        """Deliver an epoch. Returns its frames."""
+        """Deliver an epoch. Returns its bytes."""
         self._epoch += 1
         self._consumer.take(self._make(self._epoch))
-        return float(self._data.num_frames)
+        return float(self._data.num_frames * FRAME_BYTES)
 
     def check(self) -> None:
         """Every frame came once."""
@@ -144,8 +147,40 @@ def memcpy() -> Contestant:
     return Contestant("limit: memcpy of 256 MiB", run, _BYTE_UNITS)
 
 
-def bare_gather(data: BenchData, batch: int, ids: NDArray[np.int64]) -> Contestant:
-    """Return the limit of FrameStream: the same rows in the same order, and nothing else.
+def memcpy_by_two() -> Contestant:
+    """Return the limit of two threads: each copies 256 MiB of its own."""
+    sources = [np.ones(MEMCPY_BYTES, np.uint8) for _ in range(2)]
+    targets = [np.empty_like(source) for source in sources]
+
+    def copy(number: int) -> None:
+        for _ in range(_MEMCPY_TIMES):
+            np.copyto(targets[number], sources[number])
+
+    def run() -> float:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(copy, range(2)))
+        return float(2 * _MEMCPY_TIMES * MEMCPY_BYTES)
+
+    return Contestant("limit: memcpy of 256 MiB by two threads", run, _BYTE_UNITS)
+
+
+def with_two_torch_threads(run: Callable[[], float]) -> Callable[[], float]:
+    """Return a run that may use two threads for a gather."""
+
+    def run_with_two() -> float:
+        torch.set_num_threads(2)
+        try:
+            return run()
+        finally:
+            torch.set_num_threads(1)
+
+    return run_with_two
+
+
+def bare_gather(
+    data: BenchData, batch: int, ids: NDArray[np.int64], limit: Contestant
+) -> Contestant:
+    """Return what FrameStream cannot beat: the same rows in the same order, and nothing else.
 
     Row numbers are known beforehand, pages are mapped, one buffer is used over and over.
     """
@@ -162,25 +197,27 @@ def bare_gather(data: BenchData, batch: int, ids: NDArray[np.int64]) -> Contesta
 
     def run() -> float:
         consumer.take(batches())
-        return float(len(ids))
+        return float(len(ids) * FRAME_BYTES)
 
     def check() -> None:
         _check_once(consumer.ids(), data)
 
-    name = "limit: bare index_select of the same rows"
-    return Contestant(name, run, _FRAME_UNITS, _group(batch), check=check)
+    name = "bare index_select of the same rows"
+    return Contestant(name, run, _UNITS, _group(batch), limit, check=check)
 
 
 def contestants(data: BenchData) -> list[Contestant]:
     """Return all contestants over these frames."""
-    copy = memcpy()
-    found = [copy]
+    copy, copy_by_two = memcpy(), memcpy_by_two()
+    found = [copy, copy_by_two]
     for batch in BATCHES:
-        found.extend(_contestants(data, batch))
+        found.extend(_contestants(data, batch, copy, copy_by_two))
     return found
 
 
-def _contestants(data: BenchData, batch: int) -> list[Contestant]:
+def _contestants(
+    data: BenchData, batch: int, copy: Contestant, copy_by_two: Contestant
+) -> list[Contestant]:
     streams: dict[str, StreamEpochs] = {
         "FrameStream, verify never": StreamEpochs(data, batch, "never", reopen=False),
         "FrameStream, verify first, first epoch": StreamEpochs(data, batch, "first", reopen=True),
@@ -194,15 +231,18 @@ def _contestants(data: BenchData, batch: int) -> list[Contestant]:
         "zarr-python, blocks + vectorised pool": ZarrBlocks(data, batch).epoch,
     }
     group = _group(batch)
-    limit = bare_gather(data, batch, streams["FrameStream, verify never"].order())
-    found = [limit]
+    found = [
+        bare_gather(data, batch, streams["FrameStream, verify never"].order(), copy),
+    ]
     for name, ours in streams.items():
-        found.append(
-            Contestant(name, ours.run, _FRAME_UNITS, group, limit, ours.before, ours.check)
-        )
+        found.append(Contestant(name, ours.run, _UNITS, group, copy, ours.before, ours.check))
+    both = StreamEpochs(data, batch, "never", reopen=False)
+    run = with_two_torch_threads(both.run)
+    name = "FrameStream, verify never, two torch threads"
+    found.append(Contestant(name, run, _UNITS, group, copy_by_two, both.before, both.check))
     for name, epoch in rivals.items():
         rival = RivalEpochs(data, epoch)
-        found.append(Contestant(name, rival.run, _FRAME_UNITS, group, limit, check=rival.check))
+        found.append(Contestant(name, rival.run, _UNITS, group, copy, check=rival.check))
     return found
 
 
@@ -216,23 +256,29 @@ def _group(batch: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and write benchmarks/results/stream.json."""
+    """Measure and write benchmarks/results/stream_cold.json and stream.json."""
     options = parse_options("Frames delivered by FrameStream, its limits and its rivals.", argv)
-    report = Report.begin(NAME, options)
     torch.set_num_threads(1)
     with working_folder(options) as folder:
         data = make_data(folder, options.gb)
+        settings = {
+            "frames": data.num_frames,
+            "dim": DIM,
+            "lanes": 64,
+            "window_blocks": 8,
+            "torch_threads": 1,
+            "checked": "after each run: every frame delivered exactly once",
+        }
+        # First: what is mapped stays in memory.
+        if can_forget(data):
+            report = Report.begin(f"{NAME}_cold", options)
+            results = measure(cold_contestants(data), repeats=options.repeats, say=print)
+            report.finish(settings, results, cache="cold")
+        else:
+            print("this file system keeps files in memory: give a --dir on a disk for cold reads")
+        report = Report.begin(NAME, options)
         results = measure(contestants(data), repeats=options.repeats, say=print)
-    settings = {
-        "frames": data.num_frames,
-        "dim": DIM,
-        "lanes": 64,
-        "window_blocks": 8,
-        "torch_threads": 1,
-        "pool_frames_of_rivals": POOL_FRAMES,
-        "checked": "after each run: every frame delivered exactly once",
-    }
-    report.finish(settings, results)
+        report.finish(settings | {"pool_frames_of_rivals": POOL_FRAMES}, results)
 
 
 if __name__ == "__main__":

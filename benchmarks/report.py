@@ -93,7 +93,9 @@ class Report:
         others_s = machine_s - self.busy_before[0] - (ours_s - self.busy_before[1])
         return round(max(0.0, others_s / (time.monotonic() - self.began)), 2)
 
-    def finish(self, settings: Mapping[str, object], results: Sequence[Result]) -> None:
+    def finish(
+        self, settings: Mapping[str, object], results: Sequence[Result], *, cache: str = "warm"
+    ) -> None:
         """Print the results and write `<out>/<name>.json`."""
         for result in results:
             print(describe(result))
@@ -104,7 +106,7 @@ class Report:
             "machine": machine(),
             "versions": versions(),
             "settings": {"gb": self.options.gb, "quick": self.options.quick, **settings},
-            "cache": "warm",
+            "cache": cache,
             "repeats": self.options.repeats,
             "load_average_before": self.load_before,
             "others_busy_cores": self.others_busy_cores(),

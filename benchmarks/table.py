@@ -20,12 +20,13 @@ PLOT = _ROOT / "docs" / "images" / "throughput"
 """Without the suffix: a PNG and an SVG."""
 _TITLES = {
     "stream": "Delivering shuffled frames",
+    "stream_cold": "Delivering frames that are not in memory",
     "store": "Writing, checking, opening",
     "extract": "Extracting on a CPU: small random models, one torch thread",
     "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
-_WHEN_THERE = "extract_gpu"
-"""Reports that no table waits for: a GPU is not on every machine."""
+_WHEN_THERE = ("extract_gpu", "stream_cold")
+"""Reports that no table waits for: they need a GPU, or a disk that forgets."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
@@ -166,7 +167,7 @@ def _table(report: Report) -> str:
     results = report["results"]
     if "works" in report["settings"]:
         return _table_of_groups(results)
-    if any(item["group"] and item["unit"] == _THROUGHPUT for item in results):
+    if len(_groups(results)) > 1 and any(item["unit"] == _THROUGHPUT for item in results):
         return _wide_table(results)
     rows = [("", "", "", "of limit", "cores")]
     rows += [
