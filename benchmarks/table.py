@@ -167,7 +167,8 @@ def _table(report: Report) -> str:
     results = report["results"]
     if "works" in report["settings"]:
         return _table_of_groups(results)
-    if len(_groups(results)) > 1 and any(item["unit"] == _THROUGHPUT for item in results):
+    grouped = any(item["group"] and item["unit"] == _THROUGHPUT for item in results)
+    if grouped and len(_groups(results)) > 1:
         return _wide_table(results)
     rows = [("", "", "", "of limit", "cores")]
     rows += [
