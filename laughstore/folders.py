@@ -118,29 +118,23 @@ class LocalFolder:
         Raises:
             CorruptData: it is no plain relative path, or a symbolic link stands in it.
         """
-        if not is_store_path(path):
-            raise CorruptData(
-                f"{self._root}: {str(path)[:200]!r} must not be opened; do not trust the file"
-                " that names it"
-            )
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            folder = "/".join(parts[:depth])
-            if folder not in self._checked:
-                self._refuse_link(self._root / folder)
-                self._checked.add(folder)
+        self._check_name(path)
         self._refuse_link(self._root / path)
         return self._root / path
 
     def size(self, path: str) -> int:
         """Return the bytes of a file."""
-        full = self.path(path)
+        self._check_name(path)
+        # One call and no pathlib: stores have thousands of shards.
+        full = f"{self._root}/{path}"
         try:
-            found = full.stat(follow_symlinks=False)
+            found = os.lstat(full)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise _missing(full) from error
+            raise _missing(self._root / path) from error
+        if stat.S_ISLNK(found.st_mode):
+            raise _link(self._root / path)
         if not stat.S_ISREG(found.st_mode):
-            raise _no_file(full)
+            raise _no_file(self._root / path)
         return found.st_size
 
     def sizes(self, paths: Sequence[str]) -> list[int]:
@@ -198,13 +192,24 @@ class LocalFolder:
             raise _no_file(full)
         return FileIO(descriptor, "rb")
 
+    def _check_name(self, path: str) -> None:
+        """Check a relative path and the folders in it; the file itself may still be a link."""
+        if not is_store_path(path):
+            raise CorruptData(
+                f"{self._root}: {str(path)[:200]!r} must not be opened; do not trust the file"
+                " that names it"
+            )
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            folder = "/".join(parts[:depth])
+            if folder not in self._checked:
+                self._refuse_link(self._root / folder)
+                self._checked.add(folder)
+
     @staticmethod
     def _refuse_link(path: Path) -> None:
         if path.is_symlink():
-            raise CorruptData(
-                f"{path} is a symbolic link; a store holds its files itself:"
-                " copy it with what its links lead to (cp -RL)"
-            )
+            raise _link(path)
 
 
 def is_url(path: str | Path) -> bool:
@@ -232,6 +237,13 @@ def open_folder(path: str | Path) -> Folder:
 def _no_file(path: Path) -> CorruptData:
     return CorruptData(
         f"{path} is a folder, device or pipe where a file should be; do not trust it"
+    )
+
+
+def _link(path: Path) -> CorruptData:
+    return CorruptData(
+        f"{path} is a symbolic link; a store holds its files itself: copy it with what its links"
+        " lead to (cp -RL)"
     )
 
 

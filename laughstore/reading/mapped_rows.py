@@ -148,7 +148,7 @@ class MappedRows(Rows):
 
 
 def _map(index: Index, folder: LocalFolder, shards: Sequence[Shard]) -> MappedFiles:
-    files = [(folder.local / shard.name, shard.num_bytes) for shard in shards]
+    files = [(f"{folder.local}/{shard.name}", shard.num_bytes) for shard in shards]
     try:
         return MappedFiles(files, index.geometry.map_alignment)
     except FileNotFoundError as error:
@@ -170,22 +170,21 @@ def _map(index: Index, folder: LocalFolder, shards: Sequence[Shard]) -> MappedFi
 
 def _check_size(index: Index, folder: LocalFolder, shard: Shard) -> None:
     """Raise unless a shard is a plain file of the promised size. Nothing is mapped before."""
-    where = folder.describe(shard.name)
     try:
         num_bytes = folder.size(shard.name)
     except NotFound as error:
         raise IncompleteStore(
-            f"{where} is missing, the index names it; restore it, or copy the shards"
-            " folder whole; `laughstore build` links it again if its Zarr name is left"
+            f"{folder.describe(shard.name)} is missing, the index names it; restore it, or copy"
+            " the shards folder whole; `laughstore build` links it again if its Zarr name is left"
         ) from error
     if num_bytes != shard.num_bytes:
         raise CorruptData(
-            f"{where} has {num_bytes} bytes, the index says {shard.num_bytes}; the file was cut"
-            " or replaced: restore it"
+            f"{folder.describe(shard.name)} has {num_bytes} bytes, the index says"
+            f" {shard.num_bytes}; the file was cut or replaced: restore it"
         )
     expected = index.geometry.shard_bytes(shard.num_blocks)
     if num_bytes != expected:
         raise CorruptData(
-            f"{where} has {num_bytes} bytes, {shard.num_blocks} blocks take {expected}; the"
-            " index does not fit its shards"
+            f"{folder.describe(shard.name)} has {num_bytes} bytes, {shard.num_blocks} blocks take"
+            f" {expected}; the index does not fit its shards"
         )

@@ -12,7 +12,6 @@ import errno
 import mmap
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -39,7 +38,7 @@ class MappedFiles:
         OSError: a file cannot be opened or mapped.
     """
 
-    def __init__(self, paths: Sequence[tuple[Path, int]], alignment: int) -> None:
+    def __init__(self, paths: Sequence[tuple[str, int]], alignment: int) -> None:
         if os.name != "posix":
             raise ConfigError("shards are mapped on POSIX systems only; use Linux, macOS or WSL")
         assert alignment % mmap.PAGESIZE == 0, "files start at whole pages"
@@ -84,7 +83,7 @@ class MappedFiles:
         file = int(np.searchsorted(self.starts, start, "right")) - 1
         offset = start - int(self.starts[file])
         scratch = bytearray(_CHUNK_BYTES)
-        with self.paths[file].open("rb", buffering=0) as reader:
+        with open(self.paths[file], "rb", buffering=0) as reader:  # noqa: PTH123 (a string)
             reader.seek(offset)
             left = num_bytes
             while left > 0:
@@ -93,7 +92,7 @@ class MappedFiles:
                     raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
                 left -= got
 
-    def _map_file(self, path: Path, num_bytes: int, address: int) -> None:
+    def _map_file(self, path: str, num_bytes: int, address: int) -> None:
         # Whoever could swap the file since its size was checked must not lead us elsewhere.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -102,7 +101,7 @@ class MappedFiles:
             flags = mmap.MAP_SHARED | _MAP_FIXED
             self._map(address, num_bytes, mmap.PROT_READ, flags, descriptor)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(error.errno, error.strerror, path) from error
         finally:
             os.close(descriptor)
 
