@@ -170,3 +170,16 @@ def paint(num_frames: int, *ranges: Frames) -> NDArray[np.bool_]:
         np.add.at(steps, begin, 1)
         np.add.at(steps, end, -1)
     return np.cumsum(steps[:-1], dtype=np.int32) > 0
+
+
+def expand(num_frames: int, ranges: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return every row of every range, one range after the other, cut to [0, num_frames).
+
+    Returns:
+        i64[R] rows, and i64[R] the number of the range that each is of.
+    """
+    begin = np.clip(ranges.first, 0, num_frames)
+    lengths = np.clip(ranges.stop, begin, num_frames) - begin
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    row_zero = begin - (np.cumsum(lengths) - lengths)  # added to a place among the R
+    return np.arange(len(owner)) + row_zero[owner], owner
