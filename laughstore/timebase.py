@@ -2,8 +2,8 @@
 
 Audio is 24 kHz; one frame is 1,920 audio samples, 80 ms, 12.5 frames a second (Mimi and Moshi,
 arXiv 2410.00037). Seconds from files are decimals and become integer microseconds once, here;
-no float is multiplied by 12.5 anywhere else, because `int(x * 12.5)` puts 6.6 % of the times that
-lie exactly on a frame boundary one frame early.
+no float is multiplied by 12.5 anywhere but in `laughstore.legacy`, because `int(x * 12.5)` puts
+6.6 % of the times that lie exactly on a frame boundary one frame early.
 
 Frame t is the time [80 t, 80 (t + 1)) ms. Row t of a feature array is the state at 80 t ms: it has
 heard audio strictly before that moment.
@@ -26,7 +26,7 @@ SAMPLES_PER_FRAME = 1_920
 FRAME_US = 80_000
 """Microseconds in a frame."""
 FRAMES_PER_SECOND = SAMPLE_RATE / SAMPLES_PER_FRAME
-"""12.5, for display only: arithmetic on times uses FRAME_US."""
+"""12.5, for display and `laughstore.legacy`: other arithmetic on times uses FRAME_US."""
 US_PER_SECOND = 1_000_000
 
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from laughstore.errors import ConfigError, CorruptData
+from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 
 from .plan import check_batching, check_key
@@ -101,6 +104,7 @@ class TrainConfig:
     """When checksums of blocks are checked: always, first (at the first read) or never."""
 
     def __post_init__(self) -> None:
+        check_classes(self.label)
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
@@ -145,6 +149,20 @@ class TrainConfig:
             raise CorruptData(
                 f"{where}: not a training config of this release ({error}); restore the file"
             ) from error
+
+
+def check_classes(label: LabelSpec) -> None:
+    """Check that a label's targets are classes, which all losses and metrics here are made for.
+
+    Raises:
+        ConfigError: they are numbers.
+    """
+    if KINDS[label.kind].dtype is not np.uint8:
+        raise ConfigError(
+            f"label {label.label}: no loss and no metric of this release is made for {label.kind}"
+            " targets; train with --label onset:SPAN or interval:SPAN, or read the targets with"
+            " train.FrameStream"
+        )
 
 
 _PLAIN_FIELDS = (

@@ -271,7 +271,7 @@ def _draw_timelines(
 
 
 def _question(label: LabelSpec) -> str:
-    if label.kind == "onset":
+    if label.kind in ("onset", "interval"):
         return f"{label.event}\nwithin {label.rules.span * FRAME_US / US_PER_SECOND:g} s"
     return label.event
 

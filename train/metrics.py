@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from laughstore.kinds import TargetArray
+
 
 @dataclass(frozen=True)
 class FrameMetrics:
@@ -38,7 +40,7 @@ class FrameMetrics:
         }
 
 
-def frame_metrics(y: NDArray[np.uint8], score: NDArray[np.float32]) -> FrameMetrics:
+def frame_metrics(y: TargetArray, score: NDArray[np.float32]) -> FrameMetrics:
     """Return the metrics of N rows.
 
     Args:

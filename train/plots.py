@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
+from laughstore.kinds import TargetArray
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .metrics import FrameMetrics
@@ -41,7 +42,7 @@ class Panel:
 
 
 def precision_recall_png(
-    y: NDArray[np.uint8], score: NDArray[np.float32], metrics: FrameMetrics, *, title: str
+    y: TargetArray, score: NDArray[np.float32], metrics: FrameMetrics, *, title: str
 ) -> bytes:
     """Return the precision-recall curve of N rows with both classes.
 

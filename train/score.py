@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 from laughstore.index import Stream
+from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec, Whose, asked_of
 
+from .config import check_classes
 from .metrics import FrameMetrics, frame_metrics
 from .model import ScoreModel
 from .readahead import ReadAhead
@@ -34,7 +36,7 @@ class StreamScores:
     """i64[n]: t, frames from the start of the recording."""
     probability: NDArray[np.float32]
     """f4[n]."""
-    y: NDArray[np.uint8]
+    y: TargetArray
     """u1[n]."""
     eligible: NDArray[np.bool_]
     """bool[n]: the row counts; others are ignored."""
@@ -120,8 +122,10 @@ def score_streams(
         progress: called with (rows done, rows).
 
     Raises:
-        ConfigError, CorruptData: as `score_rows`.
+        ConfigError: the label's targets are no classes, or as `score_rows`.
+        CorruptData: as `score_rows`.
     """
+    check_classes(label)
     scored = selection
     if ignored_too:
         scored = replace(selection, eligible=selection.eligible | selection.ignored)

@@ -8,15 +8,25 @@ import hashlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 from laughstore.index import Index, Stream
-from laughstore.labels import LabelCounts, LabelSpec, check_event, check_whose, frame_targets
+from laughstore.kinds import KINDS, TargetArray
+from laughstore.labels import (
+    LabelCounts,
+    LabelSpec,
+    check_event,
+    check_intervals,
+    check_whose,
+    frame_targets,
+)
+from laughstore.tables import RecordingTables
 from laughstore.timebase import Span
+from laughstore.turns import change_points, legacy_rows, rows_after_change
 
 _NO_SPAN: Final = Span("0f")
 
@@ -35,16 +45,49 @@ class FrameFilter:
     """Only recordings whose id matches this shell pattern."""
     exclude: str | None = None
     """No recordings whose id matches this shell pattern."""
+    turn_within: Span | Literal["off"] = "off"
+    """Only rows at most this far behind the end of a turn that another turn follows."""
+    legacy_filter: bool = False
+    """Only rows that the scripts before laughstore took (label interval): after 240 s, and at most
+    240 s behind the end of a turn."""
 
     def __post_init__(self) -> None:
         if self.min_context.frames < 0:
             raise ConfigError(f"min_context {self.min_context}: it must be 0 or more")
+        if isinstance(self.turn_within, Span) and self.turn_within.frames < 1:
+            raise ConfigError(
+                f"turn_within {self.turn_within}: it must be longer than 0; off lets all rows pass"
+            )
 
     def takes(self, recording_id: str) -> bool:
         """Tell whether frames of this recording may take part."""
         if self.recordings is not None and not fnmatchcase(recording_id, self.recordings):
             return False
         return self.exclude is None or not fnmatchcase(recording_id, self.exclude)
+
+    def rows(
+        self, tables: RecordingTables, num_frames: int, *, where: str
+    ) -> NDArray[np.bool_] | None:
+        """Return which rows of a recording's streams pass, bool[T]; None if all do.
+
+        Args:
+            tables: of the recording.
+            num_frames: T.
+            where: names the recording in the message.
+
+        Raises:
+            ConfigError: the recording has no turns that the filter could ask about.
+        """
+        first = self.min_context.frames
+        if first == 0 and self.turn_within == "off" and not self.legacy_filter:
+            return None
+        passes = np.arange(num_frames) >= first
+        if isinstance(self.turn_within, Span):
+            changes = change_points(tables, where=where)
+            passes &= rows_after_change(num_frames, changes, self.turn_within.frames)
+        if self.legacy_filter:
+            passes &= legacy_rows(tables, num_frames, where=where)
+        return passes
 
     def describe(self) -> str:
         """Return the conditions, for people."""
@@ -55,23 +98,38 @@ class FrameFilter:
         ]
         if self.min_context.frames:
             conditions.append(f"min_context {self.min_context}")
+        if self.turn_within != "off":
+            conditions.append(f"turn_within {self.turn_within}")
+        if self.legacy_filter:
+            conditions.append("legacy_filter")
         return ", ".join(conditions) or "all frames"
 
     def identity(self) -> dict[str, Any]:  # Any: a JSON object
-        """Return the canonical JSON object of this filter, spans resolved to frames."""
-        return {
+        """Return the canonical JSON object of this filter, spans resolved to frames.
+
+        What came with a later release is named only where it is used.
+        """
+        identity = {
             "min_context_frames": self.min_context.frames,
             "recordings": self.recordings,
             "exclude": self.exclude,
         }
+        if isinstance(self.turn_within, Span):
+            identity["turn_within_frames"] = self.turn_within.frames
+        if self.legacy_filter:
+            identity["legacy_filter"] = True
+        return identity
 
     @classmethod
     def from_identity(cls, identity: dict[str, Any]) -> "FrameFilter":
         """Return the filter with this identity."""
+        within = identity.get("turn_within_frames")
         return cls(
             Span.of_frames(identity["min_context_frames"]),
             identity["recordings"],
             identity["exclude"],
+            "off" if within is None else Span.of_frames(within),
+            identity.get("legacy_filter", False),
         )
 
 
@@ -87,8 +145,9 @@ class Selection:
     """i64[b]: global numbers of the blocks of these streams, rising."""
     eligible: NDArray[np.bool_]
     """bool[b, F]: the frame takes part."""
-    y: NDArray[np.uint8]
-    """u1[b, F]: 1 positive; 0 negative, or not eligible."""
+    y: TargetArray
+    """u1[b, F]: 1 positive; 0 negative, or not eligible. f4[b, F] of label regression: above 0
+    where positive."""
     ignored: NDArray[np.bool_]
     """bool[b, F]: the filter lets the frame pass, the label ignores it."""
 
@@ -96,7 +155,7 @@ class Selection:
     def counts(self) -> LabelCounts:
         """Rows that the filter lets pass, and how many of them are positive or ignored."""
         num_eligible, num_ignored = int(self.eligible.sum()), int(self.ignored.sum())
-        return LabelCounts(num_eligible + num_ignored, int(self.y.sum()), num_ignored)
+        return LabelCounts(num_eligible + num_ignored, int(np.count_nonzero(self.y)), num_ignored)
 
     @property
     def num_rows(self) -> int:
@@ -115,8 +174,8 @@ class Selection:
         return self.blocks[block] * self.index.block_frames + offset
 
     @cached_property
-    def targets(self) -> NDArray[np.uint8]:
-        """u1[N]: targets of the rows that take part."""
+    def targets(self) -> TargetArray:
+        """u1[N] or f4[N]: targets of the rows that take part."""
         return self.y[self.eligible]
 
     @cached_property
@@ -126,8 +185,8 @@ class Selection:
         row_starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.block_counts)])
         return row_starts[first_blocks]
 
-    def stream_targets(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Return (y u1[T], eligible bool[T]) of all T frames of stream `number`."""
+    def stream_targets(self, number: int) -> tuple[TargetArray, NDArray[np.bool_]]:
+        """Return (y u1[T] or f4[T], eligible bool[T]) of all T frames of stream `number`."""
         stream = self.streams[number]
         start = int(np.searchsorted(self.blocks, stream.first_block))
         blocks = slice(start, start + stream.num_blocks)
@@ -145,7 +204,8 @@ class Selection:
     def targets_digest(self) -> str:
         """SHA-256 of which rows take part and of their targets."""
         digest = hashlib.sha256(np.packbits(self.eligible).tobytes())
-        digest.update(np.packbits(self.y).tobytes())
+        classes = self.y.dtype == np.uint8
+        digest.update((np.packbits(self.y > 0) if classes else self.y.astype("<f4")).tobytes())
         return digest.hexdigest()
 
     def __repr__(self) -> str:
@@ -162,7 +222,8 @@ def select(
     label: LabelSpec,
     frames: FrameFilter | None = None,
     *,
-    advice: str = "widen --recordings, --exclude or --min-context, or use another label",
+    advice: str = "widen --recordings, --exclude, --min-context or --turn-within, or use another"
+    " label",
 ) -> Selection:
     """Return the rows of a split that take part, with their targets.
 
@@ -175,9 +236,12 @@ def select(
 
     Raises:
         ConfigError: no such split; the event occurs nowhere; the label asks for speakers that are
-            not annotated; or nothing is left.
+            not annotated; the label or the filter for intervals or turns that a recording lacks;
+            or nothing is left.
     """
     frames = frames or FrameFilter()
+    if frames.legacy_filter and label.kind != "interval":
+        raise ConfigError(f"legacy_filter is for label interval alone, not {label.label}; drop it")
     index.check_split(split)
     check_event(label, index.vocabulary)
     check_whose(label, index.all_tables, index.mains)
@@ -188,12 +252,13 @@ def select(
             f"none of the {len(recordings)} recordings of split {split!r} passes the filter"
             f" ({frames.describe()}); {advice}"
         )
+    check_intervals(label, {recording.id: index.tables(recording) for recording in taken})
     streams = tuple(stream for recording in taken for stream in recording.streams)
     num_blocks = sum(stream.num_blocks for stream in streams)
     blocks = np.empty(num_blocks, np.int64)
     shape = (num_blocks, index.block_frames)
     eligible, ignored = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    y = np.zeros(shape, np.uint8)
+    y = np.zeros(shape, KINDS[label.kind].dtype)
     flat_eligible, flat_ignored, flat_y = eligible.reshape(-1), ignored.reshape(-1), y.reshape(-1)
     start = 0
     for recording in taken:
@@ -208,15 +273,17 @@ def select(
             rows = slice(first_row, first_row + stream.num_frames)
             flat_eligible[rows], flat_ignored[rows] = ~targets.ignored, targets.ignored
             flat_y[rows] = targets.y
-            too_early = slice(rows.start, min(rows.start + frames.min_context.frames, rows.stop))
-            flat_eligible[too_early], flat_ignored[too_early], flat_y[too_early] = False, False, 0
+            passes = frames.rows(tables, stream.num_frames, where=recording.id)
+            if passes is not None:
+                for array in (flat_eligible, flat_ignored, flat_y):
+                    array[rows][~passes] = 0
             start += stream.num_blocks
     if not eligible.any():
         num_ignored = int(ignored.sum())
         reason = (
             f"the label ignores all {num_ignored} rows"
             if num_ignored
-            else f"no row has enough context ({frames.describe()})"
+            else f"none passes the filter ({frames.describe()})"
         )
         raise ConfigError(
             f"no row of split {split!r} takes part: {reason} of the {len(taken)} recordings that"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -79,6 +79,21 @@ def _span(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Span] | None:
         instance_from_str=lambda words: Span(words[0]),
         is_instance=lambda value: isinstance(value, Span),
         str_from_instance=lambda span: [span.text],
+    )
+
+
+@_registry.primitive_rule
+def _span_or_off(
+    info: PrimitiveTypeInfo,
+) -> PrimitiveConstructorSpec[Span | Literal["off"]] | None:
+    if set(get_args(info.type)) != {Span, Literal["off"]}:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SPAN|off",
+        instance_from_str=lambda words: "off" if words[0] == "off" else Span(words[0]),
+        is_instance=lambda value: value == "off" or isinstance(value, Span),
+        str_from_instance=lambda value: [str(value)],
     )
 
 

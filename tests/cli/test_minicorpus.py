@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from extract.datasets import open_dataset
 from laughstore import open_store
 from laughstore.labels import LabelSpec, frame_targets
+from laughstore.tables import Vocabulary, recording_tables
+from laughstore.timebase import FRAME_US
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,48 @@ def _check_annotations_against_the_mixer(opened, real_audio: Path) -> None:
                 middle = (item["start"] + item["end"]) / 2
                 if middle < recording.duration_us / 1e6:
                     assert targets.y[int(middle // 0.08)] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("span", [5, 10, 20])
+def test_no_positive_row_of_onset_has_heard_its_speaker_laugh(real_audio, span):
+    """Every burst is annotated here, so the mixer's truth is all that a row can have heard."""
+    merge_gap_us = 500_000
+    found = open_dataset(real_audio).recordings
+    assert len(found) == 10
+    num_positives = num_spoilt = 0
+    for recording in found:
+        annotations = recording.annotations()
+        tables = recording_tables(annotations, Vocabulary.of([annotations]))
+        truth_path = real_audio / "truth" / recording.split / f"{recording.name}.json"
+        truth = json.loads(truth_path.read_text())["laughs"]
+        for main, other in (("SPEAKER_00", "SPEAKER_01"), ("SPEAKER_01", "SPEAKER_00")):
+            bursts = sorted(
+                (round(item["start"] * 1e6), round(item["end"] * 1e6))
+                for item in truth
+                if item["speaker_id"] == main and item["start"] * 1e6 < annotations.duration_us
+            )
+            targets = frame_targets(
+                LabelSpec(f"onset:{span}f"),
+                tables,
+                main=main,
+                other=other,
+                num_frames=-(-annotations.duration_us // FRAME_US),
+            )
+            for row, y in enumerate(targets.y.tolist()):
+                awaited = [
+                    start_us for start_us, _ in bursts if row < start_us // FRAME_US <= row + span
+                ]
+                now_us = row * FRAME_US
+                # Of the laugh that it waits for, or of another that still goes on.
+                has_heard = any(
+                    start_us < now_us + FRAME_US
+                    and (end_us > now_us or min(awaited) - end_us <= merge_gap_us)
+                    for start_us, end_us in bursts
+                    if awaited
+                )
+                assert y == (bool(awaited) and not has_heard)
+                num_positives += y
+                num_spoilt += has_heard
+    assert num_positives > 100
+    assert num_spoilt > 0.05 * num_positives, "the plain rule would have failed here"

@@ -6,6 +6,7 @@ by overlap, nothing is vectorised, and of `laughstore` it knows the annotation r
 
 import re
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
@@ -13,8 +14,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from laughstore.annotations import Annotations, Event, Speaker
-from laughstore.kinds import Targets
+from laughstore.annotations import Annotations, Event, Interval, Speaker
+from laughstore.kinds import Targets, Until
 from laughstore.labels import LabelSpec, Whose, frame_targets, target_bouts
 from laughstore.tables import RecordingTables, Vocabulary, recording_tables
 from laughstore.timebase import Span
@@ -26,9 +27,10 @@ END_US = NUM_FRAMES * FRAME
 
 @dataclass(frozen=True)
 class Question:
-    """A label with everything in frames and microseconds. `onset` None asks for detection."""
+    """A label with everything in frames and microseconds."""
 
-    onset: int | None = None
+    kind: str = "detection"
+    span: int = 0
     guard: int = 0
     lead: int = 0
     edge: int = 0
@@ -36,6 +38,8 @@ class Question:
     whose: Whose = "main"
     merge_gap_us: int = 500_000
     min_confidence: float = 0.0
+    limit_us: int = 10_000_000
+    until: Until = "onset"
 
 
 @dataclass
@@ -108,17 +112,36 @@ def bouts_of(question: Question, targets: list[Event]) -> list[Bout]:
     return bouts
 
 
+def asks_for(question: Question, speaker: str | None, main: str, other: str | None) -> bool:
+    """Tell whether a speaker's intervals are meant."""
+    who = {"main": [main], "other": [other], "pair": [main, other]}
+    return question.whose == "any" or (speaker is not None and speaker in who[question.whose])
+
+
 def reference_rows(
     question: Question, annotations: Annotations, main: str, other: str | None, num_frames: int
-) -> str:
-    """Return one character a row: `+` positive, `-` negative, `.` ignored."""
+) -> list[str | Fraction]:
+    """Return for each row `+` positive, `-` negative, `.` ignored, or the target as a number."""
     targets, unknown = sort_out(question, annotations, main, other)
     bouts = bouts_of(question, targets)
-    if question.onset is None:
-        frames = [detection_frame(question, z, bouts, unknown) for z in range(num_frames)]
-        asked = [row + question.lead for row in range(num_frames)]
-        return "".join(frames[z] if 0 <= z < num_frames else "." for z in asked)
-    return "".join(onset_row(question, t, bouts, unknown, num_frames) for t in range(num_frames))
+    intervals = [
+        item
+        for item in annotations.intervals or ()
+        if asks_for(question, item.speaker, main, other)
+    ]
+    rows: list[str | Fraction] = []
+    for t in range(num_frames):
+        if question.kind in ("detection", "shift"):
+            z = t + (question.span if question.kind == "shift" else question.lead)
+            inside = 0 <= z < num_frames
+            rows.append(detection_frame(question, z, bouts, unknown) if inside else ".")
+        elif question.kind == "onset":
+            rows.append(onset_row(question, t, bouts, unknown, num_frames))
+        elif question.kind == "interval":
+            rows.append(interval_row(question, t, bouts, unknown, intervals, num_frames))
+        else:
+            rows.append(regression_row(question, t, bouts, unknown, intervals, num_frames))
+    return rows
 
 
 def detection_frame(question: Question, z: int, bouts: list[Bout], unknown: list[Event]) -> str:
@@ -145,8 +168,7 @@ def detection_frame(question: Question, z: int, bouts: list[Bout], unknown: list
 def onset_row(
     question: Question, t: int, bouts: list[Bout], unknown: list[Event], num_frames: int
 ) -> str:
-    n, g = question.onset, question.guard
-    assert n is not None
+    n, g = question.span, question.guard
     if any(overlaps(t, bout.start_us, bout.end_us) for bout in bouts):
         return "."
     if any(overlaps(t, event.start_us, event.end_us) for event in unknown):
@@ -163,9 +185,61 @@ def onset_row(
     return "-"
 
 
-def recording(events: list[Event], duration_us: int) -> Annotations:
+def interval_row(
+    question: Question,
+    t: int,
+    bouts: list[Bout],
+    unknown: list[Event],
+    intervals: list[Interval],
+    num_frames: int,
+) -> str:
+    n = question.span
+    if any(overlaps(t, bout.start_us, bout.end_us) for bout in bouts):
+        return "."
+    if any(overlaps(t, event.start_us, event.end_us) for event in unknown):
+        return "."
+    around = [item for item in intervals if 1 <= frame_of(item.end_us) - t <= n]
+    if any(item.event_start_us - item.turn_start_us >= question.limit_us for item in around):
+        return "."
+    if around:
+        return "+"
+    if any(1 <= frame_of(event.start_us) - t <= n for event in unknown):
+        return "."
+    return "." if num_frames - t <= n else "-"
+
+
+def regression_row(
+    question: Question,
+    t: int,
+    bouts: list[Bout],
+    unknown: list[Event],
+    intervals: list[Interval],
+    num_frames: int,
+) -> str | Fraction:
+    if any(overlaps(t, bout.start_us, bout.end_us) for bout in bouts):
+        return "."
+    if any(overlaps(t, event.start_us, event.end_us) for event in unknown):
+        return "."
+    moments = [bout.start_us for bout in bouts]
+    if question.until == "interval":
+        moments = [item.end_us for item in intervals]
+    waits_us = [moment - t * FRAME for moment in moments if moment >= t * FRAME]
+    if waits_us and min(waits_us) <= question.span * FRAME:
+        return 1 / (1 + Fraction(min(waits_us), 1_000_000))
+    return "." if num_frames - t <= question.span else "-"
+
+
+def recording(
+    events: list[Event], duration_us: int, intervals: list[Interval] | None = None
+) -> Annotations:
     speakers = (Speaker("ann", 2), Speaker("bob", 1))
-    return Annotations("an episode", duration_us, speakers, tuple(events))
+    return Annotations(
+        "an episode",
+        duration_us,
+        speakers,
+        tuple(events),
+        intervals=None if intervals is None else tuple(intervals),
+    )
 
 
 def tables_of(annotations: Annotations) -> RecordingTables:
@@ -178,6 +252,7 @@ def drawn(targets: Targets) -> str:
 
 
 GAPS_US = (0, FRAME, 500_000)
+LIMITS_US = (1, FRAME, 10_000_000)
 nudges = st.integers(-1, 1)
 # Times near frame boundaries are where mistakes live, so half of them are drawn there.
 times = st.one_of(
@@ -201,7 +276,14 @@ def any_recording(draw: st.DrawFn) -> Annotations:
         sure = draw(st.sampled_from([1.0, 1.0, 0.7, 0.33]))
         events.append(Event(start_us, start_us + draw(lengths), label, label, speaker, sure))
     again = events[: draw(st.integers(0, 2))]
-    return recording(events + again, END_US + draw(st.integers(-3 * FRAME, 3 * FRAME)))
+    intervals: list[Interval] = []
+    for _ in range(draw(st.integers(0, 4))):
+        onset_us, end_us = draw(times), draw(times)
+        turn_us = onset_us - draw(st.sampled_from(LIMITS_US)) + draw(nudges)
+        speaker = draw(st.sampled_from(["ann", "ann", "bob", "cyd"]))
+        intervals.append(Interval(speaker, onset_us, turn_us, end_us))
+    duration_us = END_US + draw(st.integers(-3 * FRAME, 3 * FRAME))
+    return recording(events + again, duration_us, intervals)
 
 
 whoses = st.sampled_from(get_args(Whose))
@@ -209,6 +291,7 @@ gaps_us = st.one_of(st.sampled_from(GAPS_US), st.integers(0, 800_000))
 floors = st.sampled_from([0.0, 0.33, 0.7, 0.71])
 detections = st.builds(
     Question,
+    kind=st.just("detection"),
     lead=st.one_of(st.integers(-4, 4), st.sampled_from([-45, 45])),
     edge=st.integers(0, 4),
     fill_gaps=st.booleans(),
@@ -222,7 +305,8 @@ detections = st.builds(
 def onsets(draw: st.DrawFn) -> Question:
     span = draw(st.one_of(st.integers(1, 12), st.just(NUM_FRAMES + 5)))
     return Question(
-        onset=span,
+        kind="onset",
+        span=span,
         guard=draw(st.integers(0, min(span - 1, 4))),
         whose=draw(whoses),
         merge_gap_us=draw(gaps_us),
@@ -230,40 +314,87 @@ def onsets(draw: st.DrawFn) -> Question:
     )
 
 
+spans = st.one_of(st.integers(1, 12), st.just(NUM_FRAMES + 5))
+shifts = st.builds(
+    Question,
+    kind=st.just("shift"),
+    span=spans,
+    edge=st.integers(0, 4),
+    fill_gaps=st.booleans(),
+    whose=whoses,
+    merge_gap_us=gaps_us,
+    min_confidence=floors,
+)
+intervals = st.builds(
+    Question,
+    kind=st.just("interval"),
+    span=spans,
+    whose=whoses,
+    merge_gap_us=gaps_us,
+    min_confidence=floors,
+    limit_us=st.sampled_from(LIMITS_US),
+)
+regressions = st.builds(
+    Question,
+    kind=st.just("regression"),
+    span=spans,
+    whose=whoses,
+    merge_gap_us=gaps_us,
+    min_confidence=floors,
+    until=st.sampled_from(get_args(Until)),
+)
+questions = st.one_of(detections, onsets(), shifts, intervals, regressions)
+
+
+def in_seconds(time_us: int) -> Span:
+    return Span(f"{time_us // 10**6}.{time_us % 10**6:06d}s")
+
+
 def spec_of(question: Question) -> LabelSpec:
     return LabelSpec(
-        label="detection" if question.onset is None else f"onset:{question.onset}f",
+        label=f"{question.kind}:{question.span}f" if question.span else question.kind,
         whose=question.whose,
-        merge_gap=Span(f"{question.merge_gap_us // 10**6}.{question.merge_gap_us % 10**6:06d}s"),
+        merge_gap=in_seconds(question.merge_gap_us),
         guard=Span.of_frames(question.guard),
         lead=Span.of_frames(question.lead),
         min_confidence=question.min_confidence,
         edge=Span.of_frames(question.edge),
         fill_gaps=question.fill_gaps,
+        limit=in_seconds(question.limit_us),
+        until=question.until,
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
-    question=st.one_of(detections, onsets()),
+    question=questions,
     annotations=any_recording(),
     other=st.sampled_from(["bob", "nobody", None]),
     num_frames=st.one_of(st.just(NUM_FRAMES), st.integers(0, NUM_FRAMES + 2)),
 )
 @example(question=Question(), annotations=recording([], END_US), other=None, num_frames=0)
-@example(question=Question(onset=3), annotations=recording([], END_US), other=None, num_frames=0)
+@example(question=Question("onset", 3), annotations=recording([], END_US), other=None, num_frames=0)
 def test_targets_are_those_of_the_definition_read_frame_by_frame(
     question, annotations, other, num_frames
 ):
     targets = frame_targets(
         spec_of(question), tables_of(annotations), main="ann", other=other, num_frames=num_frames
     )
-    assert targets.y.dtype == np.uint8
+    assert targets.y.dtype == (np.float32 if question.kind == "regression" else np.uint8)
     assert targets.ignored.dtype == np.bool_
     assert targets.y.shape == targets.ignored.shape == (num_frames,)
     assert not np.any(targets.y[targets.ignored])
     expected = reference_rows(question, annotations, "ann", other, num_frames)
-    assert drawn(targets) == expected
+    if question.kind != "regression":
+        assert drawn(targets) == "".join(map(str, expected))
+        return
+    for y, ignored, row in zip(targets.y.tolist(), targets.ignored, expected, strict=True):
+        assert ignored == (row == ".")
+        if isinstance(row, Fraction):
+            assert 0 < y <= 1
+            assert abs(Fraction(y) - row) <= Fraction(1, 2**24)  # half a step of float32 below 1
+        else:
+            assert y == 0
 
 
 @settings(max_examples=200, deadline=None)
@@ -298,7 +429,7 @@ def test_bouts_are_those_of_the_definition_and_lie_further_apart_than_the_merge_
 
 
 @settings(deadline=None)
-@given(question=st.one_of(detections, onsets()))
+@given(question=questions)
 def test_a_spec_built_again_from_its_identity_is_the_same_label(question):
     spec = spec_of(question)
     again = LabelSpec.from_identity(spec.identity())
@@ -325,7 +456,7 @@ def test_the_drawing_in_the_documentation_is_what_the_definitions_give():
         for run in re.finditer(r"#+|\?+", marks)
     ]
     annotations = recording(events, len(marks) * FRAME)
-    for name, question in (("detection", Question()), ("onset:8f", Question(onset=8, guard=2))):
+    for name, question in (("detection", Question()), ("onset:8f", Question("onset", 8, guard=2))):
         targets = frame_targets(
             spec_of(question), tables_of(annotations), main="ann", other=None, num_frames=len(marks)
         )

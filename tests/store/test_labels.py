@@ -232,8 +232,20 @@ def test_counts_add_up_and_the_base_rate_leaves_ignored_rows_out():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"label": "shift:1f"}, ["shift:1f", "detection, onset"]),
-        ({"label": ""}, ["detection, onset"]),
+        ({"label": "shift:1f", "lead": Span("1f")}, ["lead 1f", "shift:1f has no lead", "drop it"]),
+        ({"label": "shift"}, ["shift", "needs a span"]),
+        ({"label": "laughing"}, ["'laughing'", "detection, shift, onset, interval, regression"]),
+        ({"label": ""}, ["detection, shift, onset, interval, regression"]),
+        ({"limit": Span("5s")}, ["limit 5s", "only interval has"]),
+        ({"label": "interval", "limit": Span("0s")}, ["limit 0s", "longer than 0"]),
+        ({"label": "interval", "until": "interval"}, ["until interval", "only regression has"]),
+        ({"label": "regression:10s", "until": "noon"}, ["until 'noon'", "onset, interval"]),
+        ({"label": "regression:0s"}, ["regression:0s", "longer than 0"]),
+        ({"label": "interval:5s", "legacy": True}, ["interval:5s", "write interval:10s"]),
+        ({"label": "regression:5s", "legacy": True}, ["regression:5s", "write regression:10s"]),
+        ({"legacy": True, "merge_gap": Span("0s")}, ["merge_gap 0s", "legacy", "drop it"]),
+        ({"legacy": True, "min_confidence": 0.5}, ["min_confidence 0.5", "legacy"]),
+        ({"legacy": True, "fill_gaps": True}, ["fill_gaps True", "legacy"]),
         ({"label": "onset"}, ["onset", "needs a span", "onset:0.8s", "onset:10f"]),
         ({"label": "onset:"}, ["needs a unit"]),
         ({"label": "onset:10"}, ["10", "unit", "10s", "10f"]),
@@ -242,7 +254,7 @@ def test_counts_add_up_and_the_base_rate_leaves_ignored_rows_out():
         ({"label": "detection:3f"}, ["detection:3f", "no span"]),
         ({"label": "onset:5f", "guard": Span("5f")}, ["guard 5f", "less than the 5 rows"]),
         ({"label": "onset:5f", "guard": Span("-1f")}, ["guard -1f", "at least 0"]),
-        ({"label": "onset:5f", "lead": Span("1f")}, ["lead 1f", "only detection", "drop it"]),
+        ({"label": "onset:5f", "lead": Span("1f")}, ["lead 1f", "only detection has", "drop it"]),
         ({"label": "onset:5f", "edge": Span("1f")}, ["edge 1f", "only detection"]),
         ({"label": "onset:5f", "fill_gaps": True}, ["fill_gaps", "only detection"]),
         ({"guard": Span("1f")}, ["guard 1f", "only onset"]),
@@ -297,8 +309,8 @@ def test_an_identity_that_was_altered_is_corrupt_and_the_field_is_named(change, 
 
 def test_an_identity_with_a_field_missing_is_corrupt_and_one_of_another_kind_is_refused():
     identity = LabelSpec().identity()
-    with pytest.raises(ConfigError, match="detection, onset"):
-        LabelSpec.from_identity(identity | {"kind": "interval", "span_frames": 125})
+    with pytest.raises(ConfigError, match="detection, shift, onset"):
+        LabelSpec.from_identity(identity | {"kind": "noon", "span_frames": 125})
     del identity["whose"]
     with pytest.raises(CorruptData, match=r"field whose "):
         LabelSpec.from_identity(identity)

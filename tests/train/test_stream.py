@@ -301,7 +301,7 @@ def test_filters_leave_out_early_rows_and_recordings(planted_shards):
         (
             "train",
             {"frames": FrameFilter(min_context=Span("900s"))},
-            r"no row of split 'train' .* enough context \(min_context 900s\) of the 5",
+            r"no row of split 'train' .* passes the filter \(min_context 900s\) of the 5",
         ),
         (
             "train",
