@@ -8,7 +8,7 @@ The *global frame id* of frame t of a stream is `first_block * block_frames + t`
 split is read; ids behind the ragged end of a stream's last block do not exist.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -121,6 +121,9 @@ class Index:
     """Blocks of all splits."""
     num_shards: int
     """Shards of all splits."""
+    other_tables: tuple[RecordingTables, ...] | None = field(default=None, repr=False)
+    """Annotations used instead of the index's own, in the order of `recordings`; made by
+    `laughstore.other_annotations`. Ids of the index and of annotations are still the store's."""
 
     @cached_property
     def block_crc32c(self) -> NDArray[np.uint32]:
@@ -168,6 +171,8 @@ class Index:
     @cached_property
     def all_tables(self) -> tuple[RecordingTables, ...]:
         """Annotations as columns, in the order of `recordings`."""
+        if self.other_tables is not None:
+            return self.other_tables
         try:
             return read_tables(
                 self.columns,

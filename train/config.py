@@ -74,6 +74,9 @@ class TrainConfig:
     """What is predicted."""
     filter: FrameFilter = _FILTER
     """Which frames take part, in training and in validation."""
+    annotations: Path | None = None
+    """Make labels from these annotations, not from the store's, which stays as it is; all that
+    `laughstore annotate --from` takes."""
     head: HeadConfig = _HEAD
     """What is trained."""
     loss: LossConfig = _LOSS
@@ -118,6 +121,7 @@ class TrainConfig:
             "out": str(self.out),
             "label": self.label.identity(),
             "filter": self.filter.identity(),
+            "annotations": None if self.annotations is None else str(self.annotations),
             "head": self.head.head,
             "loss": self.loss.loss,
             "pos_weight": self.loss.pos_weight,
@@ -131,12 +135,14 @@ class TrainConfig:
         Raises:
             CorruptData: it is not what `to_json` returns; the message begins with `where`.
         """
+        annotations = data.get("annotations")  # earlier runs have none
         try:
             return cls(
                 shards=Path(data["shards"]),
                 out=Path(data["out"]),
                 label=LabelSpec.from_identity(data["label"], where=f"{where}: label"),
                 filter=FrameFilter.from_identity(data["filter"]),
+                annotations=None if annotations is None else Path(annotations),
                 head=HeadConfig(data["head"]),
                 loss=LossConfig(data["loss"], data["pos_weight"]),
                 **{name: data[name] for name in _PLAIN_FIELDS},

@@ -16,6 +16,7 @@ from typing import Any, Self
 from laughstore.errors import ConfigError, CorruptData, NotFound
 from laughstore.files import fsync_dir, make_dirs, write_atomic
 from laughstore.index import Index
+from laughstore.other_annotations import tables_digest
 from laughstore.sealed import seal, unseal
 from laughstore.spec import FeatureSpec
 
@@ -81,11 +82,14 @@ class Run:
         """
         check_absent(config.out)
         kept = replace(config, shards=config.shards.absolute(), out=config.out.absolute())
-        about = {
+        about: dict[str, Any] = {
             "counts": counts,
             "generation": index.generation,
             "versions": _versions(),
         }
+        if config.annotations is not None:
+            kept = replace(kept, annotations=config.annotations.absolute())
+            about["annotations_sha256"] = tables_digest(index)
         make_dirs(config.out.absolute().parent)
         config.out.mkdir()
         fsync_dir(config.out.absolute().parent)

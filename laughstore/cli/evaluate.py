@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from .annotation_source import with_source
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
 from .text import counted, number, percent
@@ -31,6 +32,9 @@ class _Flags:
     """Folder for metrics.json and plots (default: RUN/evaluation/SPLIT)."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
+    annotations: Path | None = None
+    """Make labels from these annotations (default: what the run was trained with); all that
+    `laughstore annotate --from` takes."""
     timelines: int = 8
     """Most recordings to plot along time; those with the most positive rows."""
 
@@ -56,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
         checkpoint=flags.checkpoint,
         device=flags.device,
         timelines=flags.timelines,
+        annotations=flags.annotations,
+        annotate=with_source,
         progress=ScoringProgress(bar),
     )
     report(result, as_json=flags.common.json)

@@ -19,6 +19,7 @@ from ..label_report import LEGEND, By, LabelLine, LabelTally, StreamRows, draw, 
 from ..labels import LabelSpec, target_bouts
 from ..store import open_shards
 from ..timebase import Span
+from .annotation_source import with_source
 from .flags import CommonFlags, parse, path_or_url
 from .text import counted, percent
 
@@ -40,6 +41,9 @@ class _Flags:
     """Count this split only; or all."""
     by: By | None = None
     """Print a second table: by recording, by its main speaker, or by group (show)."""
+    annotations: Path | None = None
+    """Make labels from these annotations, not from the store's, which stays as it is; all that
+    `laughstore annotate --from` takes."""
     show: str | None = None
     """Draw the rows of this recording (its id or name) along time, a minute a line."""
 
@@ -60,6 +64,8 @@ def run(arguments: Sequence[str]) -> int:
     index = open_shards(where)
     if not index.recordings:
         raise ConfigError(f"{where} holds no recordings; build some into it")
+    if flags.annotations is not None:
+        index = with_source(index, flags.annotations)
     shown = None if flags.show is None else index.recording(flags.show)
     tally = _tally(flags, index)
     if flags.common.json:
@@ -163,6 +169,7 @@ def _to_json(
         "path": str(path_or_url(flags.store)),
         "generation": index.generation,
         "index_id": index.index_id,
+        "annotations": None if flags.annotations is None else str(flags.annotations),
         "label": flags.label.identity(),
         "label_text": flags.label.describe(),
         "filter": flags.filter.identity(),

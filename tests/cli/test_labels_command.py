@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from extract.synthetic.corpus import EVENTS
+from laughstore import layout
 from laughstore.annotations import Event
+from laughstore.files import sha256_file
 from laughstore.timebase import FRAME_US
 from tests.stores import SPEAKERS, Episode, random_features, write_store
 
@@ -69,6 +72,14 @@ def slow_count(episode: Episode, main: str, first: int = 0) -> tuple[int, int, i
         elif any(touches(*item) for item in ours):
             positives += 1
     return episode.num_frames - first, positives, ignored
+
+
+def contents(store: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(store)): sha256_file(path)
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and path.parent.name != layout.STATS
+    }
 
 
 def counted(item: dict) -> tuple[int, int, int]:
@@ -167,6 +178,7 @@ def test_json_tells_the_ranges_of_a_recording_that_is_shown(store, run):
         "path",
         "generation",
         "index_id",
+        "annotations",
         "label",
         "label_text",
         "filter",
@@ -187,6 +199,43 @@ def test_json_tells_the_ranges_of_a_recording_that_is_shown(store, run):
     assert first["asked_us"] == [[20 * us, 30 * us], [36 * us, 40 * us]]
     assert len(first["of_class_us"]) == 4
     assert second["positive"] == [[70, 75]]
+
+
+def test_other_annotations_change_the_counts_and_no_byte_of_the_store(store, tmp_path, run):
+    table = tmp_path / "mine/laughs.csv"
+    table.parent.mkdir()
+    table.write_text(f"recording,start,end,label,speaker\nanother,4,6,Laughter,{ANN}\n")
+    before = contents(store)
+    code, out, err = run("labels", store, "--annotations", table.parent, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["annotations"] == str(table.parent)
+    # 13 rows of the recording's own are gone, 25 are new.
+    own = json.loads(run("labels", store, "--json")[1])["splits"]
+    changes = [a["positives"] - b["positives"] for a, b in zip(report["splits"], own, strict=True)]
+    assert changes == [12, 0, 0]
+    assert contents(store) == before
+    code, out, err = run("labels", store, "--annotations", tmp_path / "gone")
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+
+
+def test_the_metadata_of_a_data_set_are_other_annotations(built, corpus, tmp_path, run):
+    edited = tmp_path / "edited"
+    shutil.copytree(corpus / "metadata", edited / "metadata")
+    own = run("labels", built, "--json")[1]
+    assert (
+        json.loads(run("labels", built, "--annotations", corpus, "--json")[1])["splits"]
+        == (json.loads(own)["splits"])
+    )
+    for path in edited.rglob(f"{EVENTS}/*/*.json"):
+        found = json.loads(path.read_text())
+        found["events"] = found["events"][: len(found["events"]) // 2]
+        path.write_text(json.dumps(found))
+    code, out, _ = run("labels", built, "--annotations", edited, "--json")
+    assert code == 0
+    fewer = [item["positives"] for item in json.loads(out)["splits"]]
+    assert sum(fewer) < sum(item["positives"] for item in json.loads(own)["splits"])
 
 
 @pytest.mark.parametrize(
