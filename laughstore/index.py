@@ -37,6 +37,7 @@ class Stream:
 
     recording_id: str
     split: str
+    """That its shards are named after; of the recording's split, see `Recording`."""
     assignment: str
     """Name in paths: `<main>--<other>`."""
     main: str
@@ -225,8 +226,9 @@ class Index:
 
     def split_shards(self, split: str) -> tuple[Shard, ...]:
         """Return the shards of a split, in block order."""
-        self.check_split(split)
-        return tuple(shard for shard in self.shards if shard.stream.split == split)
+        # By recording: where folds changed its split, its files keep the names that they have.
+        streams = set(self.streams(split))
+        return tuple(shard for shard in self.shards if shard.stream in streams)
 
     def check_split(self, split: str) -> None:
         """Raise a ConfigError, naming the splits there are, unless `split` is one of them."""

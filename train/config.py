@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.labels import LabelSpec
 
+from .folds import check_folds
 from .plan import check_batching, check_key
 from .selection import FrameFilter
 
@@ -97,7 +98,11 @@ class TrainConfig:
     patience: int = 10
     """Epochs without a better validation average precision after which training stops."""
     seed: int = 0
-    """Of the order of frames."""
+    """Of the order of frames, and of the folds."""
+    folds: int | None = None
+    """Divide the groups (shows) of the splits train and validation into so many folds."""
+    fold: int | None = None
+    """The fold that is the validation split, from 0; the others are trained on."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:N, or auto (cuda if there is one)."""
     verify: Verify = "first"
@@ -106,6 +111,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
+        check_folds(self.folds, self.fold)
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -122,6 +128,8 @@ class TrainConfig:
             "label": self.label.identity(),
             "filter": self.filter.identity(),
             "annotations": None if self.annotations is None else str(self.annotations),
+            "folds": self.folds,
+            "fold": self.fold,
             "head": self.head.head,
             "loss": self.loss.loss,
             "pos_weight": self.loss.pos_weight,
@@ -135,7 +143,7 @@ class TrainConfig:
         Raises:
             CorruptData: it is not what `to_json` returns; the message begins with `where`.
         """
-        annotations = data.get("annotations")  # earlier runs have none
+        annotations = data.get("annotations")  # earlier runs have none, and no folds
         try:
             return cls(
                 shards=Path(data["shards"]),
@@ -143,6 +151,8 @@ class TrainConfig:
                 label=LabelSpec.from_identity(data["label"], where=f"{where}: label"),
                 filter=FrameFilter.from_identity(data["filter"]),
                 annotations=None if annotations is None else Path(annotations),
+                folds=data.get("folds"),
+                fold=data.get("fold"),
                 head=HeadConfig(data["head"]),
                 loss=LossConfig(data["loss"], data["pos_weight"]),
                 **{name: data[name] for name in _PLAIN_FIELDS},

@@ -27,6 +27,7 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .checkpoint import checkpoint_path, load_checkpoint
 from .device import choose_device
+from .folds import with_fold
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .plots import Panel, precision_recall_png, timeline_png
@@ -76,6 +77,8 @@ class EvaluationResult:
     """Of the store, whose annotations the labels are made from."""
     index_id: str
     """Of its index."""
+    fold: dict[str, int | None] | None
+    """Number of folds and the run's, whose groups are the split validation; None without folds."""
     annotations: Path | None
     """Labels were made from these, not from the store's."""
     other_annotations: str | None
@@ -104,6 +107,7 @@ class EvaluationResult:
             "label_text": self.label.describe(),
             "generation": self.generation,
             "index_id": self.index_id,
+            "fold": self.fold,
             "annotations": None if self.annotations is None else str(self.annotations),
             "other_annotations": self.other_annotations,
             "metrics": self.metrics.to_json(),
@@ -165,6 +169,8 @@ def evaluate(
     elif config.annotations is not None:
         index = _as_trained(index, opened, config.annotations, annotate)
     annotations = annotations or config.annotations
+    if opened.fold is not None:
+        index = with_fold(index, opened.fold)
     selection = select(
         index,
         split,
@@ -192,6 +198,7 @@ def evaluate(
         generation=index.generation,
         index_id=index.index_id,
         annotations=annotations,
+        fold=None if config.folds is None else {"folds": config.folds, "fold": config.fold},
         other_annotations=_other_annotations(index, opened, annotations),
         metrics=metrics,
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),

@@ -17,6 +17,7 @@ from laughstore.store import open_shards
 
 from .config import TrainConfig
 from .device import choose_device
+from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
 from .log import RunLog
 from .moments import Standardiser, merged, stream_moments
 from .progress import Progress, ProgressCallback, silent
@@ -28,9 +29,6 @@ from .stream import FrameStream
 from .trainer import Trainer, TrainResult
 
 logger = logging.getLogger(__name__)
-
-TRAIN_SPLIT = "train"
-VALIDATION_SPLIT = "validation"
 
 
 def train(
@@ -72,6 +70,10 @@ def _train(
     index = open_shards(config.shards)
     if config.annotations is not None:
         index = annotate(index, config.annotations)
+    fold = None
+    if config.folds is not None and config.fold is not None:
+        fold = choose_fold(index, config.folds, config.fold, seed=config.seed)
+        index = with_fold(index, fold)
     _check_splits(index)
     validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
     _check_both_classes(validation)
@@ -82,7 +84,7 @@ def _train(
         _check_both_classes(stream.selection)
         standardiser = _standardiser(stream, report)
         with interruptible.held():
-            run = Run.create(config, index, _counts(stream.selection, validation))
+            run = Run.create(config, index, _counts(stream.selection, validation), fold=fold)
         logger.info("%r on %s", stream, device)
         try:
             with RunLog(run.metrics_log, run.tensorboard) as log:

@@ -92,6 +92,8 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
         return
     found = result.metrics
     print(f"{result.split}: {result.label.describe()}")
+    if result.fold is not None:
+        print(f"groups of fold {result.fold['fold']} of {result.fold['folds']} are validation")
     if result.other_annotations is not None:
         print(result.other_annotations)
     print(
