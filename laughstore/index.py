@@ -227,8 +227,8 @@ class Index:
     def split_shards(self, split: str) -> tuple[Shard, ...]:
         """Return the shards of a split, in block order."""
         # By recording: where folds changed its split, its files keep the names that they have.
-        streams = set(self.streams(split))
-        return tuple(shard for shard in self.shards if shard.stream in streams)
+        ids = {stream.recording_id for stream in self.streams(split)}
+        return tuple(shard for shard in self.shards if shard.stream.recording_id in ids)
 
     def check_split(self, split: str) -> None:
         """Raise a ConfigError, naming the splits there are, unless `split` is one of them."""
