@@ -123,7 +123,13 @@ def _recording_rows(flags: _Flags, index: Index, recording: Recording) -> list[S
 
 def _events(label: LabelSpec, index: Index, rows: StreamRows) -> tuple[Times, Times]:
     """Stretches of the events a label asks for in a stream, and of all events of its class."""
-    apart = replace(label, merge_gap=Span("0s"))
+    # Of any kind of label: only which events it asks for matters, each drawn apart.
+    apart = LabelSpec(
+        event=label.event,
+        whose=label.whose,
+        merge_gap=Span("0s"),
+        min_confidence=label.min_confidence,
+    )
     everybody = replace(apart, whose="any", min_confidence=0.0)
     tables, stream = index.tables(rows.recording), rows.stream
     asked, of_class = (
