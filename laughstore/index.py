@@ -8,7 +8,7 @@ The *global frame id* of frame t of a stream is `first_block * block_frames + t`
 split is read; ids behind the ragged end of a stream's last block do not exist.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ class Stream:
 
     recording_id: str
     split: str
+    """That its shards are named after; of the recording's split, see `Recording`."""
     assignment: str
     """Name in paths: `<main>--<other>`."""
     main: str
@@ -121,6 +122,9 @@ class Index:
     """Blocks of all splits."""
     num_shards: int
     """Shards of all splits."""
+    other_tables: tuple[RecordingTables, ...] | None = field(default=None, repr=False)
+    """Annotations used instead of the index's own, in the order of `recordings`; made by
+    `laughstore.other_annotations`. Ids of the index and of annotations are still the store's."""
 
     @cached_property
     def block_crc32c(self) -> NDArray[np.uint32]:
@@ -168,6 +172,8 @@ class Index:
     @cached_property
     def all_tables(self) -> tuple[RecordingTables, ...]:
         """Annotations as columns, in the order of `recordings`."""
+        if self.other_tables is not None:
+            return self.other_tables
         try:
             return read_tables(
                 self.columns,
@@ -220,8 +226,9 @@ class Index:
 
     def split_shards(self, split: str) -> tuple[Shard, ...]:
         """Return the shards of a split, in block order."""
-        self.check_split(split)
-        return tuple(shard for shard in self.shards if shard.stream.split == split)
+        # By recording: where folds changed its split, its files keep the names that they have.
+        ids = {stream.recording_id for stream in self.streams(split)}
+        return tuple(shard for shard in self.shards if shard.stream.recording_id in ids)
 
     def check_split(self, split: str) -> None:
         """Raise a ConfigError, naming the splits there are, unless `split` is one of them."""

@@ -14,6 +14,7 @@ from laughstore.errors import ConfigError, CorruptData
 from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 
+from .folds import check_folds
 from .plan import check_batching, check_key
 from .selection import FrameFilter
 
@@ -77,6 +78,9 @@ class TrainConfig:
     """What is predicted."""
     filter: FrameFilter = _FILTER
     """Which frames take part, in training and in validation."""
+    annotations: Path | None = None
+    """Make labels from these annotations, not from the store's, which stays as it is; all that
+    `laughstore annotate --from` takes."""
     head: HeadConfig = _HEAD
     """What is trained."""
     loss: LossConfig = _LOSS
@@ -97,7 +101,11 @@ class TrainConfig:
     patience: int = 10
     """Epochs without a better validation average precision after which training stops."""
     seed: int = 0
-    """Of the order of frames."""
+    """Of the order of frames, and of the folds."""
+    folds: int | None = None
+    """Divide the groups (shows) of the splits train and validation into so many folds."""
+    fold: int | None = None
+    """The fold that is the validation split, from 0; the others are trained on."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:N, or auto (cuda if there is one)."""
     verify: Verify = "first"
@@ -107,6 +115,7 @@ class TrainConfig:
         check_classes(self.label)
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
+        check_folds(self.folds, self.fold)
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -122,6 +131,9 @@ class TrainConfig:
             "out": str(self.out),
             "label": self.label.identity(),
             "filter": self.filter.identity(),
+            "annotations": None if self.annotations is None else str(self.annotations),
+            "folds": self.folds,
+            "fold": self.fold,
             "head": self.head.head,
             "loss": self.loss.loss,
             "pos_weight": self.loss.pos_weight,
@@ -135,12 +147,16 @@ class TrainConfig:
         Raises:
             CorruptData: it is not what `to_json` returns; the message begins with `where`.
         """
+        annotations = data.get("annotations")  # earlier runs have none, and no folds
         try:
             return cls(
                 shards=Path(data["shards"]),
                 out=Path(data["out"]),
                 label=LabelSpec.from_identity(data["label"], where=f"{where}: label"),
                 filter=FrameFilter.from_identity(data["filter"]),
+                annotations=None if annotations is None else Path(annotations),
+                folds=data.get("folds"),
+                fold=data.get("fold"),
                 head=HeadConfig(data["head"]),
                 loss=LossConfig(data["loss"], data["pos_weight"]),
                 **{name: data[name] for name in _PLAIN_FIELDS},

@@ -16,11 +16,18 @@ from laughstore.errors import ConfigError, CorruptData, SpecMismatch
 from laughstore.files import write_atomic
 from laughstore.index import Index
 from laughstore.labels import LabelSpec, target_bouts
+from laughstore.other_annotations import (
+    Annotate,
+    check_there,
+    read_other_annotations,
+    tables_digest,
+)
 from laughstore.store import open_shards
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .checkpoint import checkpoint_path, load_checkpoint
 from .device import choose_device
+from .folds import with_fold
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .plots import Panel, precision_recall_png, timeline_png
@@ -33,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 EVALUATION_FORMAT = "laughstore-evaluation"
 EVALUATION_VERSION = 1
+_ANNOTATIONS = "annotations_sha256"
 _METRICS, _CURVE = "metrics.json", "pr.png"
 _US_PER_HOUR = 3600 * US_PER_SECOND
 
@@ -69,6 +77,10 @@ class EvaluationResult:
     """Of the store, whose annotations the labels are made from."""
     index_id: str
     """Of its index."""
+    fold: dict[str, int | None] | None
+    """Number of folds and the run's, whose groups are the split validation; None without folds."""
+    annotations: Path | None
+    """Labels were made from these, not from the store's."""
     other_annotations: str | None
     """One line when the run was trained on another index: its labels may have been others."""
     metrics: FrameMetrics
@@ -95,6 +107,8 @@ class EvaluationResult:
             "label_text": self.label.describe(),
             "generation": self.generation,
             "index_id": self.index_id,
+            "fold": self.fold,
+            "annotations": None if self.annotations is None else str(self.annotations),
             "other_annotations": self.other_annotations,
             "metrics": self.metrics.to_json(),
             "ignored": self.num_ignored,
@@ -113,6 +127,8 @@ def evaluate(
     checkpoint: str = "best",
     device: str = "auto",
     timelines: int = 8,
+    annotations: Path | None = None,
+    annotate: Annotate = read_other_annotations,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Score a split with a trained run; write metrics.json, pr.png and timelines.
@@ -125,12 +141,14 @@ def evaluate(
         checkpoint: `best`, `last`, or the path of a checkpoint.
         device: as in TrainConfig.
         timelines: most recordings to draw; those with the most positive rows are chosen.
+        annotations: to make labels from instead of those that the run was trained with.
+        annotate: reads them; see `train`.
         progress: called with (rows done, rows).
 
     Raises:
-        NotFound: no run, shards or checkpoint there.
-        ConfigError: no such split, out exists, no row takes part, the checkpoint is another run's,
-            or its scores are not finite.
+        NotFound: no run, shards, checkpoint or annotations there.
+        ConfigError: no such split, out exists, the run's annotations have changed, no row takes
+            part, the checkpoint is another run's, or its scores are not finite.
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
@@ -146,6 +164,13 @@ def evaluate(
             f"{index.where} holds other features than {run} was trained on"
             f" ({'; '.join(index.spec.differences(opened.spec))}); give shards of the same spec"
         )
+    if annotations is not None:
+        index = annotate(index, annotations)
+    elif config.annotations is not None:
+        index = _as_trained(index, opened, config.annotations, annotate)
+    annotations = annotations or config.annotations
+    if opened.fold is not None:
+        index = with_fold(index, opened.fold)
     selection = select(
         index,
         split,
@@ -172,7 +197,9 @@ def evaluate(
         label=config.label,
         generation=index.generation,
         index_id=index.index_id,
-        other_annotations=_other_annotations(index, opened),
+        annotations=annotations,
+        fold=None if config.folds is None else {"folds": config.folds, "fold": config.fold},
+        other_annotations=_other_annotations(index, opened, annotations),
         metrics=metrics,
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
         num_streams=len(streams),
@@ -190,7 +217,22 @@ def evaluate(
     return result
 
 
-def _other_annotations(index: Index, run: Run) -> str | None:
+def _as_trained(index: Index, run: Run, path: Path, annotate: Annotate) -> Index:
+    """The index with the annotations that the run was trained with, if they are still the same."""
+    check_there(path)
+    found = annotate(index, path)
+    if index.index_id == run.index_id and tables_digest(found) != run.about.get(_ANNOTATIONS):
+        raise ConfigError(
+            f"{path} has changed since {run.path} was trained with it; restore it, or say that what"
+            f" is there now is meant: --annotations {path}"
+        )
+    return found
+
+
+def _other_annotations(index: Index, run: Run, annotations: Path | None) -> str | None:
+    if annotations is not None and tables_digest(index) != run.about.get(_ANNOTATIONS):
+        trained_on = run.config.annotations or "the store's own"
+        return f"labels are made from {annotations} as it is; the run was trained on {trained_on}"
     if index.index_id == run.index_id:
         return None
     trained_on = run.about.get("generation")

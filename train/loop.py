@@ -12,10 +12,12 @@ import torch
 
 from laughstore.errors import ConfigError
 from laughstore.index import Index
+from laughstore.other_annotations import Annotate, read_other_annotations
 from laughstore.store import open_shards
 
 from .config import TrainConfig
 from .device import choose_device
+from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
 from .log import RunLog
 from .moments import Standardiser, merged, stream_moments
 from .progress import Progress, ProgressCallback, silent
@@ -28,11 +30,13 @@ from .trainer import Trainer, TrainResult
 
 logger = logging.getLogger(__name__)
 
-TRAIN_SPLIT = "train"
-VALIDATION_SPLIT = "validation"
 
-
-def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
+def train(
+    config: TrainConfig,
+    *,
+    progress: ProgressCallback | None = None,
+    annotate: Annotate = read_other_annotations,
+) -> TrainResult:
     """Train a head on the split `train`, choosing by the average precision on `validation`.
 
     Ctrl-C, SIGTERM and errors of this package save the last step before they are raised, unless the
@@ -42,6 +46,8 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     Args:
         config: what to train, on what, and how.
         progress: called as work goes on, several times a second at most a step.
+        annotate: reads `config.annotations`, if there are any. The command line gives one that
+            knows data sets, too.
 
     Raises:
         ConfigError: the run exists, a split is missing or holds nothing to learn from, a setting
@@ -50,15 +56,24 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     """
     interruptible = Interruptible()
     with interruptible.installed():
-        return _train(config, interruptible, progress or silent)
+        return _train(config, interruptible, progress or silent, annotate)
 
 
 def _train(
-    config: TrainConfig, interruptible: Interruptible, report: ProgressCallback
+    config: TrainConfig,
+    interruptible: Interruptible,
+    report: ProgressCallback,
+    annotate: Annotate,
 ) -> TrainResult:
     check_absent(config.out)
     device = choose_device(config.device)
     index = open_shards(config.shards)
+    if config.annotations is not None:
+        index = annotate(index, config.annotations)
+    fold = None
+    if config.folds is not None and config.fold is not None:
+        fold = choose_fold(index, config.folds, config.fold, seed=config.seed)
+        index = with_fold(index, fold)
     _check_splits(index)
     validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
     _check_both_classes(validation)
@@ -69,7 +84,7 @@ def _train(
         _check_both_classes(stream.selection)
         standardiser = _standardiser(stream, report)
         with interruptible.held():
-            run = Run.create(config, index, _counts(stream.selection, validation))
+            run = Run.create(config, index, _counts(stream.selection, validation), fold=fold)
         logger.info("%r on %s", stream, device)
         try:
             with RunLog(run.metrics_log, run.tensorboard) as log:

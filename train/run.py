@@ -16,10 +16,12 @@ from typing import Any, Self
 from laughstore.errors import ConfigError, CorruptData, NotFound
 from laughstore.files import fsync_dir, make_dirs, write_atomic
 from laughstore.index import Index
+from laughstore.other_annotations import tables_digest
 from laughstore.sealed import seal, unseal
 from laughstore.spec import FeatureSpec
 
 from .config import TrainConfig
+from .folds import Fold
 
 RUN_FORMAT = "laughstore-run"
 RUN_VERSION = 1
@@ -52,6 +54,13 @@ class Run:
         }
 
     @property
+    def fold(self) -> Fold | None:
+        """Groups of each side, of a run on one of several folds."""
+        if self.config.folds is None:
+            return None
+        return Fold.from_json(self.about.get("fold"), where=str(self.path / _CONFIG))
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -67,7 +76,14 @@ class Run:
         return self.path / "tensorboard"
 
     @classmethod
-    def create(cls, config: TrainConfig, index: Index, counts: dict[str, Any]) -> Self:
+    def create(
+        cls,
+        config: TrainConfig,
+        index: Index,
+        counts: dict[str, Any],
+        *,
+        fold: Fold | None = None,
+    ) -> Self:
         """Make the folder of a new run.
 
         Args:
@@ -75,17 +91,23 @@ class Run:
                 wherever it is opened.
             index: of the shards it trains on.
             counts: JSON object of rows and positives of each split used.
+            fold: the groups of each side, of a run on one of several folds.
 
         Raises:
             ConfigError: the folder exists.
         """
         check_absent(config.out)
         kept = replace(config, shards=config.shards.absolute(), out=config.out.absolute())
-        about = {
+        about: dict[str, Any] = {
             "counts": counts,
             "generation": index.generation,
             "versions": _versions(),
         }
+        if config.annotations is not None:
+            kept = replace(kept, annotations=config.annotations.absolute())
+            about["annotations_sha256"] = tables_digest(index)
+        if fold is not None:
+            about["fold"] = fold.to_json()
         make_dirs(config.out.absolute().parent)
         config.out.mkdir()
         fsync_dir(config.out.absolute().parent)

@@ -224,6 +224,7 @@ def select(
     *,
     advice: str = "widen --recordings, --exclude, --min-context or --turn-within, or use another"
     " label",
+    may_be_empty: bool = False,
 ) -> Selection:
     """Return the rows of a split that take part, with their targets.
 
@@ -233,6 +234,7 @@ def select(
         label: which rows are positive, negative or ignored.
         frames: which rows may take part; all if None.
         advice: what to do when nothing is left, for the message.
+        may_be_empty: return a selection in which no row takes part, instead of raising.
 
     Raises:
         ConfigError: no such split; the event occurs nowhere; the label asks for speakers that are
@@ -247,7 +249,7 @@ def select(
     check_whose(label, index.all_tables, index.mains)
     recordings = [item for item in index.recordings if item.split == split]
     taken = [item for item in recordings if frames.takes(item.id)]
-    if not taken:
+    if not taken and not may_be_empty:
         raise ConfigError(
             f"none of the {len(recordings)} recordings of split {split!r} passes the filter"
             f" ({frames.describe()}); {advice}"
@@ -278,7 +280,7 @@ def select(
                 for array in (flat_eligible, flat_ignored, flat_y):
                     array[rows][~passes] = 0
             start += stream.num_blocks
-    if not eligible.any():
+    if not eligible.any() and not may_be_empty:
         num_ignored = int(ignored.sum())
         reason = (
             f"the label ignores all {num_ignored} rows"

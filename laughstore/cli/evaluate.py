@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from .annotation_source import with_source
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
 from .text import counted, number, percent
@@ -31,6 +32,9 @@ class _Flags:
     """Folder for metrics.json and plots (default: RUN/evaluation/SPLIT)."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
+    annotations: Path | None = None
+    """Make labels from these annotations (default: what the run was trained with); all that
+    `laughstore annotate --from` takes."""
     timelines: int = 8
     """Most recordings to plot along time; those with the most positive rows."""
 
@@ -56,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
         checkpoint=flags.checkpoint,
         device=flags.device,
         timelines=flags.timelines,
+        annotations=flags.annotations,
+        annotate=with_source,
         progress=ScoringProgress(bar),
     )
     report(result, as_json=flags.common.json)
@@ -86,6 +92,8 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
         return
     found = result.metrics
     print(f"{result.split}: {result.label.describe()}")
+    if result.fold is not None:
+        print(f"groups of fold {result.fold['fold']} of {result.fold['folds']} are validation")
     if result.other_annotations is not None:
         print(result.other_annotations)
     print(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from train.config import TrainConfig
 
+from .annotation_source import with_source
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
 from .text import number, percent, program
@@ -41,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     bar.message(flags.config.label.describe())
     shown = TrainingProgress(bar)
     try:
-        result = train(flags.config, progress=shown)
+        result = train(flags.config, progress=shown, annotate=with_source)
     except (KeyboardInterrupt, SystemExit):
         shown.close()
         if (flags.config.out / "checkpoints").exists():

@@ -219,6 +219,8 @@ def test_no_recording_at_all_is_a_failure(run, own_corpus, tmp_path, nano_checkp
         ["build", "FILE", "--store", "NEW", "--dry-run"],
         ["inspect", "FILE"],
         ["inspect", "MODEL"],
+        ["labels", "FILE"],
+        ["labels", "MODEL"],
         ["train", "--shards", "FILE", "--out", "NEW", "-q"],
         ["evaluate", "FILE", "-q"],
         ["demo", "--out", "FILE", "-q"],
