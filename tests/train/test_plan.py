@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ COUNTS = st.lists(st.integers(0, 40), min_size=0, max_size=60).map(
 )
 
 
-def make(counts: NDArray[np.int64], **changes: int) -> Plan:
-    numbers = {"seed": 5, "epoch": 0, "global_batch": 24, "lanes": 12, "window_blocks": 3}
+def make(counts: NDArray[np.int64], **changes) -> Plan:
+    numbers: dict[str, Any] = {
+        "seed": 5,
+        "epoch": 0,
+        "global_batch": 24,
+        "lanes": 12,
+        "window_blocks": 3,
+    }
     return Plan(counts, **{**numbers, **changes})
 
 
