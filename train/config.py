@@ -10,8 +10,9 @@ from typing import Any, Final, Literal
 
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.labels import LabelSpec
+from laughstore.reading.rows import Reader
 
-from .plan import check_batching, check_key
+from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
 
 Verify = Literal["always", "first", "never"]
@@ -99,10 +100,18 @@ class TrainConfig:
     """Where to train: cpu, cuda, cuda:N, or auto (cuda if there is one)."""
     verify: Verify = "first"
     """When checksums of blocks are checked: always, first (at the first read) or never."""
+    mix: Mix = "windows"
+    """How rows are shuffled: windows, or global (all rows together; for splits that fit in
+    memory)."""
+    reader: Reader = "auto"
+    """How frames are read: map, window (into memory of its own), or auto."""
+    skip_corrupt: Path | None = None
+    """Leave out these blocks: a list that `laughstore verify --bad-blocks` wrote."""
 
     def __post_init__(self) -> None:
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
+        check_mix(self.mix)
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -121,7 +130,8 @@ class TrainConfig:
             "head": self.head.head,
             "loss": self.loss.loss,
             "pos_weight": self.loss.pos_weight,
-            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
+            "skip_corrupt": None if self.skip_corrupt is None else str(self.skip_corrupt),
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS + _LATER_FIELDS},
         }
 
     @classmethod
@@ -139,7 +149,10 @@ class TrainConfig:
                 filter=FrameFilter.from_identity(data["filter"]),
                 head=HeadConfig(data["head"]),
                 loss=LossConfig(data["loss"], data["pos_weight"]),
+                skip_corrupt=_path(data.get("skip_corrupt")),
                 **{name: data[name] for name in _PLAIN_FIELDS},
+                # Runs of earlier releases have none of these.
+                **{name: data[name] for name in _LATER_FIELDS if name in data},
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise CorruptData(
@@ -160,3 +173,8 @@ _PLAIN_FIELDS = (
     "verify",
 )
 """Fields of a TrainConfig that are JSON values as they are."""
+_LATER_FIELDS = ("mix", "reader")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -39,6 +39,15 @@ def read_skip_list(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
+def read_skipped_blocks(index: Index, split: str, path: Path) -> dict[int, str]:
+    """Return the keys of a list that are of one split, by global block number, rising.
+
+    Raises:
+        NotFound, ConfigError: as `read_skip_list` and `skipped_blocks`.
+    """
+    return skipped_blocks(index, split, read_skip_list(path), where=str(path))
+
+
 def skipped_blocks(index: Index, split: str, keys: Iterable[str], *, where: str) -> dict[int, str]:
     """Return the keys of one split by global block number, rising; keys of other splits are left.
 

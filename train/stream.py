@@ -34,7 +34,7 @@ from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
 from .readahead import ReadAhead
 from .selection import FrameFilter, select
-from .skip import read_skip_list, skipped_blocks, without_blocks
+from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
 
 STATE_FORMAT: Final = "laughstore-stream"
@@ -119,8 +119,7 @@ class FrameStream(IterableDataset[Batch]):
         self.selection = select(index, split, label, frames)
         skipped: dict[int, str] = {}
         if skip_corrupt is not None:
-            keys = read_skip_list(skip_corrupt)
-            skipped = skipped_blocks(index, split, keys, where=str(skip_corrupt))
+            skipped = read_skipped_blocks(index, split, skip_corrupt)
         self.skipped_blocks = np.array(list(skipped), np.int64)
         """i64[K]: global numbers of the blocks that are left out as corrupt."""
         self.selection = without_blocks(self.selection, self.skipped_blocks)
