@@ -11,10 +11,11 @@ from .config import HeadConfig, LossConfig, TrainConfig
 from .selection import FrameFilter
 
 if TYPE_CHECKING:
+    from .batch import Batch
     from .evaluation import EvaluationResult, evaluate
     from .loop import train
     from .progress import Progress
-    from .stream import Batch, FrameStream
+    from .stream import FrameStream
     from .trainer import TrainResult
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "stream",
+    "Batch": "batch",
     "EvaluationResult": "evaluation",
     "FrameStream": "stream",
     "Progress": "progress",

@@ -13,9 +13,10 @@ import numpy as np
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
+from laughstore.reading.rows import Reader
 
 from .folds import check_folds
-from .plan import check_batching, check_key
+from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
 
 Verify = Literal["always", "first", "never"]
@@ -110,12 +111,20 @@ class TrainConfig:
     """Where to train: cpu, cuda, cuda:N, or auto (cuda if there is one)."""
     verify: Verify = "first"
     """When checksums of blocks are checked: always, first (at the first read) or never."""
+    mix: Mix = "windows"
+    """How rows are shuffled: windows, or global (all rows together; for splits that fit in
+    memory)."""
+    reader: Reader = "auto"
+    """How frames are read: map, window (into memory of its own), or auto."""
+    skip_corrupt: Path | None = None
+    """Leave out these blocks: a list that `laughstore verify --bad-blocks` wrote."""
 
     def __post_init__(self) -> None:
         check_classes(self.label)
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
         check_folds(self.folds, self.fold)
+        check_mix(self.mix)
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -137,7 +146,8 @@ class TrainConfig:
             "head": self.head.head,
             "loss": self.loss.loss,
             "pos_weight": self.loss.pos_weight,
-            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
+            "skip_corrupt": None if self.skip_corrupt is None else str(self.skip_corrupt),
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS + _LATER_FIELDS},
         }
 
     @classmethod
@@ -159,7 +169,10 @@ class TrainConfig:
                 fold=data.get("fold"),
                 head=HeadConfig(data["head"]),
                 loss=LossConfig(data["loss"], data["pos_weight"]),
+                skip_corrupt=_path(data.get("skip_corrupt")),
                 **{name: data[name] for name in _PLAIN_FIELDS},
+                # Runs of earlier releases have none of these.
+                **{name: data[name] for name in _LATER_FIELDS if name in data},
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise CorruptData(
@@ -194,3 +207,8 @@ _PLAIN_FIELDS = (
     "verify",
 )
 """Fields of a TrainConfig that are JSON values as they are."""
+_LATER_FIELDS = ("mix", "reader")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from laughstore.errors import ConfigError
 
-from .stream import RING_BUFFERS, Batch
+from .batch import Batch
+from .buffers import RING_BUFFERS
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,6 +8,7 @@ import logging
 import shutil
 from typing import Any
 
+import numpy as np
 import torch
 
 from laughstore.errors import ConfigError
@@ -24,6 +25,7 @@ from .progress import Progress, ProgressCallback, silent
 from .run import Run, check_absent
 from .selection import Selection, select
 from .signals import Interruptible
+from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
 from .stream import FrameStream
 from .trainer import Trainer, TrainResult
@@ -76,10 +78,19 @@ def _train(
         index = with_fold(index, fold)
     _check_splits(index)
     validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
+    if config.skip_corrupt is not None:
+        skipped = read_skipped_blocks(index, VALIDATION_SPLIT, config.skip_corrupt)
+        validation = without_blocks(validation, np.array(list(skipped), np.int64))
     _check_both_classes(validation)
     with (
         _open_stream(index, config, device) as stream,
-        FrameSource(index, VALIDATION_SPLIT, verify=config.verify) as source,
+        FrameSource(
+            index,
+            VALIDATION_SPLIT,
+            verify=config.verify,
+            reader=config.reader,
+            damaged=config.skip_corrupt is not None,
+        ) as source,
     ):
         _check_both_classes(stream.selection)
         standardiser = _standardiser(stream, report)
@@ -109,9 +120,11 @@ def _open_stream(index: Index, config: TrainConfig, device: torch.device) -> Fra
         lanes=config.lanes,
         window_blocks=config.window_blocks,
         seed=config.seed,
+        mix=config.mix,
         verify=config.verify,
-        copy=False,
+        reader=config.reader,
         pin_memory=device.type == "cuda",
+        skip_corrupt=config.skip_corrupt,
     )
 
 
@@ -122,7 +135,13 @@ def _standardiser(stream: FrameStream, report: ProgressCallback) -> Standardiser
     def progress(done: int, total: int) -> None:
         report(Progress("statistics", done, total, 0))
 
-    parts = stream_moments(selection.index, selection.streams, stream.source, progress=progress)
+    parts = stream_moments(
+        selection.index,
+        selection.streams,
+        stream.source,
+        skip=stream.skipped_blocks,
+        progress=progress,
+    )
     return Standardiser.of(merged(parts, selection.index.dim))
 
 

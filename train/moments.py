@@ -120,6 +120,7 @@ def stream_moments(
     streams: Sequence[Stream],
     source: FrameSource,
     *,
+    skip: NDArray[np.int64] | None = None,
     progress: Callable[[int, int], None] | None = None,
     keep_every_s: float = _KEEP_EVERY_S,
 ) -> list[Moments]:
@@ -133,6 +134,7 @@ def stream_moments(
         index: of the shards.
         streams: of the split that `source` reads.
         source: reads their frames.
+        skip: i64[K] global numbers of blocks to leave out; streams that have some are not kept.
         progress: called with (streams done, streams to do).
         keep_every_s: seconds after which the file is written anew during a long pass.
 
@@ -142,11 +144,16 @@ def stream_moments(
     """
     path = _path(index)
     known = {} if path is None else _read(path, index)
-    missing = [stream for stream in streams if _key(stream) not in known]
+    skip = np.empty(0, np.int64) if skip is None else skip
+    parts = {
+        _key(stream): _pass(stream, source, skip) for stream in streams if _is_cut(stream, skip)
+    }
+    whole = [stream for stream in streams if _key(stream) not in parts]
+    missing = [stream for stream in whole if _key(stream) not in known]
     num_kept, kept_at = len(known), time.monotonic()
     try:
         for done, stream in enumerate(missing):
-            known[_key(stream)] = _pass(stream, source)
+            known[_key(stream)] = _pass(stream, source, skip)
             if time.monotonic() - kept_at >= keep_every_s:
                 _write(path, index, known)
                 num_kept, kept_at = len(known), time.monotonic()
@@ -155,13 +162,21 @@ def stream_moments(
     finally:
         if len(known) > num_kept:
             _write(path, index, known)
-    return [known[_key(stream)] for stream in streams]
+    return [(known | parts)[_key(stream)] for stream in streams]
 
 
-def _pass(stream: Stream, source: FrameSource) -> Moments:
+def _is_cut(stream: Stream, skip: NDArray[np.int64]) -> bool:
+    """Whether some of a stream's blocks are left out."""
+    last = stream.first_block + stream.num_blocks
+    return bool(((skip >= stream.first_block) & (skip < last)).any())
+
+
+def _pass(stream: Stream, source: FrameSource, skip: NDArray[np.int64]) -> Moments:
     blocks = stream.first_block + np.arange(stream.num_blocks)
-    chunk = np.arange(stream.num_blocks) // _BLOCKS_A_CHUNK
+    blocks = blocks[~np.isin(blocks, skip)]
+    chunk = np.arange(len(blocks)) // _BLOCKS_A_CHUNK
     first_frame = stream.first_block * source.block_frames
+    in_block = np.arange(source.block_frames)
     chunk_rows = _BLOCKS_A_CHUNK * source.block_frames
     buffer = torch.empty(min(chunk_rows, stream.num_frames), source.dim, dtype=torch.int16)
     total = Moments.none(source.dim)
@@ -173,18 +188,20 @@ def _pass(stream: Stream, source: FrameSource) -> Moments:
         release=source.release,
         blocks_a_call=source.blocks_a_call,
     ) as ahead:
-        for number, start in enumerate(range(0, stream.num_frames, chunk_rows)):
+        for number, start in enumerate(range(0, len(blocks), _BLOCKS_A_CHUNK)):
             ahead.wait(number)
-            stop = min(start + chunk_rows, stream.num_frames)
-            rows = buffer[: stop - start]
-            frames = first_frame + np.arange(start, stop)
+            these = blocks[start : start + _BLOCKS_A_CHUNK, None]
+            frames = (these * source.block_frames + in_block).reshape(-1)
+            frames = frames[frames < first_frame + stream.num_frames]
+            rows = buffer[: len(frames)]
             source.gather(frames, rows)
             part = Moments.of(rows.view(torch.bfloat16))
             if not part.finite:
                 source.check_finite(frames)
                 raise CorruptData(
-                    f"{_key(stream)}: rows {start} to {stop - 1} hold values too large to be"
-                    " features; restore the shard, build the recording again, or leave it out"
+                    f"{_key(stream)}: rows {frames[0] - first_frame} to"
+                    f" {frames[-1] - first_frame} hold values too large to be features; restore"
+                    " the shard, build the recording again, or leave it out"
                 )
             total = total.merge(part)
     return total

@@ -13,18 +13,29 @@ files, labels, ranks' processes or tensors.
 A rank owns L / world_size neighbouring lanes, so the topology decides who reads a row and never
 when it comes. All lanes have the same number of steps: a lane that ends early is filled up with
 pad rows (-1). Only the last step holds any.
+
+With `mix="global"` the places are a permutation of all positions by (seed, epoch), and there are
+no windows. It takes 8 bytes a row, and every block is needed from the first steps to the last.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 
+Mix = Literal["windows", "global"]
+"""Whether rows are permuted within windows of every lane, or all together."""
 PAD = -1
 """Position of a row that only fills up the last batch."""
+GLOBAL_PURPOSE = 2**64 - 1
+"""Of the permutation of all rows."""
+BALANCE_PURPOSE = 2**64 - 2
+"""Of the choice of negatives."""
 _ROWS_TOGETHER = 256
 """Rows of a lane that are planned in one go."""
 
@@ -51,6 +62,7 @@ class Plan:
         global_batch: rows of a step over all ranks, a multiple of `lanes`.
         lanes: L; sets how many places of the data set a batch mixes.
         window_blocks: K; a batch mixes L * K blocks.
+        mix: `windows`, or `global`: all rows are permuted together, K is not used.
 
     Raises:
         ConfigError: a number is out of range, or global_batch is no multiple of lanes.
@@ -65,9 +77,13 @@ class Plan:
         global_batch: int,
         lanes: int = 64,
         window_blocks: int = 8,
+        mix: Mix = "windows",
     ) -> None:
         check_batching(global_batch, lanes, window_blocks)
         check_key(seed, epoch)
+        check_mix(mix)
+        self.mix: Mix = mix
+        self._counts = counts
         self.num_rows = int(counts.sum())
         self.global_batch = global_batch
         self.lanes = lanes
@@ -97,30 +113,53 @@ class Plan:
         return int(np.clip(left, 0, self._lane_rows).sum())
 
     def batches(
-        self, start: int = 0, *, rank: int = 0, world_size: int = 1
+        self, start: int = 0, *, rank: int = 0, world_size: int = 1, stride: int = 1
     ) -> Iterator[NDArray[np.int64]]:
-        """Yield a rank's positions of each step from `start` on.
+        """Yield a rank's positions of the steps start, start + stride, ...
 
-        Starting anywhere costs a binary search and one window in every lane.
+        Starting anywhere costs a binary search and one window in every lane (`global`: the
+        permutation of all rows).
 
         Yields:
             i64[global_batch / world_size], lane by lane; PAD at the end of lanes that have ended.
         """
-        lanes = [_Lane(self, lane, start) for lane in rank_share(self.lanes, rank, world_size)]
+        lanes = rank_share(self.lanes, rank, world_size)
+        if self.mix == "global":
+            yield from self._global_batches(lanes, range(start, self.num_steps, stride))
+            return
+        open_lanes = [_Lane(self, lane, start) for lane in lanes]
         share = self._lane_rows
         # Several steps of a lane are taken in one go: small batches would be all overhead.
         together = max(1, _ROWS_TOGETHER // share)
         for step in range(start, self.num_steps, together):
             num_steps = min(together, self.num_steps - step)
             rows = np.empty((len(lanes), num_steps, share), np.int64)
-            for out, lane in zip(rows.reshape(len(lanes), -1), lanes, strict=True):
+            for out, lane in zip(rows.reshape(len(lanes), -1), open_lanes, strict=True):
                 lane.take(out)
-            for i in range(num_steps):
+            for i in range((start - step) % stride, num_steps, stride):
                 yield rows[:, i].reshape(-1)
 
-    def reads(self, start: int = 0, *, rank: int = 0, world_size: int = 1) -> Reads:
-        """Return which blocks a rank needs, and from which step on, when it begins at `start`."""
+    def reads(
+        self, start: int = 0, *, rank: int = 0, world_size: int = 1, stride: int = 1
+    ) -> Reads:
+        """Return which blocks the steps start, start + stride, ... of a rank need, and when."""
         lanes = rank_share(self.lanes, rank, world_size)
+        if self.mix == "global":
+            block, first_step, last_step = self._global_reads(lanes, start, stride)
+        else:
+            block, first_step, last_step = self._window_reads(lanes)
+        # Only steps of the stride count.
+        step = np.maximum(first_step, start)
+        step += (start - step) % stride
+        last_step = last_step - (last_step - start) % stride
+        used = np.flatnonzero(last_step >= step)
+        used = used[np.argsort(step[used], kind="stable")]
+        return Reads(step[used], block[used], last_step[used])
+
+    def _window_reads(
+        self, lanes: range
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return (block, first step, last step) of each piece of these lanes, i64[pieces] each."""
         first, last = self._lane_pieces[lanes.start], self._lane_pieces[lanes.stop]
         piece = np.arange(first, last)
         lane = np.searchsorted(self._lane_pieces, piece, "right") - 1
@@ -130,11 +169,38 @@ class Plan:
         closing = np.minimum(opening + self._window_pieces, self._lane_pieces[lane + 1])
         first_step = (self._piece_places[opening] - lane_place) // self._lane_rows
         last_step = (self._piece_places[closing] - 1 - lane_place) // self._lane_rows
-        ahead = np.flatnonzero(last_step >= start)
-        step = np.maximum(first_step[ahead], start)
-        by_step = np.argsort(step, kind="stable")
-        ahead = ahead[by_step]
-        return Reads(step[by_step], self._piece_block[piece[ahead]], last_step[ahead])
+        return self._piece_block[piece], first_step, last_step
+
+    def _global_reads(
+        self, lanes: range, start: int, stride: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return (block, first step, last step) of each block that these steps need, i64 each."""
+        places = np.arange(self._lane_places[lanes.start], self._lane_places[lanes.stop])
+        lane = np.searchsorted(self._lane_places, places, "right") - 1
+        step = (places - self._lane_places[lane]) // self._lane_rows
+        used = (step >= start) & ((step - start) % stride == 0)
+        step = step[used]
+        block = np.searchsorted(_starts(self._counts), self._order[places[used]], "right") - 1
+        first_step = np.full(len(self._counts), self.num_steps, np.int64)
+        last_step = np.full(len(self._counts), -1, np.int64)
+        np.minimum.at(first_step, block, step)
+        np.maximum.at(last_step, block, step)
+        blocks = np.flatnonzero(last_step >= 0)
+        return blocks, first_step[blocks], last_step[blocks]
+
+    def _global_batches(self, lanes: range, steps: range) -> Iterator[NDArray[np.int64]]:
+        first = self._lane_places[lanes.start : lanes.stop, None]
+        end = self._lane_places[lanes.start + 1 : lanes.stop + 1, None]
+        offset = np.arange(self._lane_rows)
+        for step in steps:
+            places = first + (step * self._lane_rows + offset)
+            real = places < end
+            yield np.where(real, self._order[np.where(real, places, 0)], PAD).reshape(-1)
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """i64[N]: the position that stands at each place of `global`."""
+        return permutation(self.num_rows, self._key, GLOBAL_PURPOSE)
 
     def window(self, lane: int, window: int) -> NDArray[np.int64]:
         """Return the positions of one window of a lane in the order in which they come."""
@@ -208,15 +274,33 @@ def permutation(
     Args:
         count: 0 or more.
         key: (seed, epoch).
-        purpose: 0 for the order of blocks, l + 1 for lane l.
+        purpose: 0 for the order of blocks, l + 1 for lane l, or GLOBAL_PURPOSE, BALANCE_PURPOSE.
         window: of that lane.
     """
+    draws, mask = _draws(count, key, purpose, window)
+    draws.sort()  # no two are equal: any sort gives the same order
+    return (draws & mask).astype(np.int64)
+
+
+def first_of_permutation(
+    count: int, size: int, key: tuple[int, int], purpose: int
+) -> NDArray[np.int64]:
+    """Return the first `size` numbers of `permutation(count, key, purpose)`, rising."""
+    draws, mask = _draws(count, key, purpose, 0)
+    if size < count:
+        draws = np.partition(draws, size)[:size]
+    return np.sort(draws & mask).astype(np.int64)
+
+
+def _draws(
+    count: int, key: tuple[int, int], purpose: int, window: int
+) -> tuple[NDArray[np.uint64], np.uint64]:
+    """Return (u64[count] different draws, the mask of their index)."""
     counter = np.array([0, 0, window, purpose], np.uint64)
     bits = np.uint64(max(1, (count - 1).bit_length()))
     draws = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(count)
     draws = (draws >> bits << bits) | np.arange(count, dtype=np.uint64)
-    draws.sort()  # no two are equal: any sort gives the same order
-    return (draws & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    return draws, (np.uint64(1) << bits) - np.uint64(1)
 
 
 def rank_share(lanes: int, rank: int, world_size: int) -> range:
@@ -263,6 +347,12 @@ def check_key(seed: int, epoch: int) -> None:
     for name, value in (("seed", seed), ("epoch", epoch)):
         if not 0 <= value < 2**64:
             raise ConfigError(f"{name} is {value}; it must be at least 0 and below 2**64")
+
+
+def check_mix(mix: str) -> None:
+    """Raise a ConfigError unless this is a way to mix."""
+    if mix not in get_args(Mix):
+        raise ConfigError(f"mix is {mix!r}; use windows or global")
 
 
 def _nearest(value: int, multiple_of: int) -> str:

@@ -97,7 +97,13 @@ class Run:
             ConfigError: the folder exists.
         """
         check_absent(config.out)
-        kept = replace(config, shards=config.shards.absolute(), out=config.out.absolute())
+        skip = config.skip_corrupt
+        kept = replace(
+            config,
+            shards=config.shards.absolute(),
+            out=config.out.absolute(),
+            skip_corrupt=None if skip is None else skip.absolute(),
+        )
         about: dict[str, Any] = {
             "counts": counts,
             "generation": index.generation,

@@ -5,16 +5,17 @@ what turns a cut file or a flipped bit into an error instead of a crash or a wro
 """
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laughstore.errors import CorruptData
+from laughstore.errors import CorruptData, IncompleteStore
 from laughstore.index import Index
-from laughstore.reading.rows import open_rows
+from laughstore.reading.memory import available_bytes, memory_bytes
+from laughstore.reading.rows import Reader, Rows, open_rows
 
 from .config import Verify
 from .readahead import BLOCKS_A_CALL
@@ -23,6 +24,8 @@ _CHECKED_TOGETHER = 4096
 """Frames that `check_finite` copies in one go."""
 _FETCHED_TOGETHER = 16
 """Blocks: a remote store is then read eight times side by side, twice."""
+_SHARE_OF_MEMORY = 0.6
+"""A larger split is not mapped: reading it would push out of memory what others need."""
 
 
 class FrameSource:
@@ -35,19 +38,80 @@ class FrameSource:
         index: of the shards.
         split: one of the index's.
         verify: when checksums are computed.
+        reader: as `open_rows`; `auto` is a window, too, when the split is larger than 0.6 of the
+            memory that can be had.
+        damaged: files may be cut or missing, as their blocks are never prepared; `auto` is a window
+            when such a file cannot be mapped.
+        num_workers: processes that share the memory for windows.
 
     Raises:
         ConfigError, IncompleteStore, CorruptData: as `laughstore.reading.rows.open_rows`.
     """
 
-    def __init__(self, index: Index, split: str, *, verify: Verify = "first") -> None:
+    def __init__(
+        self,
+        index: Index,
+        split: str,
+        *,
+        verify: Verify = "first",
+        reader: Reader = "auto",
+        damaged: bool = False,
+        num_workers: int = 1,
+    ) -> None:
         self._index, self._split = index, split
-        self._rows = open_rows(index, split)
         self._verify: Verify = verify
+        self._reader: Reader = reader
+        self._damaged = damaged
+        self._closed = False
         self.dim = index.dim
         self.block_frames = index.block_frames
+        self._open_rows: Rows | None = self._open(num_workers)
         # DLPack, because torch.from_numpy warns of read-only memory; nothing here writes to it.
         self._matrix: Tensor | None = torch.from_dlpack(self._rows.matrix.view(np.int16))
+
+    @property
+    def _rows(self) -> Rows:
+        if self._open_rows is None:
+            raise _closed()
+        return self._open_rows
+
+    def _open(self, num_workers: int) -> Rows:
+        index, split, reader = self._index, self._split, self._reader
+        if reader == "auto" and _is_larger_than_memory(index, split):
+            reader = "window"
+        max_bytes = None
+        if num_workers > 1 and (free := available_bytes()) is not None:
+            share = int(free * _SHARE_OF_MEMORY / num_workers)
+            max_bytes = max(share, index.geometry.data_bytes)
+        try:
+            return open_rows(index, split, reader, max_bytes=max_bytes)
+        except (CorruptData, IncompleteStore):
+            if not (self._damaged and reader == "auto"):
+                raise
+        return open_rows(index, split, "window", max_bytes=max_bytes)
+
+    def for_worker(self, num_workers: int) -> "FrameSource":
+        """Return a source for a worker process, of which this is the copy.
+
+        Mapped files that a fork handed down are used as they are; memory for windows is the
+        worker's own, and a spawned worker has nothing open yet.
+        """
+        if self._closed:
+            raise _closed()
+        if self._open_rows is not None and not self._open_rows.releases:
+            return self
+        return FrameSource(
+            self._index,
+            self._split,
+            verify=self._verify,
+            reader=self._reader,
+            damaged=self._damaged,
+            num_workers=num_workers,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:  # Any: attributes
+        # For spawned workers: what is open here is not open there.
+        return vars(self) | {"_open_rows": None, "_matrix": None}
 
     @property
     def blocks_a_call(self) -> int:
@@ -94,7 +158,7 @@ class FrameSource:
             ValueError: this was closed.
         """
         if self._matrix is None:
-            raise ValueError("this stream was closed; open it again to read its frames")
+            raise _closed()
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
             out.zero_()
@@ -147,8 +211,10 @@ class FrameSource:
 
     def close(self) -> None:
         """Let go of files and memory."""
+        self._closed = True
         self._matrix = None
-        self._rows.close()
+        if self._open_rows is not None:
+            self._open_rows.close()
 
     def __enter__(self) -> Self:
         return self
@@ -160,3 +226,14 @@ class FrameSource:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _closed() -> ValueError:
+    return ValueError("this stream was closed; open it again to read its frames")
+
+
+def _is_larger_than_memory(index: Index, split: str) -> bool:
+    """Whether a split takes more than 0.6 of what memory there can be for it."""
+    memory = memory_bytes()
+    num_bytes = sum(shard.num_bytes for shard in index.split_shards(split))
+    return memory is not None and num_bytes > _SHARE_OF_MEMORY * memory

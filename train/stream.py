@@ -1,14 +1,12 @@
 """The batch stream: every frame of a split that takes part, exactly once an epoch, in plan order.
 
 Enters: a shards folder, a split, a label, a filter and the integers of the plan. Leaves: batches of
-features and targets. The stream is a pure function of what its identity holds; paths, ranks and
-checksum settings only decide who reads and when.
+features and targets. The stream is a pure function of what its identity holds; paths, ranks,
+workers, readers and checksum settings only decide who reads and when.
 """
 
 import hashlib
-from collections import deque
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -16,139 +14,163 @@ from typing import Any, Final, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from laughstore.errors import ConfigError
 from laughstore.index import Index
 from laughstore.labels import LabelSpec
+from laughstore.reading.rows import Reader
 from laughstore.sealed import canonical_json
 from laughstore.store import open_shards
 
+from .balance import num_negatives
+from .batch import Batch
+from .buffers import BufferRing, SharedBuffers
 from .config import Verify
-from .plan import Plan, check_batching, check_key, rank_share
+from .order import Order
+from .plan import Mix, check_batching, check_key, check_mix, rank_share
+from .position import Position
 from .readahead import ReadAhead
 from .selection import FrameFilter, select
+from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
 
 STATE_FORMAT: Final = "laughstore-stream"
-STATE_VERSION: Final = 1
-RING_BUFFERS: Final = 3
-"""A batch's features are overwritten when the third batch after it is made."""
+STATE_VERSION: Final = 2
+_TRAIN_SPLIT: Final = "train"
 _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Batch:
-    """One step's rows of one rank: B = global_batch / world_size."""
-
-    x: Tensor
-    """bf16[B, D] features; zeros in pad rows."""
-    y: Tensor
-    """f32[B] targets; 0 in pad rows."""
-    weight: Tensor
-    """f32[B]: 1, or 0 in pad rows."""
-    frame: Tensor
-    """i64[B] global frame ids (see `laughstore.index`); -1 in pad rows."""
-    epoch: int
-    """From 0."""
-    step: int
-    """In the epoch, from 0."""
-    num_real: int
-    """Rows of the step, over all ranks, that are no pad rows."""
-
-    def __repr__(self) -> str:
-        rows, dim = self.x.shape
-        return (
-            f"Batch(epoch {self.epoch}, step {self.step}, x bf16[{rows}, {dim}],"
-            f" {self.num_real} real over all ranks)"
-        )
-
-
 class FrameStream(IterableDataset[Batch]):
-    """Stream the frames of a split in batches, each in memory of its own.
+    """Stream the frames of a split in batches.
 
-    With `copy=False`, features stand in a ring of RING_BUFFERS buffers instead, which is faster:
-    a batch's `x` holds until the third batch after it is made, so it must be used at once and never
-    collected.
+    A batch keeps its content for as long as it, or any tensor that shares its memory, is referred
+    to; memory of batches that were dropped is used again. (Memory that is only known by address,
+    as in a copy to a GPU that still runs, is left alone until the third batch after it is made.)
 
     Each iteration yields what is left of the current epoch when its first batch is asked for: all
     of it, or, for the first iteration after `load_state_dict`, what the saved batch had not
     reached. Set another epoch for another order. A context manager; leaving it closes the files.
 
+    `DataLoader(stream, batch_size=None, num_workers=k)` yields the same batches in the same order:
+    worker w makes the steps that are w modulo k from the first on. Call `set_epoch` and
+    `load_state_dict` before `iter(loader)`; workers that stay (`persistent_workers`) learn of them.
+    Each worker reads every window: mapped memory is shared, memory for windows and checksums are
+    not. Give `timeout=` to a loader, which else waits for a stuck worker for ever.
+
     Args:
-        shards: a store, its shards folder, or its index.
+        shards: a store, its shards folder, a URL of one of them, or an index.
         split: one of the index's.
         label: which rows are positive, negative or ignored.
         frames: which rows may take part.
+        balance: negatives for each positive row, other ones each epoch; all if None. Only for the
+            split `train`.
         global_batch: rows of a step over all ranks; a multiple of lanes.
         lanes: places of the data set that a batch mixes; a multiple of world_size.
         window_blocks: blocks of a lane whose rows are shuffled together.
         seed: of the order.
         rank: of this process.
         world_size: number of ranks that share each step.
+        mix: `windows`; or `global`, a permutation of all rows, for splits that fit in memory. It
+            takes 8 bytes a row in each process, all blocks of the split in memory where files are
+            not mapped, and up to global_batch / world_size blocks must be read before the first
+            step.
         verify: when checksums of blocks are checked.
-        copy: yield features in fresh memory, not in the ring.
-        pin_memory: page-locked buffers, for asynchronous copies to a GPU.
+        reader: `map`, `window`, or `auto`: map where that is possible and the split takes less than
+            0.6 of the memory.
+        copy: yield features in fresh memory, always.
+        pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
+        skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
 
     Raises:
-        NotFound, CorruptData: as `laughstore.open_shards`.
+        NotFound, CorruptData: as `laughstore.open_shards`; or skip_corrupt does not exist.
         ConfigError: a setting cannot work, or no row is left.
     """
 
     def __init__(
         self,
-        shards: Path | Index,
+        shards: str | Path | Index,
         split: str,
         *,
         label: LabelSpec = _LABEL,
         frames: FrameFilter = _FILTER,
+        balance: float | None = None,
         global_batch: int = 4096,
         lanes: int = 64,
         window_blocks: int = 8,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        mix: Mix = "windows",
         verify: Verify = "first",
-        copy: bool = True,
+        reader: Reader = "auto",
+        copy: bool = False,
         pin_memory: bool = False,
+        skip_corrupt: Path | None = None,
     ) -> None:
         check_batching(global_batch, lanes, window_blocks)
         check_key(seed, 0)
+        check_mix(mix)
         self._share = len(rank_share(lanes, rank, world_size)) * (global_batch // lanes)
         index = shards if isinstance(shards, Index) else open_shards(shards)
         self.selection = select(index, split, label, frames)
+        skipped: dict[int, str] = {}
+        if skip_corrupt is not None:
+            skipped = read_skipped_blocks(index, split, skip_corrupt)
+        self.skipped_blocks = np.array(list(skipped), np.int64)
+        """i64[K]: global numbers of the blocks that are left out as corrupt."""
+        self.selection = without_blocks(self.selection, self.skipped_blocks)
+        self.balance = balance
+        self._check_balance(split)
         self.rank, self.world_size = rank, world_size
         self.global_batch, self.lanes, self.window_blocks = global_batch, lanes, window_blocks
         self.seed = seed
+        self.mix: Mix = mix
         self.copy, self.pin_memory = copy, pin_memory
-        self._source = FrameSource(index, split, verify=verify)
+        self._source = FrameSource(
+            index, split, verify=verify, reader=reader, damaged=bool(skipped)
+        )
         self._identity: dict[str, Any] = {  # Any: JSON values
             "features": self.selection.features_digest,
             "targets": self.selection.targets_digest,
             "label": label.identity(),
             "frames": frames.identity(),
+            "balance": None if balance is None else float(balance),
             "seed": seed,
             "global_batch": global_batch,
             "lanes": lanes,
             "window_blocks": window_blocks,
-            "mix": "windows",
+            "mix": mix,
+            "skip": list(skipped.values()),
         }
-        self._ring = deque[Tensor]()
-        self._epoch = 0
-        self._start = 0
-        self._plan = self._make_plan()
+        self._ring: BufferRing | None = None
+        self._position = Position()
+        self._order = self._make_order(0)
+
+    def _check_balance(self, split: str) -> None:
+        """Raise a ConfigError unless these rows can be balanced."""
+        if self.balance is None:
+            return
+        if split != _TRAIN_SPLIT:
+            raise ConfigError(
+                f"balance is {self.balance:g} for split {split!r}; only {_TRAIN_SPLIT!r} is"
+                " balanced: other splits are scored as they are"
+            )
+        counts = self.selection.counts
+        num_negatives(counts.positives, counts.negatives, self.balance)
 
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration yields."""
-        return self._epoch
+        return self._position.epoch
 
     @property
     def num_steps(self) -> int:
-        """Steps of a whole epoch, on every rank."""
-        return self._plan.num_steps
+        """Steps of a whole epoch, on every rank; the same in each epoch."""
+        return self._order.plan.num_steps
 
     @property
     def source(self) -> FrameSource:
@@ -157,90 +179,124 @@ class FrameStream(IterableDataset[Batch]):
 
     def __len__(self) -> int:
         """Batches that the next iteration yields."""
-        return self._plan.num_steps - self._start
+        return self.num_steps - self._position.start
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; another one than the current begins at its first step.
+
+        Workers of a DataLoader take it at its next `iter(loader)`.
 
         Raises:
             ConfigError: the epoch is negative.
         """
         check_key(self.seed, epoch)
-        if epoch != self._epoch:
-            self._epoch, self._start = epoch, 0
-            self._plan = self._make_plan()
+        if epoch != self.epoch:
+            self._position.set(epoch, 0)
 
     def __iter__(self) -> Generator[Batch]:
-        """Yield the batches that are left of the epoch.
+        """Yield the batches that are left of the epoch; in a worker, those of its steps.
 
         Raises:
-            ConfigError: called in a worker of a DataLoader.
+            ConfigError: shared memory is too small for the batches of a DataLoader's workers, or a
+                remote store would be read after a fork.
             CorruptData: a block was altered or cut.
             ValueError: the stream was closed.
         """
-        if get_worker_info() is not None:
-            raise ConfigError(
-                "FrameStream reads ahead in a thread of its own: use"
-                " DataLoader(stream, batch_size=None, num_workers=0), or iterate over it"
-            )
-        return self._batches()
+        worker = get_worker_info()
+        if worker is None:
+            return self._here()
+        start = self._position.take_in_worker(worker.seed - worker.id)
+        return self._in_worker(start + worker.id, worker.num_workers)
 
-    def _batches(self) -> Generator[Batch]:
+    def _here(self) -> Generator[Batch]:
         # Runs at the first `next`: an iterator that is never used takes no position away.
-        plan, epoch, start, self._start = self._plan, self._epoch, self._start, 0
-        selection, source = self.selection, self._source
-        topology = {"rank": self.rank, "world_size": self.world_size}
-        reads = plan.reads(start, **topology)
-        blocks = selection.blocks[reads.block]
-        # One round of windows: while one is read, the next is prepared.
-        max_ahead = self.lanes // self.world_size * self.window_blocks
+        start = self._position.take()
         # An iteration that begins while another still runs gets buffers of its own.
-        ring, self._ring = self._ring, deque[Tensor]()
+        ring, self._ring = self._ring, None
+        if ring is None:
+            ring = BufferRing(self._shape, pin_memory=self.pin_memory, reuse=not self.copy)
         try:
-            with ReadAhead(
-                source.prepare,
-                reads.step,
-                blocks,
-                max_ahead=max_ahead,
-                release=source.release,
-                last_step=reads.last_step,
-                blocks_a_call=source.blocks_a_call,
-            ) as ahead:
-                for step, positions in enumerate(plan.batches(start, **topology), start):
-                    ahead.wait(step)
-                    full = len(ring) == RING_BUFFERS
-                    bits = ring.popleft() if full else self._buffer()
-                    if not self.copy:
-                        ring.append(bits)
-                    real = positions >= 0
-                    frames = np.where(real, selection.frames[positions], -1)
-                    y = np.where(real, selection.targets[positions], 0).astype(np.float32)
-                    source.gather(frames, bits)
-                    yield Batch(
-                        x=bits.view(torch.bfloat16),
-                        y=torch.from_numpy(y),
-                        weight=torch.from_numpy(real.astype(np.float32)),
-                        frame=torch.from_numpy(frames),
-                        epoch=epoch,
-                        step=step,
-                        num_real=plan.num_real(step),
-                    )
+            yield from self._batches(start, 1, ring)
         finally:
             self._ring = ring
 
-    def _buffer(self) -> Tensor:
-        shape = (self._share, self._source.dim)
-        return torch.empty(shape, dtype=torch.int16, pin_memory=self.pin_memory)
+    def _in_worker(self, start: int, num_workers: int) -> Generator[Batch]:
+        self._source = self._source.for_worker(num_workers)
+        yield from self._batches(start, num_workers, SharedBuffers(self._shape, num_workers))
 
-    def _make_plan(self) -> Plan:
-        return Plan(
+    def _batches(
+        self, start: int, stride: int, buffers: BufferRing | SharedBuffers
+    ) -> Generator[Batch]:
+        """Yield the steps start, start + stride, ..."""
+        order, source = self._order_now(), self._source
+        share = {"rank": self.rank, "world_size": self.world_size, "stride": stride}
+        reads = order.plan.reads(start, **share)
+        # One round of windows: while one is read, the next is prepared.
+        max_ahead = self.lanes // self.world_size * self.window_blocks
+        with ReadAhead(
+            source.prepare,
+            reads.step,
+            self.selection.blocks[reads.block],
+            max_ahead=max_ahead,
+            release=source.release,
+            last_step=reads.last_step,
+            blocks_a_call=source.blocks_a_call,
+        ) as ahead:
+            for number, positions in enumerate(order.plan.batches(start, **share)):
+                step = start + number * stride
+                ahead.wait(step)
+                bits = buffers.next()
+                yield self._batch(order, step, positions, source, bits)
+
+    def _batch(
+        self,
+        order: Order,
+        step: int,
+        positions: NDArray[np.int64],
+        source: FrameSource,
+        bits: Tensor,
+    ) -> Batch:
+        """Gather the rows at these positions into `bits`."""
+        real = positions >= 0
+        rows = positions if order.rows is None else order.rows[positions]
+        frames = np.where(real, self.selection.frames[rows], -1)
+        y = np.where(real, self.selection.targets[rows], 0).astype(np.float32)
+        source.gather(frames, bits)
+        return Batch(
+            x=bits.view(torch.bfloat16),
+            y=torch.from_numpy(y),
+            weight=torch.from_numpy(real.astype(np.float32)),
+            frame=torch.from_numpy(frames),
+            epoch=order.epoch,
+            step=step,
+            num_real=order.plan.num_real(step),
+        )
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self._share, self._source.dim
+
+    def _order_now(self) -> Order:
+        if self._order.epoch != self.epoch:
+            self._order = self._make_order(self.epoch)
+        return self._order
+
+    def _make_order(self, epoch: int) -> Order:
+        return Order.of(
             self.selection.block_counts,
+            self.selection.targets,
+            balance=self.balance,
             seed=self.seed,
-            epoch=self._epoch,
+            epoch=epoch,
             global_batch=self.global_batch,
             lanes=self.lanes,
             window_blocks=self.window_blocks,
+            mix=self.mix,
         )
+
+    def __getstate__(self) -> dict[str, Any]:  # Any: attributes
+        # For workers that are spawned: they make their own buffers.
+        return vars(self) | {"_ring": None}
 
     @cached_property
     def identity(self) -> str:
@@ -253,8 +309,19 @@ class FrameStream(IterableDataset[Batch]):
         Args:
             after: the last batch that was used, of whatever epoch; None for the place where the
                 next iteration begins.
+
+        Raises:
+            ConfigError: no batch is given, and workers have read ahead of what was used.
         """
-        here = (self._epoch, self._start) if after is None else (after.epoch, after.step + 1)
+        if after is not None:
+            here = (after.epoch, after.step + 1)
+        elif self._position.read_by_workers:
+            raise ConfigError(
+                "workers of a DataLoader have read ahead, so the stream does not know which batch"
+                " was used last; give it: state_dict(after=batch)"
+            )
+        else:
+            here = (self.epoch, self._position.start)
         return {
             "format": STATE_FORMAT,
             "version": STATE_VERSION,
@@ -284,10 +351,11 @@ class FrameStream(IterableDataset[Batch]):
                 f" {', '.join(_difference(name, theirs, self._identity) for name in differ)};"
                 " use the settings and data it was saved with"
             )
-        self.set_epoch(state["epoch"])
-        if not 0 <= state["step"] <= self.num_steps:
-            raise ConfigError(f"the saved step is {state['step']} of {self.num_steps}")
-        self._start = state["step"]
+        epoch, step = state["epoch"], state["step"]
+        check_key(self.seed, epoch)
+        if not 0 <= step <= self.num_steps:
+            raise ConfigError(f"the saved step is {step} of {self.num_steps}")
+        self._position.set(epoch, step)
 
     def close(self) -> None:
         """Let go of the mapped files."""

@@ -21,6 +21,21 @@ def available_bytes() -> int | None:
     return max(0, min(found)) if found else None
 
 
+def memory_bytes() -> int | None:
+    """Return the free memory of the machine or the limit of the control group, the lesser.
+
+    What the group uses already counts as free: most of it may be the page cache of what is read.
+    """
+    found: list[int] = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = _MEMINFO.read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):
+        found.append(int((_CGROUP / "memory.max").read_text()))
+    return min(found) if found else None
+
+
 def _inactive_file_bytes() -> int:
     """Return the page cache of the control group that the kernel takes back first."""
     with suppress(OSError, ValueError, StopIteration):

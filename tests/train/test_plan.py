@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ COUNTS = st.lists(st.integers(0, 40), min_size=0, max_size=60).map(
 )
 
 
-def make(counts: NDArray[np.int64], **changes: int) -> Plan:
-    numbers = {"seed": 5, "epoch": 0, "global_batch": 24, "lanes": 12, "window_blocks": 3}
+def make(counts: NDArray[np.int64], **changes) -> Plan:
+    numbers: dict[str, Any] = {
+        "seed": 5,
+        "epoch": 0,
+        "global_batch": 24,
+        "lanes": 12,
+        "window_blocks": 3,
+    }
     return Plan(counts, **{**numbers, **changes})
 
 
@@ -66,6 +73,67 @@ def test_reads_name_every_block_before_a_step_uses_it_and_none_for_nothing(count
         # Blocks of an open window that earlier steps used up are prepared once more, no others.
         late = {int(b) for s, b in zip(reads.step, reads.block, strict=True) if s > start}
         assert late <= used
+
+
+@given(
+    COUNTS,
+    st.sampled_from(["windows", "global"]),
+    st.sampled_from([1, 2, 3, 4]),
+    st.sampled_from([1, 2, 3]),
+    st.integers(1, 40),
+    st.data(),
+)
+def test_workers_of_ranks_make_every_step_once_and_read_what_it_needs(
+    counts, mix, world, workers, share, data
+):
+    plan = make(counts, global_batch=12 * share, mix=mix)
+    whole = list(plan.batches())
+    rows = np.concatenate(whole) if whole else np.empty(0, np.int64)
+    assert np.array_equal(np.sort(rows[rows != PAD]), np.arange(counts.sum()))
+    block_of = np.repeat(np.arange(len(counts)), counts)
+    start = data.draw(st.integers(0, plan.num_steps))
+    together: list[list[NDArray[np.int64]]] = [[] for _ in whole[start:]]
+    for rank in range(world):
+        for worker in range(workers):
+            share_of = {"rank": rank, "world_size": world, "stride": workers}
+            first = start + worker
+            reads = plan.reads(first, **share_of)
+            assert (np.diff(reads.step) >= 0).all()
+            assert (reads.step <= reads.last_step).all()
+            for number, batch in enumerate(plan.batches(first, **share_of)):
+                step = first + number * workers
+                together[step - start].append(batch)
+                open_now = (reads.step <= step) & (reads.last_step >= step)
+                assert np.isin(block_of[batch[batch != PAD]], reads.block[open_now]).all()
+    assert all(
+        np.array_equal(np.concatenate(parts), expected)
+        for parts, expected in zip(together, whole[start:], strict=True)
+    )
+
+
+def test_global_mixes_all_rows():
+    plan = make(np.full(400, 32), mix="global", lanes=1, global_batch=1280)
+    first, *others = plan.batches()
+    assert len(others) == 9
+    assert len(np.unique(first // 32)) > 350  # 384 expected
+    assert not np.array_equal(
+        first, next(make(np.full(400, 32), epoch=1, mix="global", global_batch=1248).batches())
+    )
+
+
+def test_seeking_to_step_a_million_takes_as_long_as_to_the_first():
+    plan = make(np.full(400_000, 128), global_batch=48, lanes=48, window_blocks=8)
+    assert plan.num_steps > 1_000_000
+
+    def seconds(step: int) -> float:
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            next(plan.batches(step))
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    assert seconds(1_000_000) < 3 * seconds(1)
 
 
 def test_a_batch_mixes_rows_of_every_lane_and_a_window_shuffles_its_blocks():
@@ -123,6 +191,7 @@ def test_first_places_of_permutations_are_uniform():
         ({"window_blocks": 0}, "window_blocks is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"epoch": 2**64}, "epoch is"),
+        ({"mix": "all"}, "mix is 'all'; use windows or global"),
     ],
 )
 def test_numbers_that_cannot_work_are_refused_with_those_that_do(changes, message):

@@ -114,16 +114,19 @@ def test_a_resume_at_every_step_gives_the_same_tail_twice_in_a_row(planted_shard
         assert list(frames) == []
 
 
-def test_fresh_copies_and_a_ring_of_three_hold_the_same(planted_shards):
-    with stream(planted_shards, copy=False) as ring, stream(planted_shards) as fresh:
-        assert_same(kept(list(fresh)), kept(ring))
-        addresses = [batch.x.data_ptr() for batch in ring]
-    assert len(set(addresses)) == 3
-
-
-def test_a_list_of_batches_holds_every_batch(planted_shards):
-    with FrameStream(planted_shards, "train", global_batch=96, lanes=12) as frames:
-        assert_same(kept(list(frames)), kept(frames))
+def test_memory_of_dropped_batches_is_used_again_and_of_kept_ones_never(planted_shards):
+    with stream(planted_shards) as frames, stream(planted_shards, copy=True) as fresh:
+        expected = kept(fresh)
+        addresses = [batch.x.data_ptr() for batch in frames]
+        assert len(set(addresses)) == 3
+        assert all(len(set(addresses[i : i + 3])) == 3 for i in range(len(addresses) - 2))
+        assert_same(kept(list(frames)), expected)
+        # A view keeps the memory as well as the batch does.
+        views = [batch.x[5:7] for batch in frames]
+        for view, (_, x, _, _) in zip(views, expected, strict=True):
+            assert np.array_equal(view.view(torch.int16).numpy(), x[5:7])
+        again = [batch.x.data_ptr() for batch in frames]
+        assert len(set(again)) == 3
 
 
 def test_a_position_is_of_the_epoch_of_its_batch(planted_shards):
@@ -166,15 +169,6 @@ def test_a_data_loader_without_workers_passes_the_stream_through(planted_shards)
         assert_same(kept(DataLoader(frames, batch_size=None)), kept(frames))
 
 
-@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
-def test_data_loader_workers_are_refused_with_what_to_use(planted_shards):
-    with (
-        stream(planted_shards) as frames,
-        pytest.raises(ConfigError, match="num_workers=0"),
-    ):
-        list(DataLoader(frames, batch_size=None, num_workers=1))
-
-
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -182,6 +176,8 @@ def test_data_loader_workers_are_refused_with_what_to_use(planted_shards):
         ({"global_batch": 48}, "global_batch was 96 and is 48"),
         ({"lanes": 6}, "lanes"),
         ({"window_blocks": 5}, "window_blocks"),
+        ({"balance": 2.5}, "balance was None and is 2.5"),
+        ({"mix": "global"}, "mix was 'windows' and is 'global'"),
         ({"label": LabelSpec("onset:5f")}, "label"),
         ({"frames": FrameFilter(min_context=Span("9f"))}, "frames"),
     ],
@@ -196,7 +192,9 @@ def test_a_state_of_another_stream_is_refused_and_the_field_named(planted_shards
 def test_world_checks_and_copies_are_no_part_of_the_identity(planted_shards):
     with (
         stream(planted_shards) as one,
-        stream(planted_shards, rank=1, world_size=2, verify="never", copy=False) as two,
+        stream(
+            planted_shards, rank=1, world_size=2, verify="never", copy=True, reader="window"
+        ) as two,
     ):
         assert one.identity == two.identity
 

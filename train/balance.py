@@ -1,0 +1,63 @@
+"""Which rows take part in an epoch when negatives are many: all positives, and some negatives."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laughstore.errors import ConfigError
+
+from .plan import BALANCE_PURPOSE, first_of_permutation
+
+
+def num_negatives(positives: int, negatives: int, ratio: float) -> int:
+    """Return K = min(negatives, floor(ratio * positives)), the ratio taken as it is written.
+
+    Raises:
+        ConfigError: there is no positive row, or no negative would be left.
+    """
+    check_balance(ratio)
+    if not positives:
+        raise ConfigError(
+            f"balance is {ratio:g}, but no row is positive: there is nothing to balance; use"
+            " another label or filter, or no balance"
+        )
+    # 0.29 * 100 is 28.99...: whoever writes 0.29 means 29.
+    return min(negatives, math.floor(Fraction(repr(float(ratio))) * positives))
+
+
+def balanced_rows(
+    positive: NDArray[np.bool_], ratio: float, *, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Return the rows of one epoch, rising: all positives and K negatives without replacement.
+
+    The negatives are the first K of a permutation of all N by (seed, epoch), so they are new ones
+    in each epoch, and their number never changes.
+
+    Args:
+        positive: bool[rows that are eligible], of the whole split.
+        ratio: negatives for each positive row.
+        seed: of the stream.
+        epoch: from 0.
+
+    Returns:
+        i64[P + K].
+
+    Raises:
+        ConfigError: as `num_negatives`.
+    """
+    negatives = np.flatnonzero(~positive)
+    num_taken = num_negatives(len(positive) - len(negatives), len(negatives), ratio)
+    taken = positive.copy()
+    chosen = first_of_permutation(len(negatives), num_taken, (seed, epoch), BALANCE_PURPOSE)
+    taken[negatives[chosen]] = True
+    return np.flatnonzero(taken)
+
+
+def check_balance(ratio: float) -> None:
+    """Raise a ConfigError unless a ratio of negatives to positives can work."""
+    if not (ratio > 0 and math.isfinite(ratio)):
+        raise ConfigError(
+            f"balance is {ratio}; it is the number of negatives for each positive row, above 0"
+        )

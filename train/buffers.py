@@ -1,0 +1,119 @@
+"""Memory of batches: used again once nobody refers to it, or shared with another process."""
+
+import os
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laughstore.errors import ConfigError
+
+RING_BUFFERS: Final = 3
+"""A batch's memory is used again at the earliest when the third batch after it is made."""
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_ROW_EXTRAS: Final = 16
+"""Bytes of target, weight and frame id."""
+_PREFETCHED: Final = 2
+"""Batches that a DataLoader has in the making for each worker, by default."""
+
+
+class BufferRing:
+    """Buffers in turn; one that is still referred to is left to whoever does.
+
+    So a batch that is dropped costs no fresh memory, and one that is kept stays as it is. Buffers
+    rest for RING_BUFFERS - 1 batches all the same, as copies to a GPU may still read them.
+
+    Args:
+        shape: of a buffer, int16.
+        pin_memory: page-locked, for asynchronous copies to a GPU.
+        reuse: False: each buffer is fresh.
+    """
+
+    def __init__(self, shape: tuple[int, int], *, pin_memory: bool, reuse: bool = True) -> None:
+        self._shape, self._pin_memory, self._reuse = shape, pin_memory, reuse
+        # Tensors over a numpy array hold it as long as any tensor shares their memory, so that its
+        # reference count tells of views, too.
+        self._arrays: deque[NDArray] = deque()
+
+    def next(self) -> Tensor:
+        """Return int16[shape] with any content."""
+        if not self._reuse:
+            return self._fresh()
+        array = None
+        if len(self._arrays) == RING_BUFFERS:
+            array = self._arrays.popleft()
+            if sys.getrefcount(array) > 2:  # more than this variable and the argument
+                array = None
+        if array is None:
+            array = self._fresh().numpy()
+        self._arrays.append(array)
+        return torch.from_numpy(array)
+
+    def _fresh(self) -> Tensor:
+        return torch.empty(self._shape, dtype=torch.int16, pin_memory=self._pin_memory)
+
+
+class SharedBuffers:
+    """Buffers in shared memory, for a DataLoader worker: a batch crosses without a copy.
+
+    Args:
+        shape: of a buffer, int16.
+        num_workers: of the loader.
+    """
+
+    def __init__(self, shape: tuple[int, int], num_workers: int) -> None:
+        self._shape, self._num_workers = shape, num_workers
+        self._batch_bytes = shape[0] * (2 * shape[1] + _ROW_EXTRAS)
+
+    def next(self) -> Tensor:
+        """Return int16[shape] of zeros.
+
+        Raises:
+            ConfigError: shared memory is too small; writing to it would end the process.
+        """
+        check_shared_memory(self._batch_bytes, self._num_workers)
+        # As torch's own collate function does: a tensor that is moved there later is copied.
+        storage = torch.UntypedStorage._new_shared(2 * self._shape[0] * self._shape[1])
+        return torch.empty(0, dtype=torch.int16).set_(storage, 0, self._shape, (self._shape[1], 1))
+
+
+def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
+    """Make sure that each worker can write a batch to shared memory now.
+
+    Args:
+        batch_bytes: of one batch.
+        num_workers: of the loader; each may be about to write one.
+
+    Raises:
+        ConfigError: /dev/shm is too small; the message says how much is needed and the fix.
+    """
+    found = shared_memory_bytes()
+    if found is None:
+        return
+    total, free = found
+    # Every worker's finished batches, one that each is making, and one that the consumer holds.
+    needed = batch_bytes * (num_workers * (_PREFETCHED + 1) + 1)
+    if total >= needed and free >= batch_bytes * num_workers:
+        return
+    raise ConfigError(
+        f"{_SHARED_MEMORY} is too small for batches of {num_workers} DataLoader workers: they need"
+        f" {_mib(needed)}, it has {_mib(total)}, {_mib(free)} of them free; use num_workers=0,"
+        " which is as fast, or make it larger (docker run --shm-size)"
+    )
+
+
+def shared_memory_bytes() -> tuple[int, int] | None:
+    """Return (size, free bytes) of the shared memory; None where it has no size of its own."""
+    try:
+        found = os.statvfs(_SHARED_MEMORY)
+    except (OSError, AttributeError):
+        return None
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"

@@ -1,0 +1,100 @@
+"""Where a stream stands, as its process and the workers of its DataLoaders see it.
+
+Workers hold copies of a stream, made when they start. What they must learn afterwards (another
+epoch, for workers that stay) and what the stream must learn of them (that the place of a resume was
+used) goes through a few words of memory that all of them share.
+"""
+
+import mmap
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_WORDS: Final = ("epoch", "start", "version", "taken_by", "worker_version")
+_HERE: Final = 1
+"""`taken_by` of an iteration of this process itself; 0 is nobody."""
+
+
+class Position:
+    """Epoch and first step of the next iteration. Starts at (0, 0)."""
+
+    def __init__(self) -> None:
+        self._memory: torch.Tensor | None = None
+        self._words = _anonymous()
+        self.epoch = self._start = 0
+        self._version = 1
+        """Counts what was set; the words below hold the same."""
+        self._used_version = 0
+        """Of a worker: that of its last iteration."""
+        self._write()
+
+    @property
+    def start(self) -> int:
+        """Step at which the next iteration begins: 0 once one has begun where it was set."""
+        return 0 if self._words[3] else self._start
+
+    @property
+    def read_by_workers(self) -> bool:
+        """Whether workers read since the position was set: they are ahead of what was used."""
+        return int(self._words[4]) == self._version
+
+    def set(self, epoch: int, start: int) -> None:
+        """Choose where the next iteration begins."""
+        self.epoch, self._start = epoch, start
+        self._version += 1
+        self._write()
+
+    def take(self) -> int:
+        """Begin an iteration in the stream's own process; return its first step."""
+        start = self.start
+        self._words[3] = _HERE
+        return start
+
+    def take_in_worker(self, loader: int) -> int:
+        """Begin an iteration in a worker; return the first step of all workers together.
+
+        Args:
+            loader: a number that the workers of one loader share, and no other's.
+        """
+        if self._used_version:  # the first iteration is where the stream stood at the start
+            self.epoch, self._start, self._version = (int(word) for word in self._words[:3])
+        if self._used_version == self._version:
+            return 0
+        self._used_version = self._version
+        if int(self._words[2]) != self._version:
+            return self._start  # the stream has moved on; later iterations will
+        self._words[4] = self._version
+        loader += _HERE + 1
+        if int(self._words[3]) not in (0, loader):
+            return 0
+        self._words[3] = loader
+        return self._start
+
+    def _write(self) -> None:
+        self._words[:] = (self.epoch, self._start, self._version, 0, 0)
+
+    def __getstate__(self) -> dict[str, Any]:  # Any: attributes
+        # Called when a worker is spawned: memory that it inherits would not do.
+        if self._memory is None:
+            memory = torch.zeros(len(_WORDS), dtype=torch.int64).share_memory_()
+            words = memory.numpy().view(np.uint64)
+            words[:] = self._words
+            self._memory, self._words = memory, words
+        return {name: value for name, value in vars(self).items() if name != "_words"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        memory = self._memory
+        assert memory is not None, "set before it is pickled"
+        if memory.is_shared():
+            self._words = memory.numpy().view(np.uint64)
+        else:  # a plain copy: a stream of its own
+            self._memory, self._words = None, _anonymous()
+            self._words[:] = memory.numpy().view(np.uint64)
+
+
+def _anonymous() -> NDArray[np.uint64]:
+    """Return memory that children by fork share."""
+    return np.frombuffer(mmap.mmap(-1, 8 * len(_WORDS)), np.uint64)
