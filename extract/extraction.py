@@ -143,8 +143,6 @@ class Extraction:
             )
             for side in pair.sides
         ]
-        del annotations, words
-        release_free_memory()
         num_overdue = sum(stream.num_overdue for stream in streams)
         if num_overdue:
             logger.warning(

@@ -15,7 +15,6 @@ import numpy as np
 from laughstore.annotations import read_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
 from laughstore.folders import LocalFolder
-from laughstore.memory import release_free_memory
 from laughstore.unit import UnitRecord, remove_unit_files, write_unit
 from laughstore.unitwriter import UnitWriter
 
@@ -135,8 +134,6 @@ class StoreWriter:
                 self._store, self._plan, planned, annotations, self._device_kind
             )
             self._num_streams_left[key] = len(planned.assignments)
-            del annotations
-            release_free_memory()
         num_streams, num_frames, _ = chunk.features.shape
         self._units[key].write(chunk.features, chunk.codes, chunk.source.first_assignment)
         if chunk.start_frame + num_frames == chunk.source.num_frames:
@@ -168,8 +165,11 @@ class _Copy:
         self._codes = np.empty(0, np.int16)
 
     def fill(self, chunk: FeatureChunk) -> None:
+        assert chunk.features.dtype == np.uint16
+        assert chunk.codes.dtype == np.int16
         if self._features.size < chunk.features.size:
             self._features = np.empty(chunk.features.size, np.uint16)
+        if self._codes.size < chunk.codes.size:
             self._codes = np.empty(chunk.codes.size, np.int16)
         features = self._features[: chunk.features.size].reshape(chunk.features.shape)
         codes = self._codes[: chunk.codes.size].reshape(chunk.codes.shape)

@@ -222,8 +222,10 @@ def read_annotations(
         data = read_small(folder, path)
     except NotFound as error:
         raise CorruptData(f"{where} is missing; restore it") from error
-    found_id, value = _id_of(data), parse_json(data, where=where)
+    value = parse_json(data, where=where)
     del data  # a long recording's are 20 times as large while they are parsed
+    # Of the JSON that was read: writing the objects out again would take as much once more.
+    found_id = _id_of(canonical_json(value))
     found = Annotations.from_json(value, where=where)
     if found_id != annotations_id:
         raise CorruptData(f"{where}: content is not what its name says; restore it")

@@ -85,6 +85,21 @@ def test_no_more_calls_are_read_ahead_than_the_bound(tracks: Tracks, taken: int)
     assert tracks.all_closed
 
 
+def test_a_call_keeps_its_audio_until_the_next_one_is_asked_for(tracks: Tracks) -> None:
+    num_calls = 12
+    with feeder([tracks.source("a", 4 * num_calls)], stage=lambda audio: audio) as calls:
+        for number, call in enumerate(calls):
+            assert isinstance(call, Call)
+            # Until the feeder has read all that it may: it waits for room then.
+            wanted = min(4 * (number + 1 + CALLS_AHEAD + 1), 4 * num_calls)
+            while tracks.opened[0].frame < wanted:
+                time.sleep(0.001)
+            time.sleep(0.01)
+            frames = call.audio[0, 0].reshape(4, -1)
+            assert np.array_equal(frames[:, 0], np.arange(4 * number, 4 * number + 4))
+            assert np.array_equal(frames[:, 0], frames[:, -1])
+
+
 def test_sources_are_taken_and_opened_only_when_a_seat_is_free(tracks: Tracks) -> None:
     taken: list[str] = []
 
