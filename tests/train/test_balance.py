@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_no_positive_row_is_an_error():
 
 @pytest.mark.parametrize("mix", ["windows", "global"])
 def test_a_balanced_stream_yields_all_positives_and_other_negatives_each_epoch(planted_shards, mix):
-    settings = {"global_batch": 96, "lanes": 12, "balance": 1.5, "mix": mix}
+    settings: dict[str, Any] = {"global_batch": 96, "lanes": 12, "balance": 1.5, "mix": mix}
     with FrameStream(planted_shards, "train", **settings) as frames:
         selection = frames.selection
         positive = selection.targets > 0

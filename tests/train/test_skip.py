@@ -1,6 +1,7 @@
 """Blocks that cannot be read, left out by the list of `laughstore verify --bad-blocks`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from train import FrameStream, train
 from .conftest import config_for
 from .test_stream import flip_a_bit
 
-SMALL = {"global_batch": 96, "lanes": 12, "window_blocks": 2}
+SMALL: dict[str, Any] = {"global_batch": 96, "lanes": 12, "window_blocks": 2}
 
 
 def bad_blocks(shards: Path, to: Path) -> Path:
