@@ -47,6 +47,7 @@ class Consumer:
         for bits in batches:
             self._ids.append(bits[:, :2].clone())
             self.total += int(bits[:, 2:10].sum())
+            del bits  # as the trainer does: a loader may use the memory again
 
     def ids(self) -> NDArray[np.int64]:
         """Return i64[N]: the ids that the frames of the last epoch carried."""
@@ -103,6 +104,7 @@ class StreamEpochs:
         for batch in self._stream:
             self._frames.append(batch.frame)
             yield batch.x.view(torch.int16)
+            del batch
 
     def _open(self) -> FrameStream:
         # The trainer's way: batches are used one after another, so a ring of buffers is enough.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 
-from .plan import BALANCE_PURPOSE, first_of_permutation
+from .permutation import BALANCE_PURPOSE, first_of_permutation
 
 
 def num_negatives(positives: int, negatives: int, ratio: float) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,8 @@ from torch import Tensor
 from laughstore.errors import ConfigError
 
 RING_BUFFERS: Final = 3
-"""A batch's memory is used again at the earliest when the third batch after it is made."""
+"""A batch's page-locked memory is used again at the earliest when the third batch after it is made.
+"""
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _ROW_EXTRAS: Final = 16
 """Bytes of target, weight and frame id."""
@@ -22,10 +22,11 @@ _PREFETCHED: Final = 2
 
 
 class BufferRing:
-    """Buffers in turn; one that is still referred to is left to whoever does.
+    """Buffers that are used again; one that is still referred to is left to whoever does.
 
-    So a batch that is dropped costs no fresh memory, and one that is kept stays as it is. Buffers
-    rest for RING_BUFFERS - 1 batches all the same, as copies to a GPU may still read them.
+    So a batch that is dropped costs no fresh memory, and one that is kept stays as it is. The
+    buffer that was used last comes first, as the processor's caches hold most of it. Page-locked
+    ones come in turn: they rest for RING_BUFFERS - 1 batches, as copies to a GPU may still run.
 
     Args:
         shape: of a buffer, int16.
@@ -37,21 +38,30 @@ class BufferRing:
         self._shape, self._pin_memory, self._reuse = shape, pin_memory, reuse
         # Tensors over a numpy array hold it as long as any tensor shares their memory, so that its
         # reference count tells of views, too.
-        self._arrays: deque[NDArray] = deque()
+        self._arrays: list[NDArray] = []
+        """In the order of use."""
 
     def next(self) -> Tensor:
         """Return int16[shape] with any content."""
         if not self._reuse:
             return self._fresh()
-        array = None
-        if len(self._arrays) == RING_BUFFERS:
-            array = self._arrays.popleft()
-            if sys.getrefcount(array) > 2:  # more than this variable and the argument
-                array = None
+        array = self._take()
         if array is None:
             array = self._fresh().numpy()
         self._arrays.append(array)
         return torch.from_numpy(array)
+
+    def _take(self) -> NDArray | None:
+        """Take out a buffer that nobody refers to, if there is one."""
+        arrays = self._arrays
+        is_full = len(arrays) == RING_BUFFERS
+        places = range(int(is_full)) if self._pin_memory else reversed(range(len(arrays)))
+        for place in places:
+            if sys.getrefcount(arrays[place]) == 2:  # the list, and the argument
+                return arrays.pop(place)
+        if is_full:
+            del arrays[0]  # left to whoever refers to it
+        return None
 
     def _fresh(self) -> Tensor:
         return torch.empty(self._shape, dtype=torch.int16, pin_memory=self._pin_memory)

@@ -83,6 +83,7 @@ class Interval:
             if batch is None:
                 return
             yield batch
+            del batch  # whoever uses it has let go: its memory is the next one's
 
     def add(self, loss: Tensor, batch: Batch) -> None:
         """Count a step."""

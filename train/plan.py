@@ -28,14 +28,12 @@ from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 
+from .permutation import GLOBAL_PURPOSE, permutation
+
 Mix = Literal["windows", "global"]
 """Whether rows are permuted within windows of every lane, or all together."""
 PAD = -1
 """Position of a row that only fills up the last batch."""
-GLOBAL_PURPOSE = 2**64 - 1
-"""Of the permutation of all rows."""
-BALANCE_PURPOSE = 2**64 - 2
-"""Of the choice of negatives."""
 _ROWS_TOGETHER = 256
 """Rows of a lane that are planned in one go."""
 
@@ -109,8 +107,7 @@ class Plan:
 
     def num_real(self, step: int) -> int:
         """Return how many rows of a step, over all ranks, are no pad rows."""
-        left = np.diff(self._lane_places) - step * self._lane_rows
-        return int(np.clip(left, 0, self._lane_rows).sum())
+        return min(self.global_batch, self.num_rows - step * self.global_batch)
 
     def batches(
         self, start: int = 0, *, rank: int = 0, world_size: int = 1, stride: int = 1
@@ -123,21 +120,33 @@ class Plan:
         Yields:
             i64[global_batch / world_size], lane by lane; PAD at the end of lanes that have ended.
         """
+        for positions in self.runs(start, rank=rank, world_size=world_size, stride=stride):
+            yield from positions
+
+    def runs(
+        self, start: int = 0, *, rank: int = 0, world_size: int = 1, stride: int = 1
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield what `batches` does, several steps at once: small steps would be all overhead.
+
+        Yields:
+            i64[S, global_batch / world_size], S >= 1 changing from one to the next.
+        """
         lanes = rank_share(self.lanes, rank, world_size)
         if self.mix == "global":
-            yield from self._global_batches(lanes, range(start, self.num_steps, stride))
+            for step in range(start, self.num_steps, stride):
+                yield self._global_batch(lanes, step)[None]
             return
         open_lanes = [_Lane(self, lane, start) for lane in lanes]
         share = self._lane_rows
-        # Several steps of a lane are taken in one go: small batches would be all overhead.
         together = max(1, _ROWS_TOGETHER // share)
         for step in range(start, self.num_steps, together):
             num_steps = min(together, self.num_steps - step)
             rows = np.empty((len(lanes), num_steps, share), np.int64)
             for out, lane in zip(rows.reshape(len(lanes), -1), open_lanes, strict=True):
                 lane.take(out)
-            for i in range((start - step) % stride, num_steps, stride):
-                yield rows[:, i].reshape(-1)
+            taken = rows[:, (start - step) % stride :: stride]
+            if taken.shape[1]:
+                yield taken.swapaxes(0, 1).reshape(taken.shape[1], -1)
 
     def reads(
         self, start: int = 0, *, rank: int = 0, world_size: int = 1, stride: int = 1
@@ -188,14 +197,12 @@ class Plan:
         blocks = np.flatnonzero(last_step >= 0)
         return blocks, first_step[blocks], last_step[blocks]
 
-    def _global_batches(self, lanes: range, steps: range) -> Iterator[NDArray[np.int64]]:
+    def _global_batch(self, lanes: range, step: int) -> NDArray[np.int64]:
         first = self._lane_places[lanes.start : lanes.stop, None]
         end = self._lane_places[lanes.start + 1 : lanes.stop + 1, None]
-        offset = np.arange(self._lane_rows)
-        for step in steps:
-            places = first + (step * self._lane_rows + offset)
-            real = places < end
-            yield np.where(real, self._order[np.where(real, places, 0)], PAD).reshape(-1)
+        places = first + (step * self._lane_rows + np.arange(self._lane_rows))
+        real = places < end
+        return np.where(real, self._order[np.where(real, places, 0)], PAD).reshape(-1)
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
@@ -206,8 +213,8 @@ class Plan:
         """Return the positions of one window of a lane in the order in which they come."""
         pieces = self._window_slice(lane, window)
         edges = self._piece_places[pieces.start : pieces.stop + 1]
-        places = np.arange(edges[0], edges[-1])
-        positions = places + np.repeat(self._piece_shift[pieces], np.diff(edges))
+        positions = np.arange(edges[0], edges[-1])
+        positions += np.repeat(self._piece_shift[pieces], edges[1:] - edges[:-1])
         return positions[permutation(len(positions), self._key, lane + 1, window)]
 
     def _window_slice(self, lane: int, window: int) -> slice:
@@ -259,48 +266,6 @@ class _Lane:
         if self._window >= self._num_windows:
             return np.empty(0, np.int64)
         return self._plan.window(self._lane, self._window)
-
-
-def permutation(
-    count: int, key: tuple[int, int], purpose: int, window: int = 0
-) -> NDArray[np.int64]:
-    """Return a permutation of range(count) that depends on these integers alone.
-
-    Philox (Salmon et al., SC 2011) is keyed by `key`; purpose and window are the high words of its
-    counter, so two of them never share a number. The order is that of raw 64-bit draws with the
-    index in the low bits: NumPy keeps raw draws for ever, but may change how
-    `Generator.permutation` uses them.
-
-    Args:
-        count: 0 or more.
-        key: (seed, epoch).
-        purpose: 0 for the order of blocks, l + 1 for lane l, or GLOBAL_PURPOSE, BALANCE_PURPOSE.
-        window: of that lane.
-    """
-    draws, mask = _draws(count, key, purpose, window)
-    draws.sort()  # no two are equal: any sort gives the same order
-    return (draws & mask).astype(np.int64)
-
-
-def first_of_permutation(
-    count: int, size: int, key: tuple[int, int], purpose: int
-) -> NDArray[np.int64]:
-    """Return the first `size` numbers of `permutation(count, key, purpose)`, rising."""
-    draws, mask = _draws(count, key, purpose, 0)
-    if size < count:
-        draws = np.partition(draws, size)[:size]
-    return np.sort(draws & mask).astype(np.int64)
-
-
-def _draws(
-    count: int, key: tuple[int, int], purpose: int, window: int
-) -> tuple[NDArray[np.uint64], np.uint64]:
-    """Return (u64[count] different draws, the mask of their index)."""
-    counter = np.array([0, 0, window, purpose], np.uint64)
-    bits = np.uint64(max(1, (count - 1).bit_length()))
-    draws = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(count)
-    draws = (draws >> bits << bits) | np.arange(count, dtype=np.uint64)
-    return draws, (np.uint64(1) << bits) - np.uint64(1)
 
 
 def rank_share(lanes: int, rank: int, world_size: int) -> range:

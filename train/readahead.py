@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 BLOCKS_A_CALL = 4
 """Prepared between two looks at whether anyone still waits: a few MiB."""
+_NEVER = 2**62
 
 
 class ReadAhead:
@@ -43,6 +44,7 @@ class ReadAhead:
         self._by_last_step = np.argsort(last_step, kind="stable")
         self._last_step = last_step[self._by_last_step]
         self._num_released = 0
+        self._next_step = 0
         self._step, self._block = step, block
         self._max_ahead, self._blocks_a_call = max_ahead, blocks_a_call
         self._changed = threading.Condition()
@@ -62,6 +64,8 @@ class ReadAhead:
         Raises:
             Exception: what preparing one of them raised.
         """
+        if step < self._next_step:
+            return
         needed = int(np.searchsorted(self._step, step, "right"))
         with self._changed:
             self._allowed = max(self._allowed, needed + self._max_ahead)
@@ -74,6 +78,10 @@ class ReadAhead:
         if over > self._num_released:  # all prepared, as their first steps are before this one
             self._release(self._block[self._by_last_step[self._num_released : over]])
             self._num_released = over
+        # Until then no block is needed anew and none is over.
+        self._next_step = min(
+            _at(self._step, needed, _NEVER), _at(self._last_step, self._num_released, _NEVER) + 1
+        )
 
     def close(self) -> None:
         """End the thread and release what is left."""
@@ -119,3 +127,7 @@ class ReadAhead:
             if self._stopped or start == len(self._block):
                 return None
             return slice(start, min(start + self._blocks_a_call, self._allowed, len(self._block)))
+
+
+def _at(steps: NDArray[np.int64], place: int, default: int) -> int:
+    return int(steps[place]) if place < len(steps) else default

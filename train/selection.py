@@ -154,8 +154,9 @@ class Selection:
     @cached_property
     def counts(self) -> LabelCounts:
         """Rows that the filter lets pass, and how many of them are positive or ignored."""
-        num_eligible, num_ignored = int(self.eligible.sum()), int(self.ignored.sum())
-        return LabelCounts(num_eligible + num_ignored, int(np.count_nonzero(self.y)), num_ignored)
+        num_ignored = int(np.count_nonzero(self.ignored))
+        num_rows = int(np.count_nonzero(self.eligible)) + num_ignored
+        return LabelCounts(num_rows, int(np.count_nonzero(self.y)), num_ignored)
 
     @property
     def num_rows(self) -> int:
@@ -165,13 +166,32 @@ class Selection:
     @cached_property
     def block_counts(self) -> NDArray[np.int64]:
         """i64[b]: rows of each block that take part."""
-        return self.eligible.sum(axis=1, dtype=np.int64)
+        packed = np.packbits(self.eligible, axis=1)  # an eighth of the sums
+        return np.bitwise_count(packed).sum(axis=1, dtype=np.int64)
+
+    @property
+    def frames(self) -> NDArray[np.int64]:
+        """i64[N]: global frame ids of the rows that take part, rising; computed at every call."""
+        return self._frames.astype(np.int64)
+
+    def frames_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return i64[...]: `frames[rows]`."""
+        return self._frames[rows].astype(np.int64)
 
     @cached_property
-    def frames(self) -> NDArray[np.int64]:
-        """i64[N]: global frame ids of the rows that take part, rising."""
-        block, offset = np.nonzero(self.eligible)
-        return self.blocks[block] * self.index.block_frames + offset
+    def _frames(self) -> NDArray[np.signedinteger[Any]]:  # Any: of two widths
+        """[N]: as `frames`, in half the memory if they fit."""
+        width, streams = self.index.block_frames, self.streams
+        is_small = width * self.index.num_blocks <= 2**31
+        found = np.empty(self.num_rows, np.int32 if is_small else np.int64)
+        first_block = start = 0
+        # Stream by stream: 13 million indices at once would take 100 MB more.
+        for stream in streams:
+            part = self.eligible[first_block : first_block + stream.num_blocks]
+            rows = np.flatnonzero(part)
+            found[start : start + len(rows)] = rows + stream.first_block * width
+            first_block, start = first_block + stream.num_blocks, start + len(rows)
+        return found
 
     @cached_property
     def targets(self) -> TargetArray:

@@ -147,18 +147,38 @@ class FrameSource:
         if self._matrix is not None and self._rows.releases:
             self._rows.release(blocks)
 
-    def gather(self, frames: NDArray[np.int64], out: Tensor) -> None:
+    def fixed_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the rows in which frames of mapped files always stand; None if they are fetched.
+
+        Args:
+            frames: i64[...] global frame ids, none negative.
+
+        Raises:
+            ConfigError: a frame is of another split.
+            ValueError: this was closed.
+        """
+        if self._rows.releases:
+            return None
+        return self._rows.row_numbers(frames.reshape(-1)).reshape(frames.shape)
+
+    def gather(
+        self, frames: NDArray[np.int64], out: Tensor, rows: NDArray[np.int64] | None = None
+    ) -> None:
         """Copy frames into rows of a tensor.
 
         Args:
             frames: i64[N] global frame ids of prepared blocks; negative ids are pad rows.
             out: int16[N, D], the bits of bfloat16; pad rows become zeros.
+            rows: i64[N] `fixed_rows` of these frames, if they are known and none is a pad row.
 
         Raises:
             ValueError: this was closed.
         """
         if self._matrix is None:
             raise _closed()
+        if rows is not None:
+            torch.index_select(self._matrix, 0, torch.from_numpy(rows), out=out)
+            return
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
             out.zero_()
@@ -167,8 +187,8 @@ class FrameSource:
             # One gather for all rows is quicker than a gather of some: pads copy any real row.
             frames = frames.copy()
             frames[pads] = frames.max()
-        rows = torch.from_numpy(self._rows.row_numbers(frames))
-        torch.index_select(self._matrix, 0, rows, out=out)
+        found = torch.from_numpy(self._rows.row_numbers(frames))
+        torch.index_select(self._matrix, 0, found, out=out)
         if len(pads):
             out[torch.from_numpy(pads)] = 0
 

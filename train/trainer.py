@@ -184,6 +184,7 @@ class Trainer:
                     )
                 )
                 self.copies.make_room()
+                del batch  # before the next is asked for, which takes its memory
 
     def _update(self, batch: Batch) -> Tensor:
         """Make one step; return its loss, f32[] on the device, before the step."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from laughstore.errors import ConfigError
 from train import FrameStream
 from train.balance import balanced_rows
-from train.plan import BALANCE_PURPOSE, first_of_permutation, permutation
+from train.permutation import BALANCE_PURPOSE, first_of_permutation, permutation
 
 RATIOS = st.sampled_from([0.1, 0.29, 0.5, 1, 1.5, 3, 7.25, 1e9])
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
-from train.plan import PAD, Plan, permutation, rank_share
+from train.permutation import permutation
+from train.plan import PAD, Plan, rank_share
 
 COUNTS = st.lists(st.integers(0, 40), min_size=0, max_size=60).map(
     lambda counts: np.array(counts, np.int64)

@@ -1,0 +1,64 @@
+"""The saved place of a stream: a JSON object that names what the stream is made of."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from laughstore.errors import ConfigError
+from laughstore.sealed import canonical_json
+
+STATE_FORMAT: Final = "laughstore-stream"
+STATE_VERSION: Final = 2
+
+type Fields = Mapping[str, Any]  # Any: JSON values
+"""All that decides which rows come when, with which targets."""
+
+
+def identity_of(fields: Fields) -> str:
+    """Return the SHA-256 of the fields."""
+    return hashlib.sha256(canonical_json(fields)).hexdigest()
+
+
+def make_state(
+    epoch: int, step: int, fields: Fields, identity: str
+) -> dict[str, Any]:  # Any: JSON values
+    """Return the state of a stream whose next batch is `step` of `epoch`."""
+    return {
+        "format": STATE_FORMAT,
+        "version": STATE_VERSION,
+        "epoch": epoch,
+        "step": step,
+        "identity": identity,
+        "fields": dict(fields),
+    }
+
+
+def read_state(state: Mapping[str, Any], fields: Fields) -> tuple[int, int]:
+    """Return (epoch, step) of a saved state.
+
+    Args:
+        state: what `make_state` returned.
+        fields: of the stream that is to go on.
+
+    Raises:
+        ConfigError: the state is of a stream with another identity; the message names the fields
+            that differ.
+    """
+    if (state.get("format"), state.get("version")) != (STATE_FORMAT, STATE_VERSION):
+        raise ConfigError(
+            f"not a state of this release's FrameStream (format {state.get('format')!r},"
+            f" version {state.get('version')!r}); give what state_dict() returned"
+        )
+    if state["identity"] != identity_of(fields):
+        theirs = state["fields"]
+        differ = [key for key, mine in fields.items() if theirs.get(key) != mine]
+        raise ConfigError(
+            "the saved stream cannot go on here, because it yields other rows:"
+            f" {', '.join(_difference(name, theirs, fields) for name in differ)};"
+            " use the settings and data it was saved with"
+        )
+    return state["epoch"], state["step"]
+
+
+def _difference(name: str, theirs: Fields, mine: Fields) -> str:
+    return f"{name} was {theirs.get(name)!r} and is {mine[name]!r}"
