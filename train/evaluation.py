@@ -16,6 +16,7 @@ from laughstore.errors import ConfigError, CorruptData, SpecMismatch
 from laughstore.files import write_atomic
 from laughstore.index import Index
 from laughstore.labels import LabelSpec, target_bouts
+from laughstore.reading.shard_cache import open_cache
 from laughstore.store import open_shards
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
@@ -108,11 +109,13 @@ def evaluate(
     run: Path,
     *,
     split: str = "validation",
-    shards: Path | None = None,
+    shards: Path | str | None = None,
     out: Path | None = None,
     checkpoint: str = "best",
     device: str = "auto",
     timelines: int = 8,
+    cache: Path | None = None,
+    cache_gb: float = 50.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Score a split with a trained run; write metrics.json, pr.png and timelines.
@@ -120,17 +123,19 @@ def evaluate(
     Args:
         run: folder of the run.
         split: to evaluate.
-        shards: shards folder; the run's own if None.
+        shards: shards folder or URL; the run's own if None.
         out: folder to make; RUN/evaluation/SPLIT if None, where an older evaluation is replaced.
         checkpoint: `best`, `last`, or the path of a checkpoint.
         device: as in TrainConfig.
         timelines: most recordings to draw; those with the most positive rows are chosen.
+        cache: folder of this machine that keeps blocks of remote shards; none if None.
+        cache_gb: bound of that folder, in units of 10^9 bytes.
         progress: called with (rows done, rows).
 
     Raises:
         NotFound: no run, shards or checkpoint there.
         ConfigError: no such split, out exists, no row takes part, the checkpoint is another run's,
-            or its scores are not finite.
+            its scores are not finite, or the cache cannot be used.
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
@@ -156,7 +161,8 @@ def evaluate(
     )
     path = _find(opened, checkpoint)
     model = _load(path, opened).to(choose_device(device))
-    with FrameSource(index, split, verify=config.verify) as source:
+    kept = open_cache(cache, cache_gb)
+    with FrameSource(index, split, verify=config.verify, cache=kept) as source:
         streams = score_streams(
             model, selection, source, config.label, ignored_too=True, progress=progress
         )

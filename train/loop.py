@@ -12,6 +12,7 @@ import torch
 
 from laughstore.errors import ConfigError
 from laughstore.index import Index
+from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
 
 from .config import TrainConfig
@@ -59,12 +60,13 @@ def _train(
     check_absent(config.out)
     device = choose_device(config.device)
     index = open_shards(config.shards)
+    cache = open_cache(config.cache, config.cache_gb)
     _check_splits(index)
     validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
     _check_both_classes(validation)
     with (
-        _open_stream(index, config, device) as stream,
-        FrameSource(index, VALIDATION_SPLIT, verify=config.verify) as source,
+        _open_stream(index, config, device, cache) as stream,
+        FrameSource(index, VALIDATION_SPLIT, verify=config.verify, cache=cache) as source,
     ):
         _check_both_classes(stream.selection)
         standardiser = _standardiser(stream, report)
@@ -84,7 +86,9 @@ def _train(
             raise
 
 
-def _open_stream(index: Index, config: TrainConfig, device: torch.device) -> FrameStream:
+def _open_stream(
+    index: Index, config: TrainConfig, device: torch.device, cache: ShardCache | None
+) -> FrameStream:
     return FrameStream(
         index,
         TRAIN_SPLIT,
@@ -97,6 +101,7 @@ def _open_stream(index: Index, config: TrainConfig, device: torch.device) -> Fra
         verify=config.verify,
         copy=False,
         pin_memory=device.type == "cuda",
+        cache=cache,
     )
 
 

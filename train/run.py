@@ -80,7 +80,9 @@ class Run:
             ConfigError: the folder exists.
         """
         check_absent(config.out)
-        kept = replace(config, shards=config.shards.absolute(), out=config.out.absolute())
+        # A URL as it is told to others: without the credentials that it may hold.
+        here = config.shards.absolute() if isinstance(config.shards, Path) else index.where
+        kept = replace(config, shards=here, out=config.out.absolute(), cache=None)
         about = {
             "counts": counts,
             "generation": index.generation,

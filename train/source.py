@@ -15,14 +15,17 @@ from torch import Tensor
 from laughstore.errors import CorruptData
 from laughstore.index import Index
 from laughstore.reading.rows import open_rows
+from laughstore.reading.shard_cache import ShardCache
 
 from .config import Verify
 from .readahead import BLOCKS_A_CALL
 
 _CHECKED_TOGETHER = 4096
 """Frames that `check_finite` copies in one go."""
-_FETCHED_TOGETHER = 16
-"""Blocks: a remote store is then read eight times side by side, twice."""
+_DECODED_TOGETHER = 16
+"""Compressed blocks of this machine."""
+_FETCHED_TOGETHER = 64
+"""Remote blocks: twice what is read side by side, so that one slow answer holds up few others."""
 
 
 class FrameSource:
@@ -35,14 +38,22 @@ class FrameSource:
         index: of the shards.
         split: one of the index's.
         verify: when checksums are computed.
+        cache: keeps what is fetched of remote shards.
 
     Raises:
         ConfigError, IncompleteStore, CorruptData: as `laughstore.reading.rows.open_rows`.
     """
 
-    def __init__(self, index: Index, split: str, *, verify: Verify = "first") -> None:
+    def __init__(
+        self,
+        index: Index,
+        split: str,
+        *,
+        verify: Verify = "first",
+        cache: ShardCache | None = None,
+    ) -> None:
         self._index, self._split = index, split
-        self._rows = open_rows(index, split)
+        self._rows = open_rows(index, split, cache=cache)
         self._verify: Verify = verify
         self.dim = index.dim
         self.block_frames = index.block_frames
@@ -52,7 +63,9 @@ class FrameSource:
     @property
     def blocks_a_call(self) -> int:
         """Blocks that `prepare` is best given together."""
-        return _FETCHED_TOGETHER if self._rows.releases else BLOCKS_A_CALL
+        if not self._rows.releases:
+            return BLOCKS_A_CALL
+        return _DECODED_TOGETHER if self._index.folder.local is not None else _FETCHED_TOGETHER
 
     def prepare(self, blocks: NDArray[np.int64]) -> None:
         """Make frames of these blocks (i64[K], global numbers) ready to be gathered. Thread safe.

@@ -22,6 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from laughstore.errors import ConfigError
 from laughstore.index import Index
 from laughstore.labels import LabelSpec
+from laughstore.reading.shard_cache import ShardCache
 from laughstore.sealed import canonical_json
 from laughstore.store import open_shards
 
@@ -78,7 +79,7 @@ class FrameStream(IterableDataset[Batch]):
     reached. Set another epoch for another order. A context manager; leaving it closes the files.
 
     Args:
-        shards: a store, its shards folder, or its index.
+        shards: a store, its shards folder (a path or a URL), or its index.
         split: one of the index's.
         label: which rows are positive, negative or ignored.
         frames: which rows may take part.
@@ -91,6 +92,7 @@ class FrameStream(IterableDataset[Batch]):
         verify: when checksums of blocks are checked.
         copy: yield features in fresh memory, not in the ring.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU.
+        cache: keeps what is fetched of remote shards on a disk of this machine.
 
     Raises:
         NotFound, CorruptData: as `laughstore.open_shards`.
@@ -99,7 +101,7 @@ class FrameStream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        shards: Path | Index,
+        shards: Path | str | Index,
         split: str,
         *,
         label: LabelSpec = _LABEL,
@@ -113,6 +115,7 @@ class FrameStream(IterableDataset[Batch]):
         verify: Verify = "first",
         copy: bool = True,
         pin_memory: bool = False,
+        cache: ShardCache | None = None,
     ) -> None:
         check_batching(global_batch, lanes, window_blocks)
         check_key(seed, 0)
@@ -123,7 +126,7 @@ class FrameStream(IterableDataset[Batch]):
         self.global_batch, self.lanes, self.window_blocks = global_batch, lanes, window_blocks
         self.seed = seed
         self.copy, self.pin_memory = copy, pin_memory
-        self._source = FrameSource(index, split, verify=verify)
+        self._source = FrameSource(index, split, verify=verify, cache=cache)
         self._identity: dict[str, Any] = {  # Any: JSON values
             "features": self.selection.features_digest,
             "targets": self.selection.targets_digest,

@@ -23,8 +23,8 @@ class _Flags:
     common: CommonFlags
     split: str = "validation"
     """Split to score. Look at test last, and once."""
-    shards: Path | None = None
-    """Store or shards folder (default: the run's own)."""
+    shards: Path | str | None = None
+    """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
     out: Path | None = None
@@ -33,6 +33,11 @@ class _Flags:
     """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
     timelines: int = 8
     """Most recordings to plot along time; those with the most positive rows."""
+    cache: Path | None = None
+    """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
+    that was used so before."""
+    cache_gb: float = 50.0
+    """Bound of that folder, in units of 10^9 bytes."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -56,6 +61,8 @@ def run(arguments: Sequence[str]) -> int:
         checkpoint=flags.checkpoint,
         device=flags.device,
         timelines=flags.timelines,
+        cache=flags.cache,
+        cache_gb=flags.cache_gb,
         progress=ScoringProgress(bar),
     )
     report(result, as_json=flags.common.json)
