@@ -126,7 +126,7 @@ class ShardCache:
                 data = file.read(num_bytes + 1)
             if len(data) == num_bytes:
                 with suppress(OSError):  # it may be lent read-only
-                    os.utime(file.fileno())
+                    _touch(file.fileno())
                 return data
         self.discard(shard_sha256, slot)
         return None
@@ -193,6 +193,8 @@ class ShardCache:
 
     def _write(self, path: Path, data: bytes | memoryview) -> None:
         num_bytes = _disk_bytes(len(data))
+        if num_bytes > self.max_bytes:
+            return
         temporary = temporary_sibling(path)
         with removed_on_error(temporary):
             file = self._reserved(temporary, len(data), num_bytes)
@@ -202,6 +204,7 @@ class ShardCache:
                 view = memoryview(data).cast("B")
                 while len(view):
                     view = view[file.write(view) or 0 :]
+                _touch(file.fileno())
             with self._locked() as descriptor:  # no file changes its name while others are counted
                 if descriptor is None:
                     temporary.unlink(missing_ok=True)
@@ -321,6 +324,12 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _touch(descriptor: int) -> None:
+    """Note a use, by the fine clock: that of the kernel's file times stands still for 4 ms."""
+    now_ns = time.time_ns()
+    os.utime(descriptor, ns=(now_ns, now_ns))
 
 
 def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
