@@ -35,6 +35,7 @@ from typing import NamedTuple
 from ..errors import ConfigError
 from ..files import TEMPORARY_MARK, create_atomic, removed_on_error, temporary_sibling
 from ..folders import is_url
+from ..process_lock import ProcessLock
 
 GB = 1_000_000_000
 _MARKER = "laughstore-cache"
@@ -58,6 +59,7 @@ _LONGEST_WAIT_S = 2.0
 """For the lock; then a block is not kept, rather than the stream held up."""
 _POLL_S = 0.002
 _KEPT_FREE_BYTES = 1 << 30
+_guard = ProcessLock()
 _log = logging.getLogger(__name__)
 
 
@@ -278,13 +280,25 @@ class ShardCache:
     def _locked(self) -> Iterator[int | None]:
         """Hold the lock of all processes and threads; gives the usage file, None after a wait.
 
-        Opened anew each time: a lock belongs to an opened file, so threads exclude each other, and
-        nothing is left locked by a fork or a kill.
+        Opened anew each time: a lock belongs to an opened file, so nothing is left locked by a fork
+        or a kill. Of a process one thread alone asks for it: many that ask again and again would
+        keep the one that has it from the interpreter.
         """
+        until_s = time.monotonic() + _LONGEST_WAIT_S
+        if not _guard.acquire(_LONGEST_WAIT_S):
+            yield None
+            return
+        try:
+            with self._file_locked(until_s) as descriptor:
+                yield descriptor
+        finally:
+            _guard.release()
+
+    @contextmanager
+    def _file_locked(self, until_s: float) -> Iterator[int | None]:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self.folder / _USAGE, flags, 0o666)
         try:
-            until_s = time.monotonic() + _LONGEST_WAIT_S
             held = _try_lock(descriptor)
             while not held and time.monotonic() < until_s:
                 time.sleep(_POLL_S)

@@ -225,7 +225,9 @@ def test_a_writer_killed_at_any_time_leaves_no_wrong_block_and_no_lock(tmp_path)
         with child:
             assert child.stdout is not None
             assert child.stdout.readline() == "begun\n"
-            time.sleep(0.05 + 0.13 * attempt)
+            while not list(folder.glob("blocks/ab/*.block")):
+                time.sleep(0.01)
+            time.sleep(0.13 * attempt)
             child.send_signal(signal.SIGKILL)
         cache = ShardCache(folder, 40 << 20, keep_free_bytes=0)
         whole = [path for path in blocks_of(cache) if TEMPORARY_MARK not in path.name]
