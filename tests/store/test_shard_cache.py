@@ -78,7 +78,7 @@ class Eviction(RuleBasedStateMachine):
     @rule(name=names, num_bytes=st.sampled_from([1, PAGE, PAGE + 1, 3 * PAGE, 9 * PAGE]))
     def put(self, name, num_bytes):
         data = sample(name[1], num_bytes)
-        self.cache.put(*name, data)
+        self.cache.put(name[0], name[1], data)
         num_pages = -(-num_bytes // PAGE)
         if num_pages > self.max_pages:
             return
@@ -91,7 +91,7 @@ class Eviction(RuleBasedStateMachine):
     @rule(name=names)
     def get(self, name):
         wanted = self.kept.get(name)
-        found = self.cache.get(*name, PAGE if wanted is None else len(wanted))
+        found = self.cache.get(name[0], name[1], PAGE if wanted is None else len(wanted))
         assert found == wanted
         if wanted is not None:
             self.kept.move_to_end(name)
@@ -100,11 +100,11 @@ class Eviction(RuleBasedStateMachine):
     @rule(data=st.data())
     def ask_for_another_size(self, data):
         name = data.draw(st.sampled_from(list(self.kept)))
-        assert self.cache.get(*name, len(self.kept.pop(name)) + 1) is None
+        assert self.cache.get(name[0], name[1], len(self.kept.pop(name)) + 1) is None
 
     @rule(name=names)
     def discard(self, name):
-        self.cache.discard(*name)
+        self.cache.discard(name[0], name[1])
         self.kept.pop(name, None)
 
     @rule(max_pages=st.integers(4, 10))
@@ -242,7 +242,7 @@ def test_a_writer_killed_at_any_time_leaves_no_wrong_block_and_no_lock(tmp_path)
     left.write_bytes(b"a")
     ShardCache(folder, 1 << 20)
     assert left.exists()  # somebody may be writing it
-    os.utime(left, (time.time() - 3600,) * 2)
+    os.utime(left, (0, 0))
     (folder / "usage").unlink()
     ShardCache(folder, 1 << 20)
     assert not left.exists()
@@ -312,7 +312,7 @@ def test_a_holder_of_the_lock_that_hangs_keeps_nobody_waiting(tmp_path, monkeypa
 @pytest.fixture(params=["none", "zstd"])
 def served(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[tuple[Index, Index, FileServer]]:
+) -> Iterator[tuple[Index, Index, LoopbackServer]]:
     """(the index at home, the same over HTTP, the server)."""
     path = tmp_path / "files" / "store"
     write_store(path, EPISODES, FEATURES, dim=DIM, shard_frames=256, codec=request.param)

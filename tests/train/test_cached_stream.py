@@ -6,25 +6,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from laughstore.reading.shard_cache import ShardCache
-from tests.store.loopback import FileServer
+from tests.store.loopback import FileServer, LoopbackServer
 from train import FrameStream, evaluate, train
 from train.config import TrainConfig
 from train.run import Run
 
 from .conftest import config_for
 
-SMALL = {"global_batch": 96, "lanes": 12, "window_blocks": 2}
+SMALL: dict[str, Any] = {"global_batch": 96, "lanes": 12, "window_blocks": 2}
 PAGES_OF_A_BLOCK = 2
 """32 frames of 64 channels, and their checksum."""
 
 
 @pytest.fixture
-def server(planted_shards: Path) -> Iterator[FileServer]:
+def server(planted_shards: Path) -> Iterator[LoopbackServer]:
     with FileServer(planted_shards.parent) as running:
         yield running
 
