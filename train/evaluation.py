@@ -187,7 +187,7 @@ def evaluate(
     )
     path = _find(opened, checkpoint)
     model = _load(path, opened).to(choose_device(device))
-    kept = open_cache(cache, cache_gb)
+    kept = open_cache(cache, cache_gb, index.folder)
     with FrameSource(index, split, verify=config.verify, cache=kept) as source:
         streams = score_streams(
             model, selection, source, config.label, ignored_too=True, progress=progress

@@ -77,7 +77,7 @@ def _train(
     if config.folds is not None and config.fold is not None:
         fold = choose_fold(index, config.folds, config.fold, seed=config.seed)
         index = with_fold(index, fold)
-    cache = open_cache(config.cache, config.cache_gb)
+    cache = open_cache(config.cache, config.cache_gb, index.folder)
     _check_splits(index)
     validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
     if config.skip_corrupt is not None:

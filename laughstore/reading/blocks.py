@@ -9,8 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,9 @@ from ..errors import CorruptData, IncompleteStore, NotFound
 from ..index import Index, Shard
 from ..process_lock import ProcessLock
 from .row_table import sample_name
-from .shard_cache import ShardCache
+
+if TYPE_CHECKING:
+    from .shard_cache import ShardCache
 
 _READ_BYTES = 8 << 20
 """Most bytes of one read, unless one block has more."""
@@ -55,13 +56,21 @@ class BlockReader:
     """
 
     def __init__(
-        self, index: Index, shards: Sequence[Shard], cache: ShardCache | None = None
+        self, index: Index, shards: Sequence[Shard], cache: "ShardCache | None" = None
     ) -> None:
         self._index, self._shards = index, shards
         self._cache = cache if index.folder.local is None else None
         self._first_blocks = np.array([shard.first_block for shard in shards], np.int64)
         self._sizes_checked: set[int] = set()
         self._remote = index.folder.local is None
+        self._digests: dict[int, str] = {}
+        """SHA-256 of each shard file of the index, by its first block."""
+        if self._cache is not None:
+            # Read now, with the checksums and sizes: after a fork the cache can be read, the remote
+            # index cannot.
+            firsts = [shard.first_block for shard in index.shards]
+            self._digests = dict(zip(firsts, index.shard_sha256, strict=True))
+            _ = index.block_crc32c, index.block_bytes
         most_bytes = _REMOTE_READ_BYTES if self._remote else _READ_BYTES
         self.blocks_of_a_read = max(1, most_bytes // index.geometry.data_bytes)
         """Most neighbours that are read together."""
@@ -75,8 +84,9 @@ class BlockReader:
     def read(self, blocks: NDArray[np.int64], sink: Sink) -> None:
         """Hand each of these blocks to `sink`, in any order.
 
-        Reads held in memory: of a remote folder at most 32 of 4 MiB (or one block), of a local one
-        as many of 8 MiB as there are threads. Arrays share the memory of their read.
+        Reads held in memory: of a remote folder at most 32 of 4 MiB or one block (twice that while
+        an answer is put together), of a local one as many of 8 MiB as there are threads. Arrays
+        share the memory of their read.
 
         Args:
             blocks: i64[K] global block numbers of these shards, rising.
@@ -142,7 +152,7 @@ class BlockReader:
             self._fetch(_Run(run.shard, missing), sizes, sink)
 
     def _cached(
-        self, cache: ShardCache, shard: Shard, slot: int, num_bytes: int
+        self, cache: "ShardCache", shard: Shard, slot: int, num_bytes: int
     ) -> NDArray[np.uint16] | None:
         """Return a block that is kept here, checked; a damaged one is dropped."""
         digest = self._digests[shard.first_block]
@@ -189,13 +199,6 @@ class BlockReader:
             where=sample_name(index, shard, block),
             expected_crc32c=int(index.block_crc32c[block]),
         )
-
-    @cached_property
-    def _digests(self) -> dict[int, str]:
-        """SHA-256 of each shard file of the index, by its first block."""
-        index = self._index
-        firsts = [shard.first_block for shard in index.shards]
-        return dict(zip(firsts, index.shard_sha256, strict=True))
 
     def _check_file(self, shard: Shard) -> None:
         if shard.first_block in self._sizes_checked:

@@ -19,7 +19,6 @@ never below the truth, whatever is killed when; a scan of the folder puts it rig
 the bound. Nothing is synced to disk: what a power cut spoils is fetched again.
 """
 
-import fcntl
 import logging
 import math
 import os
@@ -27,15 +26,15 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError
 from ..files import TEMPORARY_MARK, create_atomic, removed_on_error, temporary_sibling
-from ..folders import is_url
-from ..process_lock import ProcessLock
+from ..folders import Folder, is_url
+from .cache_lock import CacheLock
 
 GB = 1_000_000_000
 _MARKER = "laughstore-cache"
@@ -55,11 +54,7 @@ _STALE_S = 600.0
 """A file that is being written so long is of a process that was killed."""
 _GIVEN_BACK = 20
 """One part in so many is freed beyond what is needed, so that few writes look at all files."""
-_LONGEST_WAIT_S = 2.0
-"""For the lock; then a block is not kept, rather than the stream held up."""
-_POLL_S = 0.002
 _KEPT_FREE_BYTES = 1 << 30
-_guard = ProcessLock()
 _log = logging.getLogger(__name__)
 
 
@@ -84,12 +79,15 @@ class ShardCache:
         keep_free_bytes: of the disk, that are left to others.
 
     Raises:
-        ConfigError: the folder holds other files, or cannot be written; or max_bytes is below 1.
+        ConfigError: the folder holds other files, or cannot be written; max_bytes is below 1; or
+            the system is not POSIX, and has no locks that caches could share.
     """
 
     def __init__(
         self, folder: Path, max_bytes: int, *, keep_free_bytes: int = _KEPT_FREE_BYTES
     ) -> None:
+        if os.name != "posix":
+            raise ConfigError("a cache needs a POSIX system; read without one here")
         if is_url(str(folder)):
             raise ConfigError(f"a cache is a folder of this machine; {folder} is a URL")
         if max_bytes < 1:
@@ -97,6 +95,7 @@ class ShardCache:
         self.folder, self.max_bytes = folder.absolute(), max_bytes
         self._keep_free_bytes = keep_free_bytes
         self._stopped = False
+        self._lock = CacheLock(self.folder / _USAGE)
         try:
             self._begin()
         except OSError as error:
@@ -175,7 +174,7 @@ class ShardCache:
             create_atomic(marker, _MARKER_TEXT)
         self._check_marker()
         (self.folder / _BLOCKS).mkdir(exist_ok=True)
-        with self._locked() as descriptor:
+        with self._lock.held() as descriptor:
             if descriptor is None:
                 return
             used = _read_usage(descriptor)
@@ -207,7 +206,8 @@ class ShardCache:
                 while len(view):
                     view = view[file.write(view) or 0 :]
                 _touch(file.fileno())
-            with self._locked() as descriptor:  # no file changes its name while others are counted
+            # No file changes its name while others are counted.
+            with self._lock.held() as descriptor:
                 if descriptor is None:
                     temporary.unlink(missing_ok=True)
                     return
@@ -219,7 +219,7 @@ class ShardCache:
 
         Others see its bytes, in the count and in the folder, before the first is written.
         """
-        with self._locked() as descriptor:
+        with self._lock.held() as descriptor:
             if descriptor is None:
                 return None
             used = _read_usage(descriptor)
@@ -276,37 +276,6 @@ class ShardCache:
                     num_bytes = _disk_bytes(status.st_size)
                     yield _File(status.st_mtime_ns, num_bytes, item.path, is_temporary)
 
-    @contextmanager
-    def _locked(self) -> Iterator[int | None]:
-        """Hold the lock of all processes and threads; gives the usage file, None after a wait.
-
-        Opened anew each time: a lock belongs to an opened file, so nothing is left locked by a fork
-        or a kill. Of a process one thread alone asks for it: many that ask again and again would
-        keep the one that has it from the interpreter.
-        """
-        until_s = time.monotonic() + _LONGEST_WAIT_S
-        if not _guard.acquire(_LONGEST_WAIT_S):
-            yield None
-            return
-        try:
-            with self._file_locked(until_s) as descriptor:
-                yield descriptor
-        finally:
-            _guard.release()
-
-    @contextmanager
-    def _file_locked(self, until_s: float) -> Iterator[int | None]:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self.folder / _USAGE, flags, 0o666)
-        try:
-            held = _try_lock(descriptor)
-            while not held and time.monotonic() < until_s:
-                time.sleep(_POLL_S)
-                held = _try_lock(descriptor)
-            yield descriptor if held else None
-        finally:
-            os.close(descriptor)
-
     def _stop(self, why: str) -> None:
         if not self._stopped:
             self._stopped = True
@@ -315,12 +284,13 @@ class ShardCache:
             )
 
 
-def open_cache(folder: Path | None, gb: float) -> ShardCache | None:
-    """Return the cache that a command was asked for; None without a folder.
+def open_cache(folder: Path | None, gb: float, shards: Folder) -> ShardCache | None:
+    """Return the cache that a command was asked for; None if it was not, or has no use for one.
 
     Args:
-        folder: of `ShardCache`.
+        folder: of `ShardCache`; not touched when the shards are on this machine, which is logged.
         gb: bound in units of 10^9 bytes.
+        shards: what is read.
 
     Raises:
         ConfigError: as `ShardCache`.
@@ -329,15 +299,10 @@ def open_cache(folder: Path | None, gb: float) -> ShardCache | None:
         return None
     if not (math.isfinite(gb) and gb > 0):
         raise ConfigError(f"cache_gb is {gb}; it must be above 0 and finite")
+    if shards.local is not None:
+        _log.warning("%s is on this machine: the cache %s is not used", shards.describe(), folder)
+        return None
     return ShardCache(folder, max(1, int(gb * GB)))
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _touch(descriptor: int) -> None:

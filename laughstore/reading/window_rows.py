@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import crc32c
 import numpy as np
@@ -23,7 +24,9 @@ from .blocks import BlockReader
 from .memory import available_bytes
 from .row_table import NO_ROW, Numbers, RowTable, numbers, sample_name
 from .rows import Rows
-from .shard_cache import ShardCache
+
+if TYPE_CHECKING:
+    from .shard_cache import ShardCache
 
 _SHARE_OF_FREE = 0.6
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -60,7 +63,7 @@ class WindowRows(Rows):
         shards: Sequence[Shard],
         *,
         max_bytes: int | None = None,
-        cache: ShardCache | None = None,
+        cache: "ShardCache | None" = None,
     ) -> None:
         self.index, self.split = index, split
         self._table = RowTable(index, shards)

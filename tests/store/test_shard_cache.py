@@ -22,14 +22,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from laughstore import ConfigError, CorruptData, open_rows, open_shards
+from laughstore import ConfigError, CorruptData, Unreachable, open_rows, open_shards
 from laughstore.files import TEMPORARY_MARK
 from laughstore.index import Index
-from laughstore.reading import shard_cache
+from laughstore.reading import cache_lock
 from laughstore.reading.shard_cache import GB, ShardCache, open_cache
+from laughstore.remote.folder import open_url
 from tests.stores import Episode, random_features, write_store
 
-from .loopback import FileServer, LoopbackServer
+from .loopback import Fault, FaultProxy, FileServer, LoopbackServer
 
 PAGE = 4096
 DIM = 64
@@ -181,7 +182,7 @@ def test_threads_and_caches_of_one_folder_never_pass_the_bound(tmp_path):
 
     def watch() -> None:
         while not done.is_set():
-            with caches[0]._locked() as held:
+            with caches[0]._lock.held() as held:
                 if held is not None and caches[0].num_bytes() > 7 * PAGE:
                     wrong.append("too many bytes")
             time.sleep(0.005)  # outside of the lock, which is not granted in turn
@@ -261,10 +262,11 @@ def test_folders_of_others_are_refused_and_links_not_followed(tmp_path):
         ShardCache(tmp_path / "c", 0)
     with pytest.raises(ConfigError, match="is a URL"):
         ShardCache("s3://bucket/x", GB)  # pyright: ignore[reportArgumentType]
-    assert open_cache(None, 50) is None
+    far = open_url("https://127.0.0.1/store")
+    assert open_cache(None, 50, far) is None
     for gb in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="cache_gb"):
-            open_cache(tmp_path / "c", gb)
+            open_cache(tmp_path / "c", gb, far)
     cache = ShardCache(tmp_path / "c", PAGE, keep_free_bytes=0)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -296,14 +298,105 @@ def test_it_holds_nothing_open_and_passes_to_other_processes(tmp_path):
 
 
 def test_a_holder_of_the_lock_that_hangs_keeps_nobody_waiting(tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_cache, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(cache_lock, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(cache_lock, "_NO_TRY_S", 0.5)
     cache, other = (ShardCache(tmp_path / "c", GB) for _ in range(2))
-    with other._locked() as held:
+    with other._lock.held() as held:
         assert held is not None
         cache.put(SHARDS[0], 1, b"abc")
         assert cache.get(SHARDS[0], 1, 3) is None
+        began_s = time.monotonic()
+        for slot in range(1000):  # not each of them waits
+            cache.put(SHARDS[0], slot, b"abc")
+        assert time.monotonic() - began_s < 20
+        other.put(SHARDS[0], 2, b"abc")
+    assert blocks_of(cache) == []
+    time.sleep(0.6)
     cache.put(SHARDS[0], 1, b"abc")
     assert cache.get(SHARDS[0], 1, 3) == b"abc"
+
+
+_FORKER = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from laughstore.reading.shard_cache import ShardCache
+cache = ShardCache(Path(sys.argv[1]), 10**9)
+held = threading.Event()
+def hold():
+    with cache._lock.held() as descriptor:
+        assert descriptor is not None
+        held.set()
+        time.sleep(600)
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    cache.put("ab" * 32, 0, b"parent holds it")  # waits in vain, and does not take it over
+    print(len(os.listdir(sys.argv[1] + "/blocks")), flush=True)
+    time.sleep(600)
+print(child, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_forked_child_inherits_no_lock(tmp_path):
+    """A DataLoader forks its workers whenever it likes: another thread may hold the lock then."""
+    cache = ShardCache(tmp_path / "c", GB)
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _FORKER, str(cache.folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            assert parent.stdout.readline() == "0\n"
+            parent.kill()
+            parent.wait()
+            os.kill(child, 0)  # it lives
+            cache.put(SHARDS[0], 1, b"abc")
+            assert cache.get(SHARDS[0], 1, 3) == b"abc"
+        finally:
+            parent.kill()
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_lock_that_was_given_back_is_free_though_a_child_was_forked_meanwhile(tmp_path):
+    cache = ShardCache(tmp_path / "c", GB)
+    with cache._lock.held() as descriptor:
+        assert descriptor is not None
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        ShardCache(tmp_path / "c", GB).put(SHARDS[0], 1, b"abc")
+        assert cache.get(SHARDS[0], 1, 3) == b"abc"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+_WITHOUT_FCNTL = """
+import os, sys
+from pathlib import Path
+sys.modules["fcntl"] = None
+import laughstore.reading.blocks, laughstore.reading.window_rows, laughstore.reading.shard_cache
+os.name = "nt"
+from laughstore.errors import ConfigError
+try:
+    laughstore.reading.shard_cache.ShardCache(Path("c"), 1)
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_systems_without_posix_locks_read_and_have_no_cache(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_FCNTL], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout == "a cache needs a POSIX system; read without one here\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 # Through a reader.
@@ -465,6 +558,111 @@ def test_stores_of_this_machine_do_not_use_it(served, tmp_path):
     read_all(home, cache)
     open_rows(home, "train", cache=cache).close()
     assert blocks_of(cache) == []
+
+
+def test_a_cache_for_a_store_of_this_machine_is_not_made_and_one_line_says_so(
+    served, tmp_path, caplog
+):
+    home, far, _ = served
+    assert open_cache(tmp_path / "c", 1, home.folder) is None
+    assert [record.message for record in caplog.records] == [
+        f"{home.folder.describe()} is on this machine: the cache {tmp_path / 'c'} is not used"
+    ]
+    assert not (tmp_path / "c").exists()
+    assert open_cache(tmp_path / "c", 1, far.folder) is not None
+
+
+def test_busy_answers_are_asked_for_again_and_what_is_kept_outlives_the_server(served, tmp_path):
+    home, _, server = served
+    cache = ShardCache(tmp_path / "c", GB)
+    with FaultProxy(server.port) as proxy:
+        far = open_shards(f"{proxy.url}/store")
+        fault = Fault("status", times=3, status=503, path=r"\.tar")
+        proxy.spoil(fault)
+        assert read_all(far, cache) == read_all(home, None)
+        assert fault.done == 3
+    # Nobody answers any more.
+    assert read_all(far, cache) == read_all(home, None)
+
+
+def test_a_store_that_is_replaced_under_its_url_never_mixes_with_what_is_kept(served, tmp_path):
+    home, far, server = served
+    cache = ShardCache(tmp_path / "c", GB)
+    expected = read_all(home, None)
+    read_all(far, cache)
+    for path in blocks_of(cache)[::2]:
+        path.unlink()
+    kept = {path: path.read_bytes() for path in blocks_of(cache)}
+    root = tmp_path / "files"
+    old = root / "old"
+    (root / "store").rename(old)
+    write_store(
+        root / "store",
+        EPISODES,
+        random_features(DIM, seed=1),
+        dim=DIM,
+        shard_frames=256,
+        codec=home.spec.codec,
+    )
+    # Who opened the old one is told, by its checksums or sizes; the rest of the cache stands.
+    with pytest.raises((CorruptData, Unreachable)):
+        read_all(far, cache)
+    assert {path: path.read_bytes() for path in blocks_of(cache)} == kept
+    # Who opens it now reads the new one.
+    renewed = open_shards(f"{server.url}/store")
+    other = read_all(open_shards(root / "store"), None)
+    assert read_all(renewed, cache) == other != expected
+    assert read_all(open_shards(f"{server.url}/old"), cache) == expected
+
+
+_INTERRUPTED = """
+import sys
+from pathlib import Path
+import numpy as np
+from laughstore import open_rows, open_shards
+from laughstore.reading.shard_cache import ShardCache
+index = open_shards(sys.argv[1])
+with open_rows(index, "train", cache=ShardCache(Path(sys.argv[2]), 10**9)) as rows:
+    rows.prepare_once(np.arange(index.num_blocks))
+"""
+
+
+def test_ctrl_c_while_blocks_come_ends_at_once_and_leaves_a_good_cache(served, tmp_path):
+    home, far, _ = served
+    asked, one = threading.Event(), threading.Lock()
+
+    def answer(request) -> None:
+        if request.path.endswith(".tar") and request.command == "GET":
+            with one:
+                if asked.is_set():  # the second of the shards never comes
+                    slow.stopping.wait(60)
+                asked.set()
+        request.reply_file(tmp_path / "files" / request.path.lstrip("/"))
+
+    with LoopbackServer(answer) as slow:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _INTERRUPTED, f"{slow.url}/store", str(tmp_path / "c")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with child:
+            try:
+                assert asked.wait(60)
+                until_s = time.monotonic() + 60
+                while not list(tmp_path.glob("c/blocks/*/*.block")):
+                    assert time.monotonic() < until_s
+                    time.sleep(0.01)
+                began_s = time.monotonic()
+                child.send_signal(signal.SIGINT)
+                _, said = child.communicate(timeout=30)
+            finally:
+                child.kill()
+        assert time.monotonic() - began_s < 10
+        assert "KeyboardInterrupt" in said
+        assert child.returncode != 0
+    cache = ShardCache(tmp_path / "c", GB)
+    assert cache.num_bytes() > 0
+    assert read_all(far, cache) == read_all(home, None)
 
 
 def test_many_scattered_blocks_are_asked_for_side_by_side(tmp_path):
