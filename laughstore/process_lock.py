@@ -13,6 +13,14 @@ class ProcessLock:
         self._lock = threading.Lock()
         _all.add(self)
 
+    def acquire(self, timeout_s: float) -> bool:
+        """Take it within some time, else return False; `release` gives it back."""
+        return self._lock.acquire(timeout=timeout_s)
+
+    def release(self) -> None:
+        """Give back what `acquire` took."""
+        self._lock.release()
+
     def __enter__(self) -> None:
         self._lock.acquire()
 

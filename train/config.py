@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from laughstore.errors import ConfigError, CorruptData
+from laughstore.folders import is_url
 from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
@@ -71,8 +72,8 @@ class TrainConfig:
         ConfigError: a field, or two together, cannot work.
     """
 
-    shards: Path
-    """Shards of a store: STORE/shards, or STORE."""
+    shards: Path | str
+    """Shards of a store: STORE/shards, or STORE; a path or a URL."""
     out: Path
     """Folder of the run; it must not exist yet."""
     label: LabelSpec = _LABEL
@@ -118,6 +119,11 @@ class TrainConfig:
     """How frames are read: map, window (into memory of its own), or auto."""
     skip_corrupt: Path | None = None
     """Leave out these blocks: a list that `laughstore verify --bad-blocks` wrote."""
+    cache: Path | None = None
+    """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
+    that was used so before. Not remembered by the run."""
+    cache_gb: float = 50.0
+    """Bound of that folder, in units of 10^9 bytes; the least recently used blocks go first."""
 
     def __post_init__(self) -> None:
         check_classes(self.label)
@@ -132,9 +138,14 @@ class TrainConfig:
             raise ConfigError(f"lr is {self.lr}; it must be above 0 and at most {_MAX_LR:g}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
+        if not (self.cache_gb > 0 and math.isfinite(self.cache_gb)):
+            raise ConfigError(f"cache_gb is {self.cache_gb}; it must be above 0 and finite")
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
-        """Return the JSON object of this config; paths as given."""
+        """Return the JSON object of this config; paths as given.
+
+        Without the cache, which belongs to a machine and changes nothing that is learned.
+        """
         return {
             "shards": str(self.shards),
             "out": str(self.out),
@@ -160,7 +171,7 @@ class TrainConfig:
         annotations = data.get("annotations")  # earlier runs have none, and no folds
         try:
             return cls(
-                shards=Path(data["shards"]),
+                shards=shards if is_url(shards := data["shards"]) else Path(shards),
                 out=Path(data["out"]),
                 label=LabelSpec.from_identity(data["label"], where=f"{where}: label"),
                 filter=FrameFilter.from_identity(data["filter"]),

@@ -22,6 +22,7 @@ from laughstore.other_annotations import (
     read_other_annotations,
     tables_digest,
 )
+from laughstore.reading.shard_cache import open_cache
 from laughstore.store import open_shards
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
@@ -122,13 +123,15 @@ def evaluate(
     run: Path,
     *,
     split: str = "validation",
-    shards: Path | None = None,
+    shards: Path | str | None = None,
     out: Path | None = None,
     checkpoint: str = "best",
     device: str = "auto",
     timelines: int = 8,
     annotations: Path | None = None,
     annotate: Annotate = read_other_annotations,
+    cache: Path | None = None,
+    cache_gb: float = 50.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Score a split with a trained run; write metrics.json, pr.png and timelines.
@@ -136,19 +139,22 @@ def evaluate(
     Args:
         run: folder of the run.
         split: to evaluate.
-        shards: shards folder; the run's own if None.
+        shards: shards folder or URL; the run's own if None.
         out: folder to make; RUN/evaluation/SPLIT if None, where an older evaluation is replaced.
         checkpoint: `best`, `last`, or the path of a checkpoint.
         device: as in TrainConfig.
         timelines: most recordings to draw; those with the most positive rows are chosen.
         annotations: to make labels from instead of those that the run was trained with.
         annotate: reads them; see `train`.
+        cache: folder of this machine that keeps blocks of remote shards; none if None.
+        cache_gb: bound of that folder, in units of 10^9 bytes.
         progress: called with (rows done, rows).
 
     Raises:
         NotFound: no run, shards, checkpoint or annotations there.
         ConfigError: no such split, out exists, the run's annotations have changed, no row takes
-            part, the checkpoint is another run's, or its scores are not finite.
+            part, the checkpoint is another run's, its scores are not finite, or the cache cannot
+            be used.
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
@@ -181,7 +187,8 @@ def evaluate(
     )
     path = _find(opened, checkpoint)
     model = _load(path, opened).to(choose_device(device))
-    with FrameSource(index, split, verify=config.verify) as source:
+    kept = open_cache(cache, cache_gb, index.folder)
+    with FrameSource(index, split, verify=config.verify, cache=kept) as source:
         streams = score_streams(
             model, selection, source, config.label, ignored_too=True, progress=progress
         )

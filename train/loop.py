@@ -14,6 +14,7 @@ import torch
 from laughstore.errors import ConfigError
 from laughstore.index import Index
 from laughstore.other_annotations import Annotate, read_other_annotations
+from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
 
 from .config import TrainConfig
@@ -76,6 +77,7 @@ def _train(
     if config.folds is not None and config.fold is not None:
         fold = choose_fold(index, config.folds, config.fold, seed=config.seed)
         index = with_fold(index, fold)
+    cache = open_cache(config.cache, config.cache_gb, index.folder)
     _check_splits(index)
     validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
     if config.skip_corrupt is not None:
@@ -83,13 +85,14 @@ def _train(
         validation = without_blocks(validation, np.array(list(skipped), np.int64))
     _check_both_classes(validation)
     with (
-        _open_stream(index, config, device) as stream,
+        _open_stream(index, config, device, cache) as stream,
         FrameSource(
             index,
             VALIDATION_SPLIT,
             verify=config.verify,
             reader=config.reader,
             damaged=config.skip_corrupt is not None,
+            cache=cache,
         ) as source,
     ):
         _check_both_classes(stream.selection)
@@ -110,7 +113,9 @@ def _train(
             raise
 
 
-def _open_stream(index: Index, config: TrainConfig, device: torch.device) -> FrameStream:
+def _open_stream(
+    index: Index, config: TrainConfig, device: torch.device, cache: ShardCache | None
+) -> FrameStream:
     return FrameStream(
         index,
         TRAIN_SPLIT,
@@ -125,6 +130,7 @@ def _open_stream(index: Index, config: TrainConfig, device: torch.device) -> Fra
         reader=config.reader,
         pin_memory=device.type == "cuda",
         skip_corrupt=config.skip_corrupt,
+        cache=cache,
     )
 
 

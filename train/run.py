@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
 from laughstore.files import fsync_dir, make_dirs, write_atomic
+from laughstore.folders import is_url
 from laughstore.index import Index
 from laughstore.other_annotations import tables_digest
 from laughstore.sealed import seal, unseal
@@ -97,12 +98,15 @@ class Run:
             ConfigError: the folder exists.
         """
         check_absent(config.out)
+        # A URL as it is told to others: without the credentials that it may hold.
+        here = index.where if is_url(str(config.shards)) else Path(config.shards).absolute()
         skip = config.skip_corrupt
         kept = replace(
             config,
-            shards=config.shards.absolute(),
+            shards=here,
             out=config.out.absolute(),
             skip_corrupt=None if skip is None else skip.absolute(),
+            cache=None,
         )
         about: dict[str, Any] = {
             "counts": counts,

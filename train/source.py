@@ -16,14 +16,17 @@ from laughstore.errors import CorruptData, IncompleteStore
 from laughstore.index import Index
 from laughstore.reading.memory import available_bytes, memory_bytes
 from laughstore.reading.rows import Reader, Rows, open_rows
+from laughstore.reading.shard_cache import ShardCache
 
 from .config import Verify
 from .readahead import BLOCKS_A_CALL
 
 _CHECKED_TOGETHER = 4096
 """Frames that `check_finite` copies in one go."""
-_FETCHED_TOGETHER = 16
-"""Blocks: a remote store is then read eight times side by side, twice."""
+_DECODED_TOGETHER = 16
+"""Compressed blocks of this machine."""
+_FETCHED_TOGETHER = 64
+"""Remote blocks: twice what is read side by side, so that one slow answer holds up few others."""
 _SHARE_OF_MEMORY = 0.6
 """A larger split is not mapped: reading it would push out of memory what others need."""
 
@@ -43,6 +46,7 @@ class FrameSource:
         damaged: files may be cut or missing, as their blocks are never prepared; `auto` is a window
             when such a file cannot be mapped.
         num_workers: processes that share the memory for windows.
+        cache: keeps what is fetched of remote shards.
 
     Raises:
         ConfigError, IncompleteStore, CorruptData: as `laughstore.reading.rows.open_rows`.
@@ -57,8 +61,9 @@ class FrameSource:
         reader: Reader = "auto",
         damaged: bool = False,
         num_workers: int = 1,
+        cache: ShardCache | None = None,
     ) -> None:
-        self._index, self._split = index, split
+        self._index, self._split, self._cache = index, split, cache
         self._verify: Verify = verify
         self._reader: Reader = reader
         self._damaged = damaged
@@ -84,11 +89,11 @@ class FrameSource:
             share = int(free * _SHARE_OF_MEMORY / num_workers)
             max_bytes = max(share, index.geometry.data_bytes)
         try:
-            return open_rows(index, split, reader, max_bytes=max_bytes)
+            return open_rows(index, split, reader, max_bytes=max_bytes, cache=self._cache)
         except (CorruptData, IncompleteStore):
             if not (self._damaged and reader == "auto"):
                 raise
-        return open_rows(index, split, "window", max_bytes=max_bytes)
+        return open_rows(index, split, "window", max_bytes=max_bytes, cache=self._cache)
 
     def for_worker(self, num_workers: int) -> "FrameSource":
         """Return a source for a worker process, of which this is the copy.
@@ -107,6 +112,7 @@ class FrameSource:
             reader=self._reader,
             damaged=self._damaged,
             num_workers=num_workers,
+            cache=self._cache,
         )
 
     def __getstate__(self) -> dict[str, Any]:  # Any: attributes
@@ -116,7 +122,9 @@ class FrameSource:
     @property
     def blocks_a_call(self) -> int:
         """Blocks that `prepare` is best given together."""
-        return _FETCHED_TOGETHER if self._rows.releases else BLOCKS_A_CALL
+        if not self._rows.releases:
+            return BLOCKS_A_CALL
+        return _DECODED_TOGETHER if self._index.folder.local is not None else _FETCHED_TOGETHER
 
     def prepare(self, blocks: NDArray[np.int64]) -> None:
         """Make frames of these blocks (i64[K], global numbers) ready to be gathered. Thread safe.

@@ -19,6 +19,7 @@ from laughstore.errors import ConfigError
 from laughstore.index import Index
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
+from laughstore.reading.shard_cache import ShardCache
 from laughstore.store import open_shards
 
 from .balance import num_negatives
@@ -82,6 +83,7 @@ class FrameStream(IterableDataset[Batch]):
         copy: yield features in fresh memory, always.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
         skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
+        cache: keeps what is fetched of remote shards on a disk of this machine.
 
     Raises:
         NotFound, CorruptData: as `laughstore.open_shards`; or skip_corrupt does not exist.
@@ -108,6 +110,7 @@ class FrameStream(IterableDataset[Batch]):
         copy: bool = False,
         pin_memory: bool = False,
         skip_corrupt: Path | None = None,
+        cache: ShardCache | None = None,
     ) -> None:
         check_batching(global_batch, lanes, window_blocks)
         check_key(seed, 0)
@@ -129,7 +132,7 @@ class FrameStream(IterableDataset[Batch]):
         self.mix: Mix = mix
         self.copy, self.pin_memory = copy, pin_memory
         self._source = FrameSource(
-            index, split, verify=verify, reader=reader, damaged=bool(skipped)
+            index, split, verify=verify, reader=reader, damaged=bool(skipped), cache=cache
         )
         self._skipped = list(skipped.values())
         self._label, self._filter = label, frames

@@ -24,8 +24,8 @@ class _Flags:
     common: CommonFlags
     split: str = "validation"
     """Split to score. Look at test last, and once."""
-    shards: Path | None = None
-    """Store or shards folder (default: the run's own)."""
+    shards: Path | str | None = None
+    """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
     out: Path | None = None
@@ -37,6 +37,11 @@ class _Flags:
     `laughstore annotate --from` takes."""
     timelines: int = 8
     """Most recordings to plot along time; those with the most positive rows."""
+    cache: Path | None = None
+    """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
+    that was used so before."""
+    cache_gb: float = 50.0
+    """Bound of that folder, in units of 10^9 bytes."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -62,6 +67,8 @@ def run(arguments: Sequence[str]) -> int:
         timelines=flags.timelines,
         annotations=flags.annotations,
         annotate=with_source,
+        cache=flags.cache,
+        cache_gb=flags.cache_gb,
         progress=ScoringProgress(bar),
     )
     report(result, as_json=flags.common.json)

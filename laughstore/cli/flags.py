@@ -111,6 +111,19 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     )
 
 
+@_registry.primitive_rule
+def _path_or_url(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | str | None] | None:
+    if info.type not in (Path | str, Path | str | None):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|URL",
+        instance_from_str=lambda words: path_or_url(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, Path | str),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def _folder_or_file(text: str) -> Path:
     if is_url(text):
         raise ValueError(

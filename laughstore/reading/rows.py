@@ -12,7 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Literal, Self, SupportsIndex, get_args
+from typing import TYPE_CHECKING, Literal, Self, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..index import Index, Shard
 from .row_table import FramePlace, Numbers, RowTable, frame_range, numbers
+
+if TYPE_CHECKING:
+    from .shard_cache import ShardCache
 
 Reader = Literal["auto", "map", "window"]
 MAX_MAPPED_PIECES = 50_000
@@ -194,7 +197,12 @@ class Rows(ABC):
 
 
 def open_rows(
-    index: Index, split: str, reader: Reader = "auto", *, max_bytes: int | None = None
+    index: Index,
+    split: str,
+    reader: Reader = "auto",
+    *,
+    max_bytes: int | None = None,
+    cache: "ShardCache | None" = None,
 ) -> Rows:
     """Open all shards of a split as one matrix.
 
@@ -206,6 +214,8 @@ def open_rows(
             can map so many (25,000 to 50,000), and is a window otherwise.
         max_bytes: memory that prepared blocks of a window may take, at least one block's; 0.6 of
             what is free now by default. Not used by a map.
+        cache: keeps what is fetched of remote shards on a disk of this machine; local ones are
+            read where they are.
 
     Raises:
         ConfigError: no index, no such split, its shards cannot be mapped, or max_bytes is too
@@ -240,7 +250,7 @@ def open_rows(
             raise ConfigError(f"{index.where}: {reason}; use reader='window'")
     from .window_rows import WindowRows
 
-    return WindowRows(index, split, shards, max_bytes=max_bytes)
+    return WindowRows(index, split, shards, max_bytes=max_bytes, cache=cache)
 
 
 def why_not_mapped(index: Index, shards: Sequence[Shard]) -> str | None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import crc32c
 import numpy as np
@@ -23,6 +24,9 @@ from .blocks import BlockReader
 from .memory import available_bytes
 from .row_table import NO_ROW, Numbers, RowTable, numbers, sample_name
 from .rows import Rows
+
+if TYPE_CHECKING:
+    from .shard_cache import ShardCache
 
 _SHARE_OF_FREE = 0.6
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -44,6 +48,7 @@ class WindowRows(Rows):
         split: that they are of.
         shards: some of them, in block order.
         max_bytes: that ready blocks may take; 0.6 of the free memory by default.
+        cache: keeps blocks of remote shards on a disk of this machine.
 
     Raises:
         ConfigError: the system does not give the addresses.
@@ -52,11 +57,17 @@ class WindowRows(Rows):
     releases = True
 
     def __init__(
-        self, index: Index, split: str, shards: Sequence[Shard], *, max_bytes: int | None = None
+        self,
+        index: Index,
+        split: str,
+        shards: Sequence[Shard],
+        *,
+        max_bytes: int | None = None,
+        cache: "ShardCache | None" = None,
     ) -> None:
         self.index, self.split = index, split
         self._table = RowTable(index, shards)
-        self._reader = BlockReader(index, shards)
+        self._reader = BlockReader(index, shards, cache)
         if max_bytes is None:
             free = available_bytes()
             max_bytes = sys.maxsize if free is None else int(free * _SHARE_OF_FREE)
