@@ -15,6 +15,7 @@ from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
 
+from .balance import check_balance
 from .folds import check_folds
 from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
@@ -47,7 +48,7 @@ class LossConfig:
     loss: Literal["bce"] = "bce"
     """Loss of a row: binary cross-entropy."""
     pos_weight: Literal["none", "auto"] | float = "none"
-    """Weight of positive rows: none (1), auto (negatives / positives of the training rows), or a
+    """Weight of positive rows: none (1), auto (negatives / positives of the rows of an epoch), or a
     number. Scores are corrected for it, so they stay probabilities."""
 
     def __post_init__(self) -> None:
@@ -86,6 +87,9 @@ class TrainConfig:
     """What is trained."""
     loss: LossConfig = _LOSS
     """What is minimised."""
+    balance: Literal["off"] | float = "off"
+    """Negatives for each positive row of an epoch, in training alone; other ones each epoch. off:
+    all. Scores are corrected for it, so they stay probabilities."""
     global_batch: int = 4096
     """Rows of a step over all processes; a multiple of lanes."""
     lanes: int = 64
@@ -125,6 +129,11 @@ class TrainConfig:
         check_key(self.seed, 0)
         check_folds(self.folds, self.fold)
         check_mix(self.mix)
+        if isinstance(self.balance, str):
+            if self.balance != "off":
+                raise ConfigError(f"balance is {self.balance!r}; it must be off or a number")
+        else:
+            check_balance(self.balance)
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -132,6 +141,11 @@ class TrainConfig:
             raise ConfigError(f"lr is {self.lr}; it must be above 0 and at most {_MAX_LR:g}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
+
+    @property
+    def balance_ratio(self) -> float | None:
+        """Negatives for each positive row; None: all."""
+        return None if isinstance(self.balance, str) else float(self.balance)
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the JSON object of this config; paths as given."""
@@ -207,7 +221,7 @@ _PLAIN_FIELDS = (
     "verify",
 )
 """Fields of a TrainConfig that are JSON values as they are."""
-_LATER_FIELDS = ("mix", "reader")
+_LATER_FIELDS = ("mix", "reader", "balance")
 
 
 def _path(text: str | None) -> Path | None:

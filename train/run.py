@@ -8,6 +8,7 @@ evaluation/<split>/  made by `train.evaluate`
 """
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,6 +62,11 @@ class Run:
         return Fold.from_json(self.about.get("fold"), where=str(self.path / _CONFIG))
 
     @property
+    def skip(self) -> tuple[str, ...]:
+        """Keys of the blocks of all splits that were left out as corrupt, as the list was then."""
+        return tuple(self.about.get("skip", ()))
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -83,6 +89,7 @@ class Run:
         counts: dict[str, Any],
         *,
         fold: Fold | None = None,
+        skip: Sequence[str] = (),
     ) -> Self:
         """Make the folder of a new run.
 
@@ -92,17 +99,18 @@ class Run:
             index: of the shards it trains on.
             counts: JSON object of rows and positives of each split used.
             fold: the groups of each side, of a run on one of several folds.
+            skip: keys of the blocks that are left out as corrupt, of all splits.
 
         Raises:
             ConfigError: the folder exists.
         """
         check_absent(config.out)
-        skip = config.skip_corrupt
+        listed = config.skip_corrupt
         kept = replace(
             config,
             shards=config.shards.absolute(),
             out=config.out.absolute(),
-            skip_corrupt=None if skip is None else skip.absolute(),
+            skip_corrupt=None if listed is None else listed.absolute(),
         )
         about: dict[str, Any] = {
             "counts": counts,
@@ -112,6 +120,8 @@ class Run:
         if config.annotations is not None:
             kept = replace(kept, annotations=config.annotations.absolute())
             about["annotations_sha256"] = tables_digest(index)
+        if listed is not None:
+            about["skip"] = sorted(set(skip))
         if fold is not None:
             about["fold"] = fold.to_json()
         make_dirs(config.out.absolute().parent)
