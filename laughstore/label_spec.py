@@ -31,8 +31,9 @@ _NOT_LEGACY: Final = (
     "edge",
     "fill_gaps",
     "limit",
+    "until",
 )
-"""Fields that `legacy` knows nothing of."""
+"""Fields that `legacy` knows nothing of: its regression always waits for ends of intervals."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,8 @@ class LabelSpec:
             edge=Span.of_frames(found["edge_frames"]),
             fill_gaps=found["fill_gaps"],
             limit=_span_of_us(found["limit_us"]),
-            until=found["until"],
+            # Legacy rules choose it themselves, and refuse a choice.
+            until=_LATER["until"] if found["legacy"] else found["until"],
             legacy=found["legacy"],
         )
 

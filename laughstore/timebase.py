@@ -88,6 +88,8 @@ def frame_seconds(frame: int) -> float:
 
 
 _SPAN = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)(?P<unit>s|f)")
+_MAX_SPAN_US = 10**9 * US_PER_SECOND
+"""Far longer than any recording, and far from where sums of frames would overflow."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,16 @@ class Span:
         match = _SPAN.fullmatch(self.text.strip())
         if match is None or (match["unit"] == "f" and "." in match["number"]):
             number = re.fullmatch(r"-?\d+(?:\.\d+)?", self.text.strip())
-            hint = f"{self.text}s (seconds) or {self.text}f (frames of 80 ms)" if number else ""
+            hint = "0.8s (seconds) or 10f (whole frames of 80 ms)"
+            if number:
+                frames = "10f" if "." in self.text else f"{self.text.strip()}f"
+                hint = f"{self.text.strip()}s (seconds) or {frames} (whole frames of 80 ms)"
+            raise ConfigError(f"span {self.text!r} needs a unit: write {hint}")
+        number, unit = self._parts
+        if abs(number) * (FRAME_US if unit == "f" else US_PER_SECOND) > _MAX_SPAN_US:
             raise ConfigError(
-                f"span {self.text!r} needs a unit: write {hint or '0.8s (seconds) or 10f (frames)'}"
+                f"span {self.text[:50]!r} is longer than {_MAX_SPAN_US // US_PER_SECOND:,} s, which"
+                " is longer than any recording; write a shorter one"
             )
 
     @classmethod

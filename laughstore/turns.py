@@ -22,8 +22,8 @@ LEGACY_ROWS: Final = 3000
 def change_points(tables: RecordingTables, *, where: str) -> NDArray[np.int64]:
     """Return the frames in which a turn ends and another follows, i64[C], rising.
 
-    Of the annotated turns, or else of the runs of one speaker in the diarization: the last one ends
-    in no change.
+    Of the annotated turns, or else of the runs of one speaker in the diarization: the last turn to
+    end, or the last run to start, ends in no change.
 
     Args:
         tables: of one recording.
@@ -39,7 +39,7 @@ def change_points(tables: RecordingTables, *, where: str) -> NDArray[np.int64]:
             f"{where} has neither turns nor a diarization, so nobody knows where the speaker"
             " changes; leave it out with --exclude, or use --turn-within off"
         )
-    return np.sort(floor_frame(_run_ends_us(tables.segments)))[:-1]
+    return np.sort(floor_frame(_run_ends_us(tables.segments)[:-1]))
 
 
 def rows_after_change(

@@ -15,7 +15,7 @@ def num_negatives(positives: int, negatives: int, ratio: float) -> int:
     """Return K = min(negatives, floor(ratio * positives)), the ratio taken as it is written.
 
     Raises:
-        ConfigError: there is no positive row, or no negative would be left.
+        ConfigError: there is no positive row, or the ratio cannot work.
     """
     check_balance(ratio)
     if not positives:

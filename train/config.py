@@ -16,6 +16,7 @@ from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
 
+from .balance import check_balance
 from .folds import check_folds
 from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
@@ -48,7 +49,7 @@ class LossConfig:
     loss: Literal["bce"] = "bce"
     """Loss of a row: binary cross-entropy."""
     pos_weight: Literal["none", "auto"] | float = "none"
-    """Weight of positive rows: none (1), auto (negatives / positives of the training rows), or a
+    """Weight of positive rows: none (1), auto (negatives / positives of the rows of an epoch), or a
     number. Scores are corrected for it, so they stay probabilities."""
 
     def __post_init__(self) -> None:
@@ -87,6 +88,9 @@ class TrainConfig:
     """What is trained."""
     loss: LossConfig = _LOSS
     """What is minimised."""
+    balance: Literal["off"] | float = "off"
+    """Negatives for each positive row of an epoch, in training alone; other ones each epoch. off:
+    all. Scores are corrected for it, so they stay probabilities."""
     global_batch: int = 4096
     """Rows of a step over all processes; a multiple of lanes."""
     lanes: int = 64
@@ -131,6 +135,11 @@ class TrainConfig:
         check_key(self.seed, 0)
         check_folds(self.folds, self.fold)
         check_mix(self.mix)
+        if isinstance(self.balance, str):
+            if self.balance != "off":
+                raise ConfigError(f"balance is {self.balance!r}; it must be off or a number")
+        else:
+            check_balance(self.balance)
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -140,6 +149,11 @@ class TrainConfig:
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
         if not (self.cache_gb > 0 and math.isfinite(self.cache_gb)):
             raise ConfigError(f"cache_gb is {self.cache_gb}; it must be above 0 and finite")
+
+    @property
+    def balance_ratio(self) -> float | None:
+        """Negatives for each positive row; None: all."""
+        return None if isinstance(self.balance, str) else float(self.balance)
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the JSON object of this config; paths as given.
@@ -218,7 +232,7 @@ _PLAIN_FIELDS = (
     "verify",
 )
 """Fields of a TrainConfig that are JSON values as they are."""
-_LATER_FIELDS = ("mix", "reader")
+_LATER_FIELDS = ("mix", "reader", "balance")
 
 
 def _path(text: str | None) -> Path | None:

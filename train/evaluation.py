@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from laughstore.errors import ConfigError, CorruptData, SpecMismatch
 from laughstore.files import write_atomic
@@ -28,13 +29,14 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .checkpoint import checkpoint_path, load_checkpoint
 from .device import choose_device
-from .folds import with_fold
+from .folds import TRAIN_SPLIT, shown_groups, with_fold
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .plots import Panel, precision_recall_png, timeline_png
 from .run import Run
 from .score import StreamScores, by_recording, metrics_of, score_streams
-from .selection import select
+from .selection import Selection, select
+from .skip import skipped_blocks, without_blocks
 from .source import FrameSource
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,9 @@ class EvaluationResult:
     """Of its index."""
     fold: dict[str, int | None] | None
     """Number of folds and the run's, whose groups are the split validation; None without folds."""
+    groups_trained_on: tuple[str, ...]
+    """Groups (shows) of the split that the run was trained on, too: they make it look better. None
+    for the split train, or where the shards are others than the run's and it has no folds."""
     annotations: Path | None
     """Labels were made from these, not from the store's."""
     other_annotations: str | None
@@ -87,6 +92,8 @@ class EvaluationResult:
     metrics: FrameMetrics
     num_ignored: int
     """Rows of the scored streams that the label leaves out."""
+    num_skipped_blocks: int
+    """Blocks of the split that are left out, because the run left them out as corrupt."""
     num_streams: int
     """Streams scored; those that ask the same (pair, any) count as one."""
     recordings: tuple[RecordingMetrics, ...]
@@ -109,10 +116,12 @@ class EvaluationResult:
             "generation": self.generation,
             "index_id": self.index_id,
             "fold": self.fold,
+            "groups_trained_on": list(self.groups_trained_on),
             "annotations": None if self.annotations is None else str(self.annotations),
             "other_annotations": self.other_annotations,
             "metrics": self.metrics.to_json(),
             "ignored": self.num_ignored,
+            "skipped_blocks": self.num_skipped_blocks,
             "streams": self.num_streams,
             "hours": round(self.hours, 6),
             "recordings": [item.to_json() for item in self.recordings],
@@ -185,10 +194,22 @@ def evaluate(
         advice=f"the filter and the label are those that {run} was trained with: evaluate another"
         " --split or --shards, or train another run",
     )
+    known_groups = _trained_on(index, opened, selection) if split != TRAIN_SPLIT else ()
+    if known_groups:
+        logger.warning(
+            "%s of split %r were trained on, too: its scores are too good",
+            shown_groups(known_groups),
+            split,
+        )
+    where = str(run)
+    skipped = skipped_blocks(index, split, opened.skip, where=where, may_be_gone=True)
+    selection = without_blocks(selection, np.array(list(skipped), np.int64))
     path = _find(opened, checkpoint)
     model = _load(path, opened).to(choose_device(device))
     kept = open_cache(cache, cache_gb, index.folder)
-    with FrameSource(index, split, verify=config.verify, cache=kept) as source:
+    with FrameSource(
+        index, split, verify=config.verify, damaged=bool(skipped), cache=kept
+    ) as source:
         streams = score_streams(
             model, selection, source, config.label, ignored_too=True, progress=progress
         )
@@ -205,10 +226,12 @@ def evaluate(
         generation=index.generation,
         index_id=index.index_id,
         annotations=annotations,
+        groups_trained_on=known_groups,
         fold=None if config.folds is None else {"folds": config.folds, "fold": config.fold},
         other_annotations=_other_annotations(index, opened, annotations),
         metrics=metrics,
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
+        num_skipped_blocks=len(skipped),
         num_streams=len(streams),
         recordings=tuple(
             RecordingMetrics(key, index.recording(key).name, len(group), metrics_of(group))
@@ -234,6 +257,20 @@ def _as_trained(index: Index, run: Run, path: Path, annotate: Annotate) -> Index
             f" is there now is meant: --annotations {path}"
         )
     return found
+
+
+def _trained_on(index: Index, run: Run, scored: Selection) -> tuple[str, ...]:
+    """Groups of the scored streams that the run was trained on, as far as is known."""
+    if run.fold is not None:
+        known = run.fold.train
+    elif index.index_id == run.index_id:
+        takes = run.config.filter.takes
+        items = (item for item in index.recordings if item.split == TRAIN_SPLIT and takes(item.id))
+        known = {item.group for item in items}
+    else:
+        return ()
+    groups = {index.recording(stream.recording_id).group for stream in scored.streams}
+    return tuple(sorted(groups & known))
 
 
 def _other_annotations(index: Index, run: Run, annotations: Path | None) -> str | None:
@@ -266,7 +303,8 @@ def _load(path: Path, run: Run) -> ScoreModel:
         )
     model = ScoreModel(run.config.head, run.spec.dim)
     try:
-        model.load_state_dict(checkpoint.model)
+        # Runs from before there was balance have none.
+        model.load_state_dict({"log_balance": torch.zeros(()), **checkpoint.model})
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CorruptData(f"{path} is no checkpoint of {run.path}'s model ({reason})") from error

@@ -6,6 +6,7 @@ file is touched, and statistics of streams are kept whatever the fold.
 """
 
 import hashlib
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -13,9 +14,12 @@ from typing import Any, Final, Self
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.index import Index, Recording
 
+logger = logging.getLogger(__name__)
+
 TRAIN_SPLIT: Final = "train"
 VALIDATION_SPLIT: Final = "validation"
 _SIDES: Final = (TRAIN_SPLIT, VALIDATION_SPLIT)
+_GROUPS_SHOWN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,35 @@ def deal(recordings: Iterable[Recording], folds: int, *, seed: int) -> tuple[fro
 def choose_fold(index: Index, folds: int, fold: int, *, seed: int) -> Fold:
     """Return the sides of fold number `fold`: it is the validation, the others are trained on.
 
+    Warns of groups that another split, such as test, has recordings of, too: what is learned of
+    them in the folds is known there.
+
     Raises:
         ConfigError: as `check_folds` and `deal`.
     """
     check_folds(folds, fold)
     dealt = deal(index.recordings, folds, seed=seed)
+    ours = frozenset[str]().union(*dealt)
+    for split in index.splits:
+        if split in _SIDES:
+            continue
+        shared = {item.group for item in index.recordings if item.split == split} & ours
+        if shared:
+            logger.warning(
+                "%s of the folds: split %r has recordings of them, too, so its scores will be too"
+                " good; give each group one split in the data set",
+                shown_groups(shared),
+                split,
+            )
     train = frozenset[str]().union(*dealt) - dealt[fold]
     return Fold(train=train, validation=dealt[fold])
+
+
+def shown_groups(groups: Collection[str]) -> str:
+    """Return the number of groups and the first names, for messages."""
+    names = ", ".join(map(repr, sorted(groups)[:_GROUPS_SHOWN]))
+    more = ", ..." if len(groups) > _GROUPS_SHOWN else ""
+    return f"{len(groups)} {'group' if len(groups) == 1 else 'groups'} ({names}{more})"
 
 
 def with_fold(index: Index, fold: Fold) -> Index:

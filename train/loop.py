@@ -17,6 +17,7 @@ from laughstore.other_annotations import Annotate, read_other_annotations
 from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
 
+from .balance import num_negatives
 from .config import TrainConfig
 from .device import choose_device
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
@@ -26,7 +27,7 @@ from .progress import Progress, ProgressCallback, silent
 from .run import Run, check_absent
 from .selection import Selection, select
 from .signals import Interruptible
-from .skip import read_skipped_blocks, without_blocks
+from .skip import read_skip_list, skipped_blocks, without_blocks
 from .source import FrameSource
 from .stream import FrameStream
 from .trainer import Trainer, TrainResult
@@ -80,9 +81,11 @@ def _train(
     cache = open_cache(config.cache, config.cache_gb, index.folder)
     _check_splits(index)
     validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
+    skip: tuple[str, ...] = ()
     if config.skip_corrupt is not None:
-        skipped = read_skipped_blocks(index, VALIDATION_SPLIT, config.skip_corrupt)
-        validation = without_blocks(validation, np.array(list(skipped), np.int64))
+        skip = read_skip_list(config.skip_corrupt)
+        found = skipped_blocks(index, VALIDATION_SPLIT, skip, where=str(config.skip_corrupt))
+        validation = without_blocks(validation, np.array(list(found), np.int64))
     _check_both_classes(validation)
     with (
         _open_stream(index, config, device, cache) as stream,
@@ -96,9 +99,12 @@ def _train(
         ) as source,
     ):
         _check_both_classes(stream.selection)
+        counts = _counts(stream.selection, validation)
+        if stream.balance is not None:
+            counts[TRAIN_SPLIT]["balanced_negatives"] = _balanced_negatives(stream)
         standardiser = _standardiser(stream, report)
         with interruptible.held():
-            run = Run.create(config, index, _counts(stream.selection, validation), fold=fold)
+            run = Run.create(config, index, counts, fold=fold, skip=skip)
         logger.info("%r on %s", stream, device)
         try:
             with RunLog(run.metrics_log, run.tensorboard) as log:
@@ -121,6 +127,7 @@ def _open_stream(
         TRAIN_SPLIT,
         label=config.label,
         frames=config.filter,
+        balance=config.balance_ratio,
         global_batch=config.global_batch,
         lanes=config.lanes,
         window_blocks=config.window_blocks,
@@ -169,6 +176,19 @@ def _check_both_classes(selection: Selection) -> None:
                 f"split {selection.split!r} has no {name} row among {selection.num_rows}:"
                 " nothing can be learned or chosen from it; use another label, filter or data set"
             )
+
+
+def _balanced_negatives(stream: FrameStream) -> int:
+    """K, negatives of an epoch. Raises ConfigError when none is left."""
+    assert stream.balance is not None, "only of a balanced stream"
+    counts = stream.selection.counts
+    num_used = num_negatives(counts.positives, counts.negatives, stream.balance)
+    if not num_used:
+        raise ConfigError(
+            f"balance {stream.balance:g} leaves no negative row beside {counts.positives} positive"
+            " ones: nothing can be learned from them alone; use a larger --balance"
+        )
+    return num_used
 
 
 def _counts(*selections: Selection) -> dict[str, Any]:  # Any: JSON values

@@ -9,7 +9,7 @@ from .config import LossConfig
 
 
 def pos_weight(config: LossConfig, *, positives: int, negatives: int) -> float:
-    """Return w, the weight of a positive row, from the eligible rows of the training split."""
+    """Return w, the weight of a positive row, from the rows of an epoch: eligible and balanced."""
     if config.pos_weight == "none":
         return 1.0
     return negatives / positives if config.pos_weight == "auto" else float(config.pos_weight)
@@ -20,8 +20,8 @@ def prior_bias(weight: float, *, positives: int, negatives: int) -> float:
 
     Args:
         weight: w, of a positive row.
-        positives: P of the training rows, above 0; pi = P / (P + N).
-        negatives: N, above 0.
+        positives: P of the rows of an epoch, above 0; pi = P / (P + K).
+        negatives: K, above 0: all N, or those that balance leaves.
     """
     return math.log(weight * positives / negatives)
 

@@ -46,6 +46,7 @@ class ScoreModel(nn.Module):
     mean: Tensor
     inverse_std: Tensor
     log_pos_weight: Tensor
+    log_balance: Tensor
 
     def __init__(self, config: HeadConfig, dim: int) -> None:
         super().__init__()
@@ -54,10 +55,17 @@ class ScoreModel(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("inverse_std", torch.ones(dim))
         self.register_buffer("log_pos_weight", torch.zeros(()))
+        self.register_buffer("log_balance", torch.zeros(()))
 
     @classmethod
     def new(
-        cls, config: HeadConfig, standardiser: Standardiser, *, pos_weight: float, bias: float
+        cls,
+        config: HeadConfig,
+        standardiser: Standardiser,
+        *,
+        pos_weight: float,
+        bias: float,
+        share_of_negatives: float = 1.0,
     ) -> Self:
         """Return an untrained model.
 
@@ -66,12 +74,14 @@ class ScoreModel(nn.Module):
             standardiser: of the training rows.
             pos_weight: w, weight of positive rows in the loss.
             bias: answer of the untrained head (`train.losses.prior_bias`).
+            share_of_negatives: K / N, negatives of an epoch among all of the training split.
         """
         model = cls(config, len(standardiser.mean))
         with torch.no_grad():
             model.mean.copy_(torch.from_numpy(standardiser.mean))
             model.inverse_std.copy_(torch.from_numpy(standardiser.inverse_std))
             model.log_pos_weight.fill_(math.log(pos_weight))
+            model.log_balance.fill_(math.log(share_of_negatives))
             model.head.last_bias.fill_(bias)
         return model
 
@@ -90,6 +100,7 @@ class ScoreModel(nn.Module):
     def probability(self, x: Tensor) -> Tensor:
         """Return probabilities f32[B] under the natural rate of positives, of bf16[B, D].
 
-        Weighting positive rows by w raises all logits by log w, which is taken off here.
+        Weighting positive rows by w raises all logits by log w, and leaving out all but K of N
+        negatives by log(N / K). Both are taken off here.
         """
-        return torch.sigmoid(self(x) - self.log_pos_weight)
+        return torch.sigmoid(self(x) - self.log_pos_weight + self.log_balance)

@@ -8,6 +8,7 @@ evaluation/<split>/  made by `train.evaluate`
 """
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,6 +63,11 @@ class Run:
         return Fold.from_json(self.about.get("fold"), where=str(self.path / _CONFIG))
 
     @property
+    def skip(self) -> tuple[str, ...]:
+        """Keys of the blocks of all splits that were left out as corrupt, as the list was then."""
+        return tuple(self.about.get("skip", ()))
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -84,6 +90,7 @@ class Run:
         counts: dict[str, Any],
         *,
         fold: Fold | None = None,
+        skip: Sequence[str] = (),
     ) -> Self:
         """Make the folder of a new run.
 
@@ -93,6 +100,7 @@ class Run:
             index: of the shards it trains on.
             counts: JSON object of rows and positives of each split used.
             fold: the groups of each side, of a run on one of several folds.
+            skip: keys of the blocks that are left out as corrupt, of all splits.
 
         Raises:
             ConfigError: the folder exists.
@@ -100,12 +108,12 @@ class Run:
         check_absent(config.out)
         # A URL as it is told to others: without the credentials that it may hold.
         here = index.where if is_url(str(config.shards)) else Path(config.shards).absolute()
-        skip = config.skip_corrupt
+        listed = config.skip_corrupt
         kept = replace(
             config,
             shards=here,
             out=config.out.absolute(),
-            skip_corrupt=None if skip is None else skip.absolute(),
+            skip_corrupt=None if listed is None else listed.absolute(),
             cache=None,
         )
         about: dict[str, Any] = {
@@ -116,6 +124,8 @@ class Run:
         if config.annotations is not None:
             kept = replace(kept, annotations=config.annotations.absolute())
             about["annotations_sha256"] = tables_digest(index)
+        if listed is not None:
+            about["skip"] = sorted(set(skip))
         if fold is not None:
             about["fold"] = fold.to_json()
         make_dirs(config.out.absolute().parent)

@@ -169,19 +169,35 @@ def _one_a_question(streams: Sequence[StreamScores], whose: Whose) -> list[Strea
     groups: dict[tuple[str, frozenset[str | None]], list[StreamScores]] = {}
     for item in streams:
         groups.setdefault(_question(item.stream, whose), []).append(item)
-    merged = []
-    for group in groups.values():
-        first = group[0]
-        for item in group:
-            same = (
-                np.array_equal(item.row, first.row)
-                and np.array_equal(item.y, first.y)
-                and np.array_equal(item.eligible, first.eligible)
-            )
-            assert same, "streams that ask the same question have the same rows and targets"
-        mean = np.mean([item.probability for item in group], axis=0, dtype=np.float64)
-        merged.append(replace(first, probability=mean.astype(np.float32)))
-    return merged
+    return [group[0] if len(group) == 1 else _mean(group) for group in groups.values()]
+
+
+def _mean(group: Sequence[StreamScores]) -> StreamScores:
+    """One answer of streams that ask the same: of every row, the mean of those that have it.
+
+    They have the same rows, but for blocks that are left out of one of them as corrupt.
+    """
+    first = group[0]
+    num_frames = max(item.stream.num_frames for item in group)
+    total, num_answers = np.zeros(num_frames), np.zeros(num_frames, np.int64)
+    y, eligible = np.zeros(num_frames, first.y.dtype), np.zeros(num_frames, np.bool_)
+    for item in group:
+        total[item.row] += item.probability
+        num_answers[item.row] += 1
+        y[item.row], eligible[item.row] = item.y, item.eligible
+    for item in group:
+        same = np.array_equal(y[item.row], item.y) and np.array_equal(
+            eligible[item.row], item.eligible
+        )
+        assert same, "streams that ask the same question have the same targets"
+    row = np.flatnonzero(num_answers)
+    return replace(
+        first,
+        row=row,
+        probability=(total[row] / num_answers[row]).astype(np.float32),
+        y=y[row],
+        eligible=eligible[row],
+    )
 
 
 def _question(stream: Stream, whose: Whose) -> tuple[str, frozenset[str | None]]:

@@ -48,7 +48,9 @@ def read_skipped_blocks(index: Index, split: str, path: Path) -> dict[int, str]:
     return skipped_blocks(index, split, read_skip_list(path), where=str(path))
 
 
-def skipped_blocks(index: Index, split: str, keys: Iterable[str], *, where: str) -> dict[int, str]:
+def skipped_blocks(
+    index: Index, split: str, keys: Iterable[str], *, where: str, may_be_gone: bool = False
+) -> dict[int, str]:
     """Return the keys of one split by global block number, rising; keys of other splits are left.
 
     Args:
@@ -56,26 +58,32 @@ def skipped_blocks(index: Index, split: str, keys: Iterable[str], *, where: str)
         split: one of the index's.
         keys: of blocks of any split.
         where: the list, for messages.
+        may_be_gone: pass over keys that name no block of the index, as other shards than those the
+            list was made for lack some.
 
     Raises:
         ConfigError: a key names no block of the index.
     """
+    # The split that the recording counts in: on a fold, its shards may be another's.
     streams = {
-        (stream.recording_id, stream.assignment): stream
+        (stream.recording_id, stream.assignment): (stream, recording.split)
         for recording in index.recordings
         for stream in recording.streams
     }
     found: dict[int, str] = {}
     for key in keys:
         *parts, number = key.split("/")
-        stream = streams.get((parts[0], parts[1])) if len(parts) == 2 else None
+        found_stream = streams.get((parts[0], parts[1])) if len(parts) == 2 else None
         block = int(number) if number.isdecimal() and number.isascii() else -1
-        if stream is None or not 0 <= block < stream.num_blocks:
+        if found_stream is None or not 0 <= block < found_stream[0].num_blocks:
+            if may_be_gone:
+                continue
             raise ConfigError(
                 f"{where}: {key[:200]!r} names no block of {index.where}; the list is of another"
                 " store: write it anew with laughstore verify --bad-blocks"
             )
-        if stream.split == split:
+        stream, counts_in = found_stream
+        if counts_in == split:
             name = block_key(stream.recording_id, stream.assignment, block)
             found[stream.first_block + block] = name
     return dict(sorted(found.items()))

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from laughstore.errors import ConfigError, LaughstoreError
 
+from .balance import num_negatives
 from .checkpoint import Checkpoint, mark_best, prune, save_checkpoint
 from .device import DeviceCopies
 from .log import Interval, RunLog
@@ -106,13 +107,17 @@ class Trainer:
         self.run, self.stream, self.log, self.report = run, stream, log, report
         self.validation, self.source = validation, source
         config, counts = run.config, stream.selection.counts
-        classes = {"positives": counts.positives, "negatives": counts.negatives}
+        ratio, num_used = stream.balance, counts.negatives
+        if ratio is not None:
+            num_used = num_negatives(counts.positives, counts.negatives, ratio)
+        classes = {"positives": counts.positives, "negatives": num_used}
         self.pos_weight = pos_weight(config.loss, **classes)
         self.model = ScoreModel.new(
             config.head,
             standardiser,
             pos_weight=self.pos_weight,
             bias=prior_bias(self.pos_weight, **classes),
+            share_of_negatives=num_used / counts.negatives,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
         self.copies = DeviceCopies(device)

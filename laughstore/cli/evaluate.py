@@ -108,6 +108,9 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
         f" {counted(result.num_streams, 'streams')}, {result.hours:.2f}"
         f" hours of rows ({result.num_ignored:,} rows ignored)"
     )
+    if result.num_skipped_blocks:
+        left_out = counted(result.num_skipped_blocks, "blocks")
+        print(f"{left_out} left out, as in training (--skip-corrupt)")
     if found.undefined is not None:
         print(f"some metrics are undefined: {found.undefined}")
     print(

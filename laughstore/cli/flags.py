@@ -124,6 +124,20 @@ def _path_or_url(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | str
     )
 
 
+@_registry.primitive_rule
+def _path_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None] | None:
+    """Of a flag that may be left away; tyro's own rule hides what is wrong with a path."""
+    if set(get_args(info.type)) != {Path, type(None)}:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: _folder_or_file(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def _folder_or_file(text: str) -> Path:
     if is_url(text):
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from train.folds import check_folds, choose_fold, with_fold
 from train.selection import FrameFilter, Selection, select
 
 from ..bouts import Times
@@ -44,6 +45,12 @@ class _Flags:
     annotations: Path | None = None
     """Make labels from these annotations, not from the store's, which stays as it is; all that
     `laughstore annotate --from` takes."""
+    folds: int | None = None
+    """Count the splits train and validation as `train --folds` divides them."""
+    fold: int | None = None
+    """The fold that is the validation split, from 0."""
+    seed: int = 0
+    """Of the folds, as in `train`."""
     show: str | None = None
     """Draw the rows of this recording (its id or name) along time, a minute a line."""
 
@@ -66,12 +73,14 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(f"{where} holds no recordings; build some into it")
     if flags.annotations is not None:
         index = with_source(index, flags.annotations)
+    index = _folded(flags, index)
     shown = None if flags.show is None else index.recording(flags.show)
     tally = _tally(flags, index)
     if flags.common.json:
         print(json.dumps(_to_json(flags, index, tally, shown), indent=2))
         return 0
-    print(f"{where}: {flags.label.describe()}; {flags.filter.describe()}")
+    fold = "" if flags.folds is None else f"; fold {flags.fold} of {flags.folds} is validation"
+    print(f"{where}: {flags.label.describe()}; {flags.filter.describe()}{fold}")
     _print_table(tally.splits)
     if flags.by is not None:
         print(f"by {flags.by}:")
@@ -79,6 +88,15 @@ def run(arguments: Sequence[str]) -> int:
     if shown is not None:
         _print_drawing(flags, index, shown)
     return 0
+
+
+def _folded(flags: _Flags, index: Index) -> Index:
+    check_folds(flags.folds, flags.fold)
+    if flags.folds is None or flags.fold is None:
+        if flags.seed:
+            raise ConfigError("seed is of the folds: give --folds and --fold, or drop it")
+        return index
+    return with_fold(index, choose_fold(index, flags.folds, flags.fold, seed=flags.seed))
 
 
 def _tally(flags: _Flags, index: Index) -> LabelTally:
@@ -176,6 +194,9 @@ def _to_json(
         "generation": index.generation,
         "index_id": index.index_id,
         "annotations": None if flags.annotations is None else str(flags.annotations),
+        "fold": None
+        if flags.folds is None
+        else {"folds": flags.folds, "fold": flags.fold, "seed": flags.seed},
         "label": flags.label.identity(),
         "label_text": flags.label.describe(),
         "filter": flags.filter.identity(),

@@ -238,6 +238,4 @@ def test_an_identity_of_a_legacy_label_tells_that_it_is_one_and_reads_back(label
     assert LabelSpec.from_identity(spec.identity()).identity() == spec.identity()
     assert spec.identity() != LabelSpec(label).identity()
     assert spec.describe().endswith("legacy rules")
-    until = LabelSpec("regression", until="interval", legacy=True)
-    assert until.identity() == LabelSpec("regression", legacy=True).identity()
     assert Span("10s").frames == LabelSpec("interval", legacy=True).rules.span

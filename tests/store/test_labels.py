@@ -246,6 +246,10 @@ def test_counts_add_up_and_the_base_rate_leaves_ignored_rows_out():
         ({"legacy": True, "merge_gap": Span("0s")}, ["merge_gap 0s", "legacy", "drop it"]),
         ({"legacy": True, "min_confidence": 0.5}, ["min_confidence 0.5", "legacy"]),
         ({"legacy": True, "fill_gaps": True}, ["fill_gaps True", "legacy"]),
+        (
+            {"label": "regression", "legacy": True, "until": "interval"},
+            ["until interval", "legacy labels have no until", "drop it"],
+        ),
         ({"label": "onset"}, ["onset", "needs a span", "onset:0.8s", "onset:10f"]),
         ({"label": "onset:"}, ["needs a unit"]),
         ({"label": "onset:10"}, ["10", "unit", "10s", "10f"]),

@@ -90,6 +90,20 @@ def test_spans_in_frames_and_microseconds(text, frames, us):
     assert Span(text).us == us
 
 
+@pytest.mark.parametrize(
+    "text", ["9" * 20 + "f", "1000000001s", "-1" + "0" * 18 + "s", "12500000001f"]
+)
+def test_a_span_longer_than_any_recording_is_refused(text):
+    with pytest.raises(ConfigError, match="longer than any recording"):
+        Span(text)
+
+
+@pytest.mark.parametrize(("text", "shown"), [("3", "3s .* or 3f "), ("0.8", "0.8s .* or 10f ")])
+def test_a_number_without_a_unit_is_told_both_forms_that_work(text, shown):
+    with pytest.raises(ConfigError, match=shown):
+        Span(text)
+
+
 @pytest.mark.parametrize("text", ["3", "0.5", "3.5f", "fast", "", "3 s", "3ms", "nan s"])
 def test_a_span_without_a_known_unit_is_refused(text):
     with pytest.raises(ConfigError, match="needs a unit"):

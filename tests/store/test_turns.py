@@ -30,7 +30,7 @@ def changes(segments: list[Segment], turns: list[Segment] | None) -> list[int]:
 
 def reference_changes(segments: list[Segment], turns: list[Segment] | None) -> list[int]:
     if turns is not None:
-        ends_us = sorted(turn.end_us for turn in turns)
+        ends_us = sorted(turn.end_us for turn in turns)[:-1]
     else:
         runs: list[tuple[str, int]] = []
         for segment in sorted(segments, key=lambda segment: segment.start_us):
@@ -38,8 +38,8 @@ def reference_changes(segments: list[Segment], turns: list[Segment] | None) -> l
                 runs[-1] = (segment.speaker, max(runs[-1][1], segment.end_us))
             else:
                 runs.append((segment.speaker, segment.end_us))
-        ends_us = sorted(end_us for _, end_us in runs)
-    return [end_us // FRAME for end_us in ends_us[:-1]]
+        ends_us = sorted(end_us for _, end_us in runs[:-1])
+    return [end_us // FRAME for end_us in ends_us]
 
 
 times = st.one_of(
@@ -96,6 +96,11 @@ def test_without_turns_a_run_of_one_speaker_ends_in_a_change():
     ]
     assert changes(spoken, None) == [9, 14]
     assert changes(spoken[1:3], None) == []
+
+
+def test_the_last_run_is_the_last_to_start_though_another_may_end_later():
+    spoken = [Segment(0, 30 * FRAME, "ann"), Segment(5 * FRAME, 9 * FRAME, "bob")]
+    assert changes(spoken, None) == [30]
 
 
 def test_a_recording_annotated_with_no_turns_at_all_has_no_changes():

@@ -1,16 +1,30 @@
+import json
 import math
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laughstore.cli.main import main
 from laughstore.errors import ConfigError
-from train import FrameStream
+from laughstore.index_file import read_index
+from train import FrameStream, HeadConfig, LossConfig, TrainConfig, evaluate, train
 from train.balance import balanced_rows
+from train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from train.losses import prior_bias
+from train.model import ScoreModel
+from train.moments import Standardiser
 from train.permutation import BALANCE_PURPOSE, first_of_permutation, permutation
+from train.run import Run
+from train.score import score_rows
+from train.selection import select
+from train.source import FrameSource
+
+from .conftest import DIM, config_for
 
 RATIOS = st.sampled_from([0.1, 0.29, 0.5, 1, 1.5, 3, 7.25, 1e9])
 
@@ -95,3 +109,101 @@ def test_a_balanced_stream_yields_all_positives_and_other_negatives_each_epoch(p
 def test_only_the_training_split_is_balanced(planted_shards):
     with pytest.raises(ConfigError, match="only 'train' is balanced"):
         FrameStream(planted_shards, "validation", balance=1.0)
+
+
+@pytest.mark.parametrize("weight", ["none", "auto"])
+def test_a_balanced_run_keeps_scores_probabilities(planted_shards, tmp_path, weight):
+    """The prior and the weight are of the rows of an epoch; scores are of the natural rate."""
+    config = config_for(
+        planted_shards,
+        tmp_path / "run",
+        balance=1.5,
+        loss=LossConfig(pos_weight=weight),
+        epochs=20,
+    )
+    train(config)
+    index = read_index(planted_shards)
+    selection = select(index, "train", config.label)
+    positives, negatives = selection.counts.positives, selection.counts.negatives
+    num_used = math.floor(1.5 * positives)
+    assert num_used < negatives / 2  # else nothing is asked
+    run = Run.open(config.out)
+    assert run.about["counts"]["train"]["balanced_negatives"] == num_used
+    assert "balanced_negatives" not in run.about["counts"]["validation"]
+    assert run.config.balance_ratio == 1.5
+    model = ScoreModel(config.head, DIM)
+    best = load_checkpoint(checkpoint_path(run.checkpoints, "best"))
+    model.load_state_dict(best.model)
+    assert best.state["stream"]["fields"]["balance"] == 1.5
+    assert model.log_balance.item() == pytest.approx(math.log(num_used / negatives))
+    w = {"none": 1.0, "auto": num_used / positives}[weight]
+    assert model.log_pos_weight.item() == pytest.approx(math.log(w), abs=1e-6)
+    with FrameSource(index, "train") as source:
+        probability = score_rows(model, selection, source)
+        model.log_balance.zero_()
+        uncorrected = score_rows(model, selection, source)
+    base_rate = selection.counts.base_rate
+    assert base_rate is not None
+    # Weights fit a small data set less evenly; without the correction it is another rate.
+    assert probability.mean() == pytest.approx(base_rate, rel=0.4)
+    assert uncorrected.mean() > 2 * base_rate
+
+
+def test_an_untrained_balanced_model_answers_with_the_natural_rate():
+    positives, negatives, num_used, weight = 20, 980, 30, 5.0
+    bias = prior_bias(weight, positives=positives, negatives=num_used)
+    assert bias == pytest.approx(math.log(weight * 20 / 30))
+    standardiser = Standardiser(np.zeros(3, np.float32), np.ones(3, np.float32))
+    model = ScoreModel.new(
+        HeadConfig(),
+        standardiser,
+        pos_weight=weight,
+        bias=bias,
+        share_of_negatives=num_used / negatives,
+    )
+    probability = model.probability(torch.zeros(1, 3, dtype=torch.bfloat16))
+    assert probability.item() == pytest.approx(0.02, rel=1e-5)
+
+
+def test_another_balance_is_another_run(tmp_path):
+    configs = [config_for(tmp_path, tmp_path / "run", balance=value) for value in ("off", 1.0, 2.0)]
+    objects = [config.to_json() for config in configs]
+    assert [item["balance"] for item in objects] == ["off", 1.0, 2.0]
+    for config, item in zip(configs, objects, strict=True):
+        again = TrainConfig.from_json(json.loads(json.dumps(item)), where="here")
+        assert again.balance_ratio == config.balance_ratio
+    del objects[0]["balance"]  # as runs from before there was balance
+    assert TrainConfig.from_json(objects[0], where="here").balance_ratio is None
+
+
+@pytest.mark.parametrize("balance", [0.0, -1.0, math.nan, "on"])
+def test_a_run_refuses_a_balance_that_cannot_work(tmp_path, balance):
+    with pytest.raises(ConfigError, match="balance is"):
+        config_for(tmp_path, tmp_path / "run", balance=balance)
+
+
+def test_a_balance_that_leaves_no_negative_is_refused(planted_shards, tmp_path):
+    with pytest.raises(ConfigError, match="leaves no negative row"):
+        train(config_for(planted_shards, tmp_path / "run", balance=1e-9))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_takes_a_balance(planted_shards, tmp_path, capsys):
+    words = ["--global-batch", "512", "--lanes", "16", "--epochs", "1", "--device", "cpu", "-q"]
+    command = ["train", "--shards", str(planted_shards), "--out", str(tmp_path / "run"), *words]
+    for wrong in ("0", "-2", "nan", "many"):
+        assert main([*command, f"--balance={wrong}"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert main([*command, "--balance", "2"]) == 0
+    assert Run.open(tmp_path / "run").config.balance == 2
+    assert main(["evaluate", str(tmp_path / "run"), "--timelines", "0", "-q"]) == 0
+
+
+def test_runs_from_before_there_was_balance_are_scored(planted_shards, tmp_path):
+    config = config_for(planted_shards, tmp_path / "run", epochs=1)
+    best = train(config).best
+    path = checkpoint_path(config.out / "checkpoints", "best")
+    checkpoint = load_checkpoint(path)
+    del checkpoint.model["log_balance"]
+    older = save_checkpoint(tmp_path / "older", 1, checkpoint)
+    assert evaluate(config.out, checkpoint=str(older), timelines=0, device="cpu").metrics == best

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laughstore.buildplan import begin_plan
 from laughstore.cli.main import main
+from laughstore.commit import commit_plan
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.index import Recording
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import open_rows
 from laughstore.store import open_shards
-from tests.train.conftest import config_for
+from tests.stores import plan_for, spec_for, write_recording
+from tests.train.conftest import DIM, Planted, config_for, planted_episodes
 from train import evaluate, train
 from train.folds import Fold, choose_fold, deal, with_fold
 from train.run import Run
@@ -94,6 +98,74 @@ def test_the_order_of_groups_is_written_down():
 def test_numbers_that_cannot_be_are_refused(folds, fold, said, tmp_path):
     with pytest.raises(ConfigError, match=said):
         config_for(tmp_path, tmp_path / "out", folds=folds, fold=fold)
+
+
+def shared_store(path: Path) -> Path:
+    """A store in which the show "1" has recordings in train and in test."""
+    episodes = planted_episodes()
+    held_out = replace(episodes[1], name="held out", split="test")
+    plan = plan_for((*episodes, held_out), spec_for(DIM, 32, 256))
+    groups = {item.id: str(i % 6) for i, item in enumerate(plan.recordings)}
+    groups[plan.recordings[-1].id] = "1"
+    plan = replace(
+        plan,
+        recordings=tuple(replace(item, group=groups[item.id]) for item in plan.recordings),
+    )
+    begin_plan(path, plan)
+    features = Planted((*episodes, held_out))
+    for planned, episode in zip(plan.recordings, (*episodes, held_out), strict=True):
+        write_recording(path, plan, planned, episode, features, chunk_frames=100)
+    commit_plan(path, plan)
+    return path / "shards"
+
+
+def test_a_group_of_the_folds_that_is_also_in_test_is_told(tmp_path, caplog):
+    shards = shared_store(tmp_path / "store")
+    index = open_shards(shards)
+    sides = [choose_fold(index, 3, number, seed=0) for number in range(3)]
+    assert sum("1 group ('1') of the folds: split 'test'" in text for text in caplog.messages) == 3
+    number = next(i for i, fold in enumerate(sides) if "1" in fold.train)
+    config = config_for(shards, tmp_path / "run", folds=3, fold=number, epochs=1)
+    train(config)
+    caplog.clear()
+    found = evaluate(config.out, split="test", timelines=0, device="cpu")
+    assert found.groups_trained_on == ("1",)
+    assert found.to_json()["groups_trained_on"] == ["1"]
+    assert "1 group ('1') of split 'test' were trained on" in caplog.text
+    caplog.clear()
+    assert evaluate(config.out, timelines=0, device="cpu").groups_trained_on == ()
+    assert not caplog.messages
+
+
+def test_a_group_of_two_splits_is_told_without_folds_too(tmp_path, caplog):
+    shards = shared_store(tmp_path / "store")
+    config = config_for(shards, tmp_path / "run", epochs=1)
+    train(config)
+    assert evaluate(config.out, split="test", timelines=0, device="cpu").groups_trained_on == ("1",)
+    assert evaluate(config.out, split="train", timelines=0, device="cpu").groups_trained_on == ()
+
+
+def test_labels_counts_the_sides_of_a_fold(planted_shards, capsys):
+    index = open_shards(planted_shards)
+    command = ["labels", str(planted_shards), "--json"]
+    fold = choose_fold(index, 3, 1, seed=4)
+    assert main([*command, "--folds", "3", "--fold", "1", "--seed", "4"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fold"] == {"folds": 3, "fold": 1, "seed": 4}
+    for line in found["splits"]:
+        counts = select(with_fold(index, fold), line["split"], LabelSpec()).counts
+        assert (line["rows"], line["positives"]) == (counts.rows, counts.positives)
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["fold"] is None
+    for wrong in (
+        ["--folds", "3"],
+        ["--fold", "0"],
+        ["--folds", "3", "--fold", "3"],
+        ["--folds", "99", "--fold", "0"],
+        ["--seed", "1"],
+    ):
+        assert main([*command, *wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_fold_is_read_back_or_refused():

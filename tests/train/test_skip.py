@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from laughstore.cli.evaluate import report
 from laughstore.errors import ConfigError, NotFound
 from laughstore.index_file import read_index
 from laughstore.integrity.verify import verify
-from train import FrameStream, train
+from laughstore.labels import LabelSpec
+from train import FrameStream, evaluate, train
+from train.folds import choose_fold, with_fold
+from train.selection import select
+from train.skip import skipped_blocks
 
 from .conftest import config_for
 from .test_stream import flip_a_bit
@@ -86,6 +91,73 @@ def test_training_leaves_corrupt_blocks_out(own_shards, tmp_path):
     listed = bad_blocks(own_shards, tmp_path / "bad.txt")
     config = config_for(own_shards, tmp_path / "run", epochs=1, skip_corrupt=listed)
     assert train(config).epochs == 1
+
+
+def damage(shards: Path, split: str) -> str:
+    """Flip a bit in the second block of a shard of a split; return the block's key."""
+    index = read_index(shards)
+    shard = index.split_shards(split)[0]
+    path = shards / shard.name
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(index.geometry.data_offset(1) + 5)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+    block = shard.first_block + 1 - shard.stream.first_block
+    return f"{shard.stream.recording_id}/{shard.stream.assignment}/{block:06d}"
+
+
+def test_a_skipped_block_is_left_out_on_whichever_side_of_a_fold_it_comes(own_shards, tmp_path):
+    key = damage(own_shards, "validation")
+    listed = tmp_path / "bad.txt"
+    listed.write_text(f"{key}\n")
+    index = read_index(own_shards)
+    group = index.recording(key.partition("/")[0]).group
+    sides = [choose_fold(index, 3, number, seed=0) for number in range(3)]
+    for fold in sides:
+        split = "validation" if group in fold.validation else "train"
+        with FrameStream(
+            with_fold(index, fold), split, verify="always", skip_corrupt=listed, **SMALL
+        ) as frames:
+            assert frames.state_dict()["fields"]["skip"] == [key]
+            assert len(list(frames)) == frames.num_steps
+    assert {group in fold.validation for fold in sides} == {True, False}
+
+
+def test_evaluation_leaves_out_the_blocks_that_the_run_left_out(own_shards, tmp_path, capsys):
+    key = damage(own_shards, "validation")
+    listed = tmp_path / "bad.txt"
+    listed.write_text(f"{key}\n")
+    config = config_for(own_shards, tmp_path / "run", epochs=1, skip_corrupt=listed)
+    best = train(config).best
+    listed.unlink()  # the run remembers what it said
+    found = evaluate(config.out, timelines=0, device="cpu")
+    assert found.metrics == best
+    assert found.num_skipped_blocks == found.to_json()["skipped_blocks"] == 1
+    report(found, as_json=False)
+    assert "1 block left out, as in training" in capsys.readouterr().out
+    assert evaluate(config.out, split="train", timelines=0, device="cpu").num_skipped_blocks == 0
+
+
+def test_a_block_left_out_of_one_assignment_leaves_the_answer_of_the_other(own_shards, tmp_path):
+    key = damage(own_shards, "validation")
+    listed = tmp_path / "bad.txt"
+    listed.write_text(f"{key}\n")
+    pair = LabelSpec(whose="pair")
+    config = config_for(own_shards, tmp_path / "run", epochs=1, skip_corrupt=listed, label=pair)
+    best = train(config).best
+    whole = select(read_index(own_shards), "validation", pair)
+    # The rows of each recording once, those of the block that one of two assignments lacks, too.
+    assert best.num_rows == whole.num_rows / 2
+
+
+def test_blocks_that_other_shards_lack_are_passed_over(planted_shards):
+    index = read_index(planted_shards)
+    stream = index.streams("train")[0]
+    keys = ["gone-00000000/a--b/000000", f"{stream.recording_id}/{stream.assignment}/000001"]
+    found = skipped_blocks(index, "train", keys, where="a run", may_be_gone=True)
+    assert found == {stream.first_block + 1: keys[1]}
 
 
 @pytest.mark.parametrize(
