@@ -87,6 +87,7 @@ def test_a_run_can_be_read_back_and_holds_the_best_checkpoint(planted_shards, tr
     assert last.state["validated"] is True
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_the_same_config_gives_the_same_weights(planted_shards, tmp_path):
     paths = []
     for name in ("a", "b"):
