@@ -256,4 +256,4 @@ def test_a_run_on_a_relative_path_is_evaluated_from_another_folder(
     monkeypatch.chdir(planted_shards.parent)
     result = train(config_for(Path("shards"), tmp_path / "run", epochs=1))
     monkeypatch.chdir(tmp_path)
-    assert evaluate(Path("run"), device="cpu").metrics == result.best
+    assert evaluate(Path("run"), device="cpu", timelines=0).metrics == result.best
