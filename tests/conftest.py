@@ -12,7 +12,16 @@ os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
+import sys
 from pathlib import Path
+
+# Without bytecode, every child that imports torch compiles its two thousand files again, which
+# takes longer than most tests. Where none may lie beside the sources, it is kept in a cache.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    cache = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(cache)
 
 import pytest
 from hypothesis import settings

@@ -3,6 +3,7 @@
 import csv
 import errno
 import glob
+import io
 import json
 import os
 import shlex
@@ -509,25 +510,56 @@ def test_a_recording_that_fails_is_left_out_and_comes_back(
     assert len(set(numbers)) == len(numbers)
 
 
-def test_an_addition_tells_that_it_waits(small, corpus, nano_checkpoint):
+@contextmanager
+def held_by_another(store: Path) -> Iterator[int]:
+    """Pid of a process that holds a store with other writers; it is killed at the end."""
     reader, writer = os.pipe()
     holder = os.fork()
     if not holder:
-        with StoreLocks(small) as locks, locks.shared():
+        with StoreLocks(store) as locks, locks.shared():
             os.write(writer, b"x")
             time.sleep(120)
         os._exit(0)
     try:
         os.read(reader, 1)
-        with adding(small, corpus, nano_checkpoint) as child:
-            assert child.stderr is not None
-            line = next((line for line in child.stderr if "waiting for it" in line), "")
-            assert f"{small}: another process uses this store; waiting for it" in line
+        yield holder
     finally:
         os.kill(holder, signal.SIGKILL)
         os.waitpid(holder, 0)
         os.close(reader)
         os.close(writer)
+
+
+class Told(io.StringIO):
+    """A standard error that ends a process when it is told of waiting."""
+
+    holder = 0
+
+    def write(self, text: str) -> int:
+        if self.holder and "waiting for it" in text:
+            os.kill(self.holder, signal.SIGKILL)
+        return super().write(text)
+
+
+def test_an_addition_tells_that_it_waits(small, corpus, nano_checkpoint, monkeypatch):
+    from laughstore.cli.main import main
+
+    monkeypatch.setattr(sys, "stderr", told := Told())
+    words = ["add", str(small), str(corpus), "--model", str(nano_checkpoint), "--split", "test"]
+    begun = time.monotonic()
+    with held_by_another(small) as told.holder:
+        assert main(words) == 0
+    assert time.monotonic() - begun < 60, "it did not go on when the other was gone"
+    line = next(line for line in told.getvalue().splitlines() if "waiting for it" in line)
+    assert f"{small}: another process uses this store; waiting for it" in line
+
+
+@pytest.mark.slow
+def test_a_child_that_adds_tells_that_it_waits_while_it_waits(small, corpus, nano_checkpoint):
+    with held_by_another(small), adding(small, corpus, nano_checkpoint) as child:
+        assert child.stderr is not None
+        line = next((line for line in child.stderr if "waiting for it" in line), "")
+        assert f"{small}: another process uses this store; waiting for it" in line
 
 
 @pytest.mark.parametrize(

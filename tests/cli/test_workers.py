@@ -66,7 +66,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return tree(store)
 
 
-@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(
+    "num_workers", [2, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 3))]
+)
 def test_workers_come_to_the_bytes_of_one_process_and_are_shown_as_one(
     num_workers, tmp_path, expected
 ):
@@ -158,7 +160,7 @@ def test_an_ordinary_error_of_all_workers_is_told_once_and_ends_the_build(
 ):
     heard = Heard()
     with pytest.raises(kind, match=r"^nothing goes$") as caught:
-        workers(tmp_path / "store", heard, **{order: "nothing goes"}).run(3)
+        workers(tmp_path / "store", heard, **{order: "nothing goes"}).run(2)
     assert getattr(caught.value, "exit_code", 1) == exit_code
     assert heard.messages == []
 

@@ -13,7 +13,7 @@ from .trees import COLUMNS, NAME, row, write_table
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(
     rows=st.lists(
         st.tuples(

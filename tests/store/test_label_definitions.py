@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -365,18 +366,17 @@ def spec_of(question: Question) -> LabelSpec:
     )
 
 
-@settings(max_examples=600, deadline=None)
-@given(
+asked = given(
     question=questions,
     annotations=any_recording(),
     other=st.sampled_from(["bob", "nobody", None]),
     num_frames=st.one_of(st.just(NUM_FRAMES), st.integers(0, NUM_FRAMES + 2)),
 )
-@example(question=Question(), annotations=recording([], END_US), other=None, num_frames=0)
-@example(question=Question("onset", 3), annotations=recording([], END_US), other=None, num_frames=0)
-def test_targets_are_those_of_the_definition_read_frame_by_frame(
-    question, annotations, other, num_frames
-):
+
+
+def check_targets(
+    question: Question, annotations: Annotations, other: str | None, num_frames: int
+) -> None:
     targets = frame_targets(
         spec_of(question), tables_of(annotations), main="ann", other=other, num_frames=num_frames
     )
@@ -395,6 +395,25 @@ def test_targets_are_those_of_the_definition_read_frame_by_frame(
             assert abs(Fraction(y) - row) <= Fraction(1, 2**24)  # half a step of float32 below 1
         else:
             assert y == 0
+
+
+@settings(max_examples=150, deadline=None)
+@asked
+@example(question=Question(), annotations=recording([], END_US), other=None, num_frames=0)
+@example(question=Question("onset", 3), annotations=recording([], END_US), other=None, num_frames=0)
+def test_targets_are_those_of_the_definition_read_frame_by_frame(
+    question, annotations, other, num_frames
+):
+    check_targets(question, annotations, other, num_frames)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None)
+@asked
+def test_targets_are_those_of_the_definition_in_more_cases(
+    question, annotations, other, num_frames
+):
+    check_targets(question, annotations, other, num_frames)
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,6 +1,7 @@
 """A small real store in which a direction of feature space tells who is laughing."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,13 @@ from train import Progress, TrainConfig, TrainResult, train
 DIM = 64
 
 
-@pytest.fixture(autouse=True, scope="session")
-def two_threads() -> None:
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """More than the one of other tests, in which waking a second takes longer than it saves."""
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def some_laughs(seed: int, num_frames: int) -> list[Event]:
@@ -79,12 +84,11 @@ def planted_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_shards(tmp_path: Path) -> Path:
-    """The shards folder of a store that the test may damage."""
-    episodes = planted_episodes()
-    path = tmp_path / "store"
-    write_store(path, episodes, Planted(episodes), dim=DIM, block_frames=32, shard_frames=256)
-    return path / "shards"
+def own_shards(planted_shards: Path, tmp_path: Path) -> Path:
+    """The shards folder of a copy of that store, which the test may damage."""
+    # Without what other tests computed of it.
+    without = shutil.ignore_patterns("stats")
+    return shutil.copytree(planted_shards.parent, tmp_path / "store", ignore=without) / "shards"
 
 
 def config_for(shards: Path, out: Path, **changes) -> TrainConfig:

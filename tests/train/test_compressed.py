@@ -1,5 +1,6 @@
 """Compressed stores: the same stream and the same model, in bounded memory."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,8 @@ def test_two_iterations_at_once_do_not_take_blocks_from_each_other(compressed):
         assert window_of(stream).num_ready == 0
 
 
-def test_a_flipped_bit_ends_the_stream(tmp_path):
-    shards = _compressed(tmp_path / "store")
+def test_a_flipped_bit_ends_the_stream(compressed, tmp_path):
+    shards = shutil.copytree(compressed.parent, tmp_path / "store") / "shards"
     index = read_index(shards)
     shard = index.split_shards("train")[2]
     path = shards / shard.name
@@ -90,6 +91,7 @@ def test_a_flipped_bit_ends_the_stream(tmp_path):
         list(stream)
 
 
+@pytest.mark.slow  # the batches, of which all else follows, are compared above
 def test_training_gives_the_same_model(planted_shards, compressed, tmp_path):
     weights = []
     for shards, name in ((planted_shards, "raw"), (compressed, "compressed")):

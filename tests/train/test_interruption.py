@@ -69,7 +69,8 @@ def test_ctrl_c_while_validating_keeps_the_epoch_s_steps(planted_shards, tmp_pat
     state = load_checkpoint(last).state
     assert state["step"] == state["stream"]["step"] > 0
     assert (state["epoch"], state["validated"]) == (0, False)
-    assert evaluate(tmp_path / "run", checkpoint="last", device="cpu").checkpoint == last
+    evaluation = evaluate(tmp_path / "run", checkpoint="last", device="cpu", timelines=0)
+    assert evaluation.checkpoint == last
     with pytest.raises(NotFound, match="--checkpoint last"):
         evaluate(tmp_path / "run", device="cpu")
 
