@@ -175,6 +175,14 @@ def test_another_word_than_check_is_told_the_way(run, words):
     assert err.count("\n") == 1
 
 
+def _is_open(link: Path, folder: Path) -> bool:
+    """Whether a file descriptor is of a file in this folder; it may be closed meanwhile."""
+    try:
+        return link.readlink().is_relative_to(folder)
+    except FileNotFoundError:
+        return False
+
+
 def test_ctrl_c_ends_it_cleanly(corpus, tmp_path):
     root = tmp_path / "many"
     manifest = root / "manifest.jsonl"
@@ -195,7 +203,10 @@ def test_ctrl_c_ends_it_cleanly(corpus, tmp_path):
         # A shell that runs tests in the background has SIGINT ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    time.sleep(2)
+    descriptors = Path(f"/proc/{process.pid}/fd")
+    while not any(_is_open(link, root) for link in descriptors.iterdir()):
+        assert process.poll() is None, "it must not be done before it is interrupted"
+        time.sleep(0.01)
     # Python loses an interrupt that falls into a destructor: people press again.
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
