@@ -135,16 +135,15 @@ def _stages(store: Path) -> dict[str, float]:
 
 
 def planning(repeats: int) -> list[Result]:
-    """Return time and memory of planning an epoch, in fresh processes, without and with balance."""
+    """Return time and memory of planning an epoch, in a process of its own; also with balance."""
     results: list[Result] = []
     for balance in (None, 5.0):
         what = "" if balance is None else f", balance {balance:g}"
         name = f"planning an epoch of {PLANNED_FRAMES:,} frames{what}"
-        found: list[tuple[float, int]] = []
-        for _ in range(repeats):
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                found.append(pool.submit(plan_epoch, PLANNED_FRAMES, balance).result())
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            runs = [pool.submit(plan_epoch, PLANNED_FRAMES, balance) for _ in range(repeats)]
+            found = [run.result() for run in runs]
         results.append(summary(name, "ms", [1e3 * seconds for seconds, _ in found]))
         results.append(summary(f"{name}: peak memory", "MB", [size / 1e6 for _, size in found]))
     return results
