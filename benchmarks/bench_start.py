@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import torch
 
 from .data import DIM, make_data
-from .first_batch import PLANNED_FRAMES, first_batches, planning, stages
+from .first_batch import first_batches, planning, stages
 from .large_index import PODCAST_FILLERS, LargeStore
 from .measure import measure
 from .report import Options, Report, parse_options, working_folder
 from .window_memory import LANES, WINDOW_BLOCKS, window_memory
 
 NAME = "stream_start"
+_PLANNED_FRAMES, _QUICK_FRAMES = 13_000_000, 130_000
 
 
 def large_store(options: Options) -> LargeStore:
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options("First batch, planning, and memory of the stream.", argv)
     torch.set_num_threads(1)
     store = large_store(options)
+    num_planned = _QUICK_FRAMES if options.quick else _PLANNED_FRAMES
     with working_folder(options) as folder:
         large = folder / f"zeros-{store.num_recordings}"
         if not (large / "finished").exists():
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = Report.begin(NAME, options)
         results = measure(first_batches(large), repeats=options.repeats, say=print)
         results += stages(large, options.repeats)
-        results += planning(options.repeats)
+        results += planning(num_planned, options.repeats)
         results += window_memory(data, num_workers=0)
         results += window_memory(data, num_workers=2)
     settings = {
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "dim": DIM,
         "torch_threads": 1,
         "first_batch_of": str(store),
-        "planned_frames": PLANNED_FRAMES,
+        "planned_frames": num_planned,
         "window_lanes": LANES,
         "window_blocks": WINDOW_BLOCKS,
     }

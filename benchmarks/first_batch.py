@@ -27,7 +27,6 @@ from .measure import Contestant, Result, Unit, summary
 
 BATCH, LANES, WINDOW_BLOCKS = 4096, 64, 8
 """The stream's defaults."""
-PLANNED_FRAMES = 13_000_000
 _BLOCK_FRAMES = 128
 _EVERY_POSITIVE = 25
 _MS = (Unit("ms", 1e3, is_rate=False),)
@@ -134,15 +133,15 @@ def _stages(store: Path) -> dict[str, float]:
     return seconds
 
 
-def planning(repeats: int) -> list[Result]:
+def planning(num_frames: int, repeats: int) -> list[Result]:
     """Return time and memory of planning an epoch, in a process of its own; also with balance."""
     results: list[Result] = []
     for balance in (None, 5.0):
         what = "" if balance is None else f", balance {balance:g}"
-        name = f"planning an epoch of {PLANNED_FRAMES:,} frames{what}"
+        name = f"planning an epoch of {num_frames:,} frames{what}"
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            runs = [pool.submit(plan_epoch, PLANNED_FRAMES, balance) for _ in range(repeats)]
+            runs = [pool.submit(plan_epoch, num_frames, balance) for _ in range(repeats)]
             found = [run.result() for run in runs]
         results.append(summary(name, "ms", [1e3 * seconds for seconds, _ in found]))
         results.append(summary(f"{name}: peak memory", "MB", [size / 1e6 for _, size in found]))
