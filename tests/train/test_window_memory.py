@@ -65,7 +65,8 @@ def test_workers_hold_the_same_in_every_epoch(store):
     watched = watch_apart(store, _NUM_FRAMES, 2, _BATCH)
     first, *later = watched.epochs
     for held in later:
-        assert held.most_handles <= first.most_handles + 2
+        # Each of a batch's four tensors that is under way is a handle; an epoch makes hundreds.
+        assert held.most_handles <= first.most_handles + 16
         assert held.most_anonymous_bytes <= 1.05 * first.most_anonymous_bytes
         # A batch more or less may be under way.
         assert held.most_shared_bytes <= first.most_shared_bytes + 2 * _BATCH * FRAME_BYTES
