@@ -22,6 +22,7 @@ from train.stream import FrameStream
 from .cold import can_forget, cold_contestants
 from .data import DIM, FRAME_BYTES, SPLIT, BenchData, make_data
 from .measure import Contestant, Unit, measure
+from .peers import OpenPeer, installed, open_peers
 from .report import Report, parse_options, working_folder
 from .rivals import POOL_FRAMES, Memmap, WebDatasetBlocks, ZarrBlocks
 
@@ -131,9 +132,25 @@ class RivalEpochs:
         self._consumer.take(self._make(self._epoch))
         return float(self._data.num_frames * FRAME_BYTES)
 
+    def ids(self) -> NDArray[np.int64]:
+        """Return i64[N]: which frames the last epoch delivered, in their order."""
+        return self._consumer.ids()
+
     def check(self) -> None:
         """Every frame came once."""
-        _check_once(self._consumer.ids(), self._data)
+        _check_once(self.ids(), self._data)
+
+
+def peer_contestant(data: BenchData, peer: OpenPeer, batch: int, limit: Contestant) -> Contestant:
+    """Return epochs of a loader with files of its own, which are in memory when it runs."""
+    epochs = RivalEpochs(data, lambda _: peer.epoch(batch))
+
+    def check() -> None:
+        epochs.check()
+        peer.forget()
+
+    name = f"{peer.name}, blocks + vectorised pool"
+    return Contestant(name, epochs.run, _UNITS, _group(batch), limit, peer.warm, check)
 
 
 def memcpy() -> Contestant:
@@ -212,8 +229,10 @@ def contestants(data: BenchData) -> list[Contestant]:
     """Return all contestants over these frames."""
     copy, copy_by_two = memcpy(), memcpy_by_two()
     found = [copy, copy_by_two]
+    peers = open_peers(data)
     for batch in BATCHES:
         found.extend(_contestants(data, batch, copy, copy_by_two))
+        found.extend(peer_contestant(data, peer, batch, copy) for peer in peers)
     return found
 
 
@@ -280,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("this file system keeps files in memory: give a --dir on a disk for cold reads")
         report = Report.begin(NAME, options)
         results = measure(contestants(data), repeats=options.repeats, say=print)
-        report.finish(settings | {"pool_frames_of_rivals": POOL_FRAMES}, results)
+        settings |= {"pool_frames_of_rivals": POOL_FRAMES, "peers": installed()}
+        report.finish(settings, results)
 
 
 if __name__ == "__main__":

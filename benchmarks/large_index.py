@@ -1,7 +1,7 @@
 """Stores as large as PodcastFillers and fifty times that, without the terabytes of features.
 
-Only what opening a store reads is written: manifest, index, columns. The shards, units and
-annotations that they name do not exist.
+Only what opening a store reads is written: manifest, index, columns; shards only if asked, all of
+zeros. The units and annotations that they name do not exist.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,18 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+import crc32c
 import numpy as np
 
 from laughstore import layout
 from laughstore.annotations import Annotations, Segment
 from laughstore.buildplan import BuildPlan, PlannedRecording, RecordingToPlan, make_plan
-from laughstore.geometry import ShardGeometry
+from laughstore.geometry import CRC_BYTES, ShardGeometry
 from laughstore.index import Index, Recording, Stream
 from laughstore.index_file import encode_index
 from laughstore.manifest import FileRecord, Manifest
 from laughstore.naming import recording_id
 from laughstore.sealed import unseal
 from laughstore.spec import FeatureSpec
+from laughstore.store import open_store
 from laughstore.tables import Vocabulary, recording_tables
 
 from .data import SPEAKERS, SPLIT, annotations, assignments, bench_spec
@@ -66,8 +68,15 @@ class LargeStore:
             f" {_SEGMENTS_PER_RECORDING} segments and as many turns a recording"
         )
 
-    def write(self, store: Path) -> None:
-        """Write what opening the store reads."""
+    def write(self, store: Path, *, shards_of_zeros: bool = False) -> None:
+        """Write what opening the store reads.
+
+        Args:
+            store: a folder, made if need be.
+            shards_of_zeros: write shards, too, whose frames are zeros: sparse files that take 4 KiB
+                a block on the disk, but as much page cache as others. Their checksums are right,
+                so that every reader takes them; their tar headers are missing.
+        """
         shards = store / layout.SHARDS
         shards.mkdir(parents=True, exist_ok=True)
         spec = bench_spec()
@@ -80,6 +89,8 @@ class LargeStore:
         streams = [stream for recording in recordings for stream in recording.streams]
         shard_bytes = [size for stream in streams for size in _shard_bytes(stream, geometry)]
         crcs = np.random.default_rng(0).integers(0, 2**32, self.num_blocks, np.uint32)
+        if shards_of_zeros:
+            crcs[:] = crc32c.crc32c(bytes(geometry.data_bytes))
         index, columns = encode_index(
             generation=1,
             spec=spec,
@@ -94,6 +105,9 @@ class LargeStore:
         (store / layout.index(1)).write_bytes(index)
         (store / layout.columns(1)).write_bytes(columns)
         (store / layout.STORE_JSON).write_bytes(_manifest(spec, recordings, index, columns))
+        if shards_of_zeros:
+            for shard in open_store(store).index.shards:
+                _write_zeros(shards / shard.name, shard.num_blocks, geometry)
 
     def check(self, index: Index) -> None:
         """Raise unless the index holds what `write` wrote."""
@@ -184,6 +198,15 @@ def _recordings(
             )
         )
     return recordings
+
+
+def _write_zeros(path: Path, num_blocks: int, geometry: ShardGeometry) -> None:
+    crc = crc32c.crc32c(bytes(geometry.data_bytes)).to_bytes(CRC_BYTES, "little")
+    with path.open("wb") as file:
+        file.truncate(geometry.shard_bytes(num_blocks))
+        for block in range(num_blocks):
+            file.seek(geometry.data_offset(block) + geometry.data_bytes)
+            file.write(crc)
 
 
 def _shard_bytes(stream: Stream, geometry: ShardGeometry) -> Iterator[int]:

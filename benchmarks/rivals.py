@@ -35,8 +35,7 @@ class Memmap:
     """
 
     def __init__(self, data: BenchData, batch: int, *, reuse: bool) -> None:
-        mapped = np.memmap(data.flat, np.int16, "r").reshape(-1, DIM)
-        self._rows = np.asarray(mapped)
+        self._rows = flat_rows(data)
         self._batch = batch
         self._buffer = np.empty((batch, DIM), np.int16) if reuse else None
 
@@ -52,6 +51,11 @@ class Memmap:
                 # With `clip` numpy gathers straight into `out`; the default copies it twice.
                 np.take(self._rows, rows, axis=0, out=out, mode="clip")
                 yield torch.from_numpy(out)
+
+
+def flat_rows(data: BenchData) -> NDArray[np.int16]:
+    """Return i2[N, DIM]: the rows of the flat file, mapped."""
+    return np.asarray(np.memmap(data.flat, np.int16, "r").reshape(-1, DIM))
 
 
 class Pool:

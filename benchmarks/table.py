@@ -21,12 +21,13 @@ PLOT = _ROOT / "docs" / "images" / "throughput"
 _TITLES = {
     "stream": "Delivering shuffled frames",
     "stream_cold": "Delivering frames that are not in memory",
+    "stream_start": "First batch, planning, memory of the stream",
     "store": "Writing, checking, opening",
     "extract": "Extracting on a CPU: small random models, one torch thread",
     "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
-_WHEN_THERE = ("extract_gpu", "stream_cold")
-"""Reports that no table waits for: they need a GPU, or a disk that forgets."""
+_WHEN_THERE = ("extract_gpu", "stream_cold", "stream_start")
+"""Reports that no table waits for: they need a GPU, a disk that forgets, or Linux."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
@@ -65,6 +66,7 @@ def tables(reports: Sequence[Report]) -> str:
     """Return the text between the markers, without them."""
     made = (
         f"**{_TITLES[report['name']]}**\n\n{_work(report, reports[0])}{_table(report)}"
+        f"{_peers(report)}"
         for report in reports
     )
     return "\n\n".join([_machine(reports), *made, _LEGEND])
@@ -101,7 +103,7 @@ def plot(report: Report, target: Path = PLOT) -> None:
     height = 0.8 / len(groups)
     # Without a fixed salt, ids in the SVG would differ from run to run.
     with mpl.rc_context({"svg.hashsalt": "laughstore", "font.size": 8}):
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        figure = Figure(figsize=(7, max(3.6, 0.33 * len(names))), layout="constrained")
         axes = figure.subplots()
         for number, group in enumerate(groups):
             found = {item["name"]: item for item in results if item["group"] == group}
@@ -161,6 +163,15 @@ def _work(report: Report, first: Report) -> str:
         )
     others = report["others_busy_cores"]
     return " ".join([*parts, f"Other processes kept {others:g} cores busy.\n\n"])
+
+
+def _peers(report: Report) -> str:
+    """Return which versions of the peers were measured, and which were not there."""
+    versions = report["settings"].get("peers")
+    if not versions:
+        return ""
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"\n\nPeers: {named}."
 
 
 def _table(report: Report) -> str:
