@@ -76,9 +76,9 @@ class Vocabulary:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordingTables:
-    """One recording's annotations as columns."""
+    """One recording's annotations as columns. Equal is only what is the same object."""
 
     duration_us: int
     speakers: tuple[str, ...]
