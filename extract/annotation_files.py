@@ -8,9 +8,10 @@ guesses.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -134,6 +135,7 @@ def read_words(path: Path) -> tuple[Word, ...]:
         BadRecording: the file is no such transcript.
     """
     found: list[Word | None] = []
+    seen: dict[str, str] = {}  # of thousands of words few differ: equal ones are kept once
     for item in _words(Record.load(path)):
         text = item.words("text")
         offset_us = item.ticks_us("offset")
@@ -141,7 +143,7 @@ def read_words(path: Path) -> tuple[Word, ...]:
         if not text or offset_us is None or length_us is None or length_us < 0:
             found.append(None)
         else:
-            found.append(Word(offset_us, offset_us + length_us, text, None))
+            found.append(Word(offset_us, offset_us + length_us, seen.setdefault(text, text), None))
     return _without_gaps(found, "words", path)
 
 
@@ -220,12 +222,12 @@ def _length(
 
 
 def _words(transcript: Record) -> Iterator[Record]:
-    for segment in transcript.records("segments"):
-        for best in segment.records("nbest")[:1]:
+    for segment in transcript.records("segments", once=True):
+        for best in islice(segment.records("nbest"), 1):
             yield from best.records("words")
 
 
-def _segments(items: Sequence[Record], what: str, path: Path) -> tuple[Segment, ...]:
+def _segments(items: Iterable[Record], what: str, path: Path) -> tuple[Segment, ...]:
     found: list[Segment | None] = []
     for item in items:
         start_us, end_us = item.time_us("start"), item.time_us("end")

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from laughstore import layout
-from laughstore.annotations import read_annotations, write_annotations
+from laughstore.annotations import write_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
-from laughstore.folders import LocalFolder
 from laughstore.memory import release_free_memory
 from laughstore.progress import Progress
 from laughstore.sharing import Share
@@ -26,6 +25,7 @@ from .config import BuildConfig
 from .features import FeatureFailure, Source, extract_features
 from .model import FeatureModel, ModelFiles, load_model
 from .roles import Pair
+from .stored_annotations import stored_annotations
 from .survey import SurveyedRecording
 from .text import load_tokenizer, text_stream
 from .writer import StoreWriter
@@ -125,8 +125,8 @@ class Extraction:
         mode = self.plan.spec.text
         assert self._encode is not None
         assert mode != "none"
-        annotations = read_annotations(
-            LocalFolder(self.config.store),
+        annotations = stored_annotations(
+            self.config.store,
             recording.annotations_id,
             recording.source.split,
             recording.source.id,

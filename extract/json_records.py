@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -72,6 +72,8 @@ class Record:
     """File, and line where there are several objects in it."""
     place: str = ""
     """Keys that lead to it."""
+    index: int | None = None
+    """Where it stands in the list under that place; None when it stands in no list."""
 
     @classmethod
     def load(cls, path: Path) -> "Record":
@@ -88,12 +90,12 @@ class Record:
             raise self.fault(key, "is no object")
         return Record(value, self.where, self._name(key))
 
-    def records(self, key: str) -> list["Record"]:
-        """Return the objects of the list under a key."""
+    def records(self, key: str, *, once: bool = False) -> Iterator["Record"]:
+        """Return the objects of the list under a key, as `records_of` does."""
         values = self.value(key)
         if not isinstance(values, list):
             raise self.fault(key, "is no list")
-        return records_of(values, self.where, self._name(key))
+        return records_of(values, self.where, self._name(key), once=once)
 
     def text(self, key: str, *, required: bool = True) -> str:
         """Return a stripped name; the empty string for null, NaN, "None", "" or an optional gap."""
@@ -162,18 +164,43 @@ class Record:
         return microseconds(seconds)
 
     def _name(self, key: str) -> str:
-        return f"{self.place}.{key}" if self.place else key
+        place = self.place if self.index is None else f"{self.place}[{self.index}]"
+        return f"{place}.{key}" if place else key
 
 
-def records_of(values: list[Any], where: str, place: str) -> list[Record]:  # Any: JSON values
-    """Return the objects of a list as records. Raises BadRecording when it holds anything else."""
+def records_of(
+    values: list[Any],  # JSON values
+    where: str,
+    place: str,
+    *,
+    once: bool = False,
+) -> Iterator[Record]:
+    """Return the objects of a list as records, one by one; all of them are checked at once.
+
+    Args:
+        values: the list.
+        where: file, and line.
+        place: keys that lead to the list.
+        once: take each object out of the list, so that thousands of words are not kept both as
+            they were read and as what is made of them.
+
+    Raises:
+        BadRecording: it holds anything else than objects.
+    """
     for value in values:
         if not isinstance(value, dict):
             shown = reprlib.repr(values)
             raise BadRecording(
                 f"{where}: key {place!r} holds something else than objects ({shown}); correct it"
             )
-    return [Record(value, where, f"{place}[{k}]") for k, value in enumerate(values)]
+    return _each(values, where, place, once)
+
+
+def _each(values: list[Any], where: str, place: str, once: bool) -> Iterator[Record]:
+    for k, value in enumerate(values):
+        if once:
+            values[k] = None
+        yield Record(value, where, place, k)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON values

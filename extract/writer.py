@@ -12,13 +12,12 @@ from typing import Self
 
 import numpy as np
 
-from laughstore.annotations import read_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
-from laughstore.folders import LocalFolder
 from laughstore.unit import UnitRecord, remove_unit_files, write_unit
 from laughstore.unitwriter import UnitWriter
 
 from .features import FeatureChunk, FeatureFailure
+from .stored_annotations import stored_annotations
 
 QUEUE_CHUNKS = 4
 """Chunks waiting to be written: at 256 frames and 4096 channels, 4 MiB each."""
@@ -127,8 +126,8 @@ class StoreWriter:
         key = chunk.source.key
         if key not in self._units:
             planned = self._planned[key]
-            annotations = read_annotations(
-                LocalFolder(self._store), planned.annotations_id, planned.split, planned.id
+            annotations = stored_annotations(
+                self._store, planned.annotations_id, planned.split, planned.id
             )
             self._units[key] = UnitWriter(
                 self._store, self._plan, planned, annotations, self._device_kind

@@ -7,8 +7,10 @@ content, never overwritten: `annotations/<id>/<split>/<recording id>.json`.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import batched
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,10 +18,13 @@ from . import layout
 from .errors import CorruptData, LaughstoreError, NotFound
 from .files import write_atomic
 from .folders import Folder
-from .sealed import MAX_BYTES, canonical_json, parse_json, read_small
+from .sealed import MAX_BYTES, canonical_json, parse_json, parse_json_as, read_small
 from .values import MAX_INTEGER, integer, is_text, listed, text
 
 ANNOTATIONS_FORMAT = 1
+_FORMAT = "laughstore-annotations"
+_ITEMS_A_PIECE = 500
+"""Of a list written as JSON at once: some 40 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,11 @@ class Speaker:
 
 
 _Item = Event | Segment | Interval | Word | Speaker
+_FIELDS = {
+    kind: tuple(item.name for item in fields(kind))
+    for kind in (Event, Segment, Interval, Word, Speaker)
+}
+_KINDS = {frozenset(names): kind for kind, names in _FIELDS.items()}
 
 
 @dataclass(frozen=True)
@@ -99,12 +109,12 @@ class Annotations:
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the canonical JSON object (times in integer microseconds)."""
-        head = {"format": "laughstore-annotations", "version": ANNOTATIONS_FORMAT}
+        head = {"format": _FORMAT, "version": ANNOTATIONS_FORMAT}
         return head | {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
     def to_bytes(self) -> bytes:
         """Return the annotation file: canonical JSON and a newline."""
-        return canonical_json(self.to_json()) + b"\n"
+        return b"".join(self._pieces()) + b"\n"
 
     @classmethod
     def from_json(cls, data: dict[str, Any], *, where: str = "annotations") -> Self:
@@ -113,7 +123,7 @@ class Annotations:
         Raises:
             CorruptData: the object is no annotation file of a version that this release reads.
         """
-        if data.get("format") != "laughstore-annotations" or data.get("version") != 1:
+        if data.get("format") != _FORMAT or data.get("version") != 1:
             version = data.get("version")
             raise CorruptData(
                 f"{where}: format {data.get('format')!r} version {version!r} is not readable;"
@@ -135,18 +145,36 @@ class Annotations:
 
     def content_id(self) -> str:
         """Return the first 8 hex digits of the SHA-256 of the canonical JSON."""
-        return _id_of(self.to_bytes())
+        return _id_of(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Yield the canonical JSON of `to_json` in pieces: hours of words take megabytes."""
+        values: dict[str, Any] = {"format": _FORMAT, "version": ANNOTATIONS_FORMAT}
+        values |= {item.name: getattr(self, item.name) for item in fields(self)}
+        for i, name in enumerate(sorted(values)):
+            yield (b"," if i else b"{") + canonical_json(name) + b":"
+            if isinstance(values[name], tuple | list):
+                yield b"["
+                for k, items in enumerate(batched(values[name], _ITEMS_A_PIECE)):
+                    yield (b"," if k else b"") + canonical_json(_plain(items))[1:-1]
+                yield b"]"
+            else:
+                yield canonical_json(values[name])
+        yield b"}"
 
 
-def _id_of(data: bytes) -> str:
-    return hashlib.sha256(data.removesuffix(b"\n")).hexdigest()[:8]
+def _id_of(pieces: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()[:8]
 
 
 def _plain(value: object) -> object:
     """Return a field as JSON has it. `asdict` would copy each of ten thousand words deeply."""
     if not isinstance(value, tuple | list):
         return value
-    names = [item.name for item in fields(value[0])] if value else []
+    names = _FIELDS[type(value[0])] if value else ()
     return [{name: getattr(item, name) for name in names} for item in value]
 
 
@@ -163,16 +191,48 @@ def _items[T: _Item](
 
     Checked field by field over all items: a long recording has ten thousand words.
     """
-    items = listed(data[name], name, where=where)
-    kinds = {item.name: item.type for item in fields(kind)}
-    for i, item in enumerate(items):
-        if not isinstance(item, dict) or item.keys() != kinds.keys():
+    found: list[T] = []
+    for i, value in enumerate(listed(data[name], name, where=where)):
+        item = _compact(value) if isinstance(value, dict) else value
+        if not isinstance(item, kind):
             raise CorruptData(f"{where}: {name} {i}: a field is missing or unknown")
-    for field_name, field_kind in kinds.items():
-        values = [item[field_name] for item in items]
-        if not _are(values, field_kind):
-            raise CorruptData(f"{where}: {name}: a {field_name} is of another kind; restore it")
-    return tuple(kind(**item) for item in items)
+        found.append(item)
+    for checked in fields(kind):
+        if not _are(list(map(attrgetter(checked.name), found)), checked.type):
+            raise CorruptData(f"{where}: {name}: a {checked.name} is of another kind; restore it")
+    return tuple(found)
+
+
+def _compact(value: dict[str, Any]) -> dict[str, Any] | _Item:
+    """Return an object of JSON as the item that has exactly its keys, unchecked, if one has."""
+    kind = _KINDS.get(frozenset(value))
+    return value if kind is None else kind(**value)
+
+
+def _parse(data: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object in an annotation file, with items where lists hold their objects.
+
+    Words take a third of what they take as dictionaries. Raises CorruptData as `parse_json`.
+    """
+    seen: dict[str, str] = {}
+
+    def convert(value: dict[str, Any]) -> dict[str, Any] | _Item:
+        found = value.get("text")
+        if type(found) is str:  # of thousands of words few differ: equal ones are kept once
+            value["text"] = seen.setdefault(found, found)
+        return _compact(value)
+
+    value = _undone(parse_json_as(data, convert, where=where))
+    if not isinstance(value, dict):
+        raise CorruptData(f"{where}: not a JSON object; restore it")
+    return {name: _undone(found) for name, found in value.items()}
+
+
+def _undone(value: object) -> object:
+    """Return what is no item; an item, which may stand in lists only, as the object it was."""
+    if not isinstance(value, _Item):
+        return value
+    return {name: getattr(value, name) for name in _FIELDS[type(value)]}
 
 
 def _are(values: list[Any], kind: object) -> bool:  # Any: JSON values
@@ -196,15 +256,15 @@ def write_annotations(store: Path, item: Annotations, split: str, recording_id: 
     Raises:
         LaughstoreError: they are larger than readers take.
     """
-    data = item.to_bytes()
-    annotations_id = _id_of(data)
+    pieces = [*item._pieces(), b"\n"]
+    annotations_id, num_bytes = _id_of(pieces[:-1]), sum(map(len, pieces))
     path = store / layout.annotations(annotations_id, split, recording_id)
-    if len(data) > MAX_BYTES:
+    if num_bytes > MAX_BYTES:
         raise LaughstoreError(
-            f"{item.recording}: {len(data)} bytes of annotations, readers take {MAX_BYTES}; leave"
+            f"{item.recording}: {num_bytes} bytes of annotations, readers take {MAX_BYTES}; leave"
             " out its words, or split the recording"
         )
-    write_atomic(path, data)
+    write_atomic(path, pieces)
     return annotations_id
 
 
@@ -222,11 +282,12 @@ def read_annotations(
         data = read_small(folder, path)
     except NotFound as error:
         raise CorruptData(f"{where} is missing; restore it") from error
-    value = parse_json(data, where=where)
-    del data  # a long recording's are 20 times as large while they are parsed
-    # Of the JSON that was read: writing the objects out again would take as much once more.
-    found_id = _id_of(canonical_json(value))
-    found = Annotations.from_json(value, where=where)
-    if found_id != annotations_id:
+    # Hashed as it is: to write the JSON out again takes as much memory as the file, twice.
+    is_as_written = _id_of([memoryview(data)[: -len(b"\n")]]) == annotations_id
+    found = Annotations.from_json(_parse(data, where), where=where)
+    # The name is of the JSON: spaces and the order of keys are free.
+    if not (
+        is_as_written or _id_of([canonical_json(parse_json(data, where=where))]) == annotations_id
+    ):
         raise CorruptData(f"{where}: content is not what its name says; restore it")
     return found

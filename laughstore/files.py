@@ -92,13 +92,18 @@ def named_in_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file durably, replacing an older one in one step."""
+def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a whole file durably, replacing an older one in one step.
+
+    Args:
+        path: of the file; its folder is made.
+        data: its bytes, or pieces of them in order.
+    """
     make_dirs(path.parent)
     temporary = temporary_sibling(path)
     with removed_on_error(temporary):
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

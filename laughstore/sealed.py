@@ -7,6 +7,7 @@ object out again: the seal is a suffix of fixed length.
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from .errors import CorruptData, LaughstoreError
@@ -69,13 +70,31 @@ def parse_json(data: bytes, *, where: str) -> dict[str, Any]:
         CorruptData: they are none, a key occurs twice, or it is a bomb: nested too deep, numbers
             too large.
     """
-    try:
-        value = _DECODER.decode(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise CorruptData(f"{where}: not readable as JSON ({error}); restore it") from error
+    value = _parsed(data, _DECODER, where)
     if not isinstance(value, dict):
         raise CorruptData(f"{where}: not a JSON object; restore it")
     return value
+
+
+def parse_json_as(
+    data: bytes, convert: Callable[[dict[str, Any]], object], *, where: str
+) -> object:
+    """Return the value in these bytes, with `convert` of each object in the place of the object.
+
+    Objects are converted as they are met, inner ones first, so that those of a long list never
+    exist together.
+
+    Raises:
+        CorruptData: as `parse_json`, but for bytes of anything else than an object.
+    """
+    return _parsed(data, _decoder(lambda pairs: convert(_unique(pairs))), where)
+
+
+def _parsed(data: bytes, decoder: json.JSONDecoder, where: str) -> object:
+    try:
+        return decoder.decode(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise CorruptData(f"{where}: not readable as JSON ({error}); restore it") from error
 
 
 def read_sealed(folder: Folder, path: str) -> tuple[dict[str, Any], str]:
@@ -123,6 +142,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
-)
+def _decoder(hook: Callable[[list[tuple[str, Any]]], object]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=hook
+    )
+
+
+_DECODER = _decoder(_unique)

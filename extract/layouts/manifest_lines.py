@@ -6,7 +6,7 @@ be left out. Times are seconds (`_s`) and become integer microseconds here.
 """
 
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,10 +148,13 @@ class LineReader:
         """
         if not _has(self.line, "words"):
             return None
-        words = [
-            Word(*_span_us(item), _needed_text(item, "text"), self._name(item))
-            for item in self._items("words", WORD_KEYS)
-        ]
+        seen: dict[str, str] = {}
+        words: list[Word] = []
+        for item in self._items("words", WORD_KEYS):
+            start_us, end_us = _span_us(item)
+            text = _needed_text(item, "text")
+            # Of thousands of words few differ: equal ones are kept once.
+            words.append(Word(start_us, end_us, seen.setdefault(text, text), self._name(item)))
         return with_speakers(words, speakers, segments)
 
     def _event(self, item: Record) -> Event:
@@ -172,20 +175,22 @@ class LineReader:
             found.append(Segment(*_span_us(item), speaker))
         return tuple(found)
 
-    def _items(self, key: str, known: Collection[str]) -> list[Record]:
-        """Return the objects of a list, which may stand in a file of its own."""
+    def _items(self, key: str, known: Collection[str]) -> Iterator[Record]:
+        """Return the objects of a list, which may stand in a file of its own; only once."""
         value = self.line.value(key)
         if isinstance(value, str):
             path = resolve(self.line, key, self.folder)
             values = read_json(path, strict=True)
             if not isinstance(values, list):
                 raise BadRecording(f"{path}: holds no list of {key}; write it again")
-            items = records_of(values, str(path), key)
+            where = str(path)
         else:
-            items = self.line.records(key)
-        for item in items:
+            values, where = value, self.line.where
+            if not isinstance(values, list):
+                raise self.line.fault(key, "is no list")
+        for item in records_of(values, where, key):
             item.refuse_unknown(known)
-        return items
+        return records_of(values, where, key, once=True)
 
     def _name(self, item: Record) -> str | None:
         """Return the speaker of an item, None for nobody."""
