@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import statistics
 import struct
 import subprocess
 import sys
@@ -100,8 +101,16 @@ def test_a_build_of_three_hours_takes_as_much_memory_as_one_of_ten_minutes(
     nano_checkpoint: Path, tmp_path: Path
 ) -> None:
     flags = ["--model", str(nano_checkpoint), "--text", "causal"]
-    short = peak_kb(tmp_path / "short", SHORT_S, flags)
-    assert peak_kb(tmp_path / "long", 3 * 3600, flags) <= 1.05 * short
+    # Medians of builds in turn: what glibc keeps differs by 2 % from one run to the next.
+    pairs = [
+        (
+            peak_kb(tmp_path / "short", SHORT_S, flags),
+            peak_kb(tmp_path / "long", 3 * 3600, flags),
+        )
+        for _ in range(3)
+    ]
+    short, long = (statistics.median(peaks) for peaks in zip(*pairs, strict=True))
+    assert long <= 1.05 * short, pairs
 
 
 @pytest.mark.slow
