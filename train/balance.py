@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 
-from .permutation import BALANCE_PURPOSE, first_of_permutation
+from .permutation import BALANCE_PURPOSE, Permutations
 
 
 def num_negatives(positives: int, negatives: int, ratio: float) -> int:
@@ -50,7 +50,7 @@ def balanced_rows(
     negatives = np.flatnonzero(~positive)
     num_taken = num_negatives(len(positive) - len(negatives), len(negatives), ratio)
     taken = positive.copy()
-    chosen = first_of_permutation(len(negatives), num_taken, (seed, epoch), BALANCE_PURPOSE)
+    chosen = Permutations((seed, epoch)).first_of(len(negatives), num_taken, BALANCE_PURPOSE)
     taken[negatives[chosen]] = True
     return np.flatnonzero(taken)
 

@@ -9,10 +9,8 @@ BALANCE_PURPOSE = 2**64 - 2
 """Of the choice of negatives."""
 
 
-def permutation(
-    count: int, key: tuple[int, int], purpose: int, window: int = 0
-) -> NDArray[np.int64]:
-    """Return a permutation of range(count) that depends on these integers alone.
+class Permutations:
+    """Permutations keyed by one pair of integers. Not for several threads.
 
     Philox (Salmon et al., SC 2011) is keyed by `key`; purpose and window are the high words of its
     counter, so two of them never share a number. The order is that of raw 64-bit draws with the
@@ -20,36 +18,43 @@ def permutation(
     `Generator.permutation` uses them.
 
     Args:
-        count: 0 or more.
         key: (seed, epoch).
-        purpose: 0 for the order of blocks, l + 1 for lane l, or GLOBAL_PURPOSE, BALANCE_PURPOSE.
-        window: of that lane.
     """
-    draws, mask = _draws(count, key, purpose, window)
-    draws.sort()  # no two are equal: any sort gives the same order
-    draws &= mask
-    return draws.view(np.int64)
 
+    def __init__(self, key: tuple[int, int]) -> None:
+        # One generator whose counter is set: making one for each window takes longer than drawing.
+        self._philox = np.random.Philox(key=np.array(key, np.uint64))
+        self._state = self._philox.state
 
-def first_of_permutation(
-    count: int, size: int, key: tuple[int, int], purpose: int
-) -> NDArray[np.int64]:
-    """Return the first `size` numbers of `permutation(count, key, purpose)`, rising."""
-    draws, mask = _draws(count, key, purpose, 0)
-    if size < count:
-        draws = np.partition(draws, size)[:size]
-    return np.sort(draws & mask).astype(np.int64)
+    def of(self, count: int, purpose: int, window: int = 0) -> NDArray[np.int64]:
+        """Return a permutation of range(count) that depends on key, count and these alone.
 
+        Args:
+            count: 0 or more.
+            purpose: 0 for the order of blocks, l + 1 for lane l, or GLOBAL_PURPOSE,
+                BALANCE_PURPOSE.
+            window: of that lane.
+        """
+        draws, mask = self._draws(count, purpose, window)
+        draws.sort()  # no two are equal: any sort gives the same order
+        draws &= mask
+        return draws.view(np.int64)
 
-def _draws(
-    count: int, key: tuple[int, int], purpose: int, window: int
-) -> tuple[NDArray[np.uint64], np.uint64]:
-    """Return (u64[count] different draws, the mask of their index)."""
-    counter = np.array([0, 0, window, purpose], np.uint64)
-    bits = np.uint64(max(1, (count - 1).bit_length()))
-    draws = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw(count)
-    mask = (np.uint64(1) << bits) - np.uint64(1)
-    # In place: windows are small and many, and a permutation of all rows is large.
-    draws &= ~mask
-    draws |= np.arange(count, dtype=np.uint64)
-    return draws, mask
+    def first_of(self, count: int, size: int, purpose: int) -> NDArray[np.int64]:
+        """Return the first `size` numbers of `of(count, purpose)`, rising."""
+        draws, mask = self._draws(count, purpose, 0)
+        if size < count:
+            draws = np.partition(draws, size)[:size]
+        return np.sort(draws & mask).astype(np.int64)
+
+    def _draws(self, count: int, purpose: int, window: int) -> tuple[NDArray[np.uint64], np.uint64]:
+        """Return (u64[count] different draws, the mask of their index)."""
+        self._state["state"]["counter"] = np.array([0, 0, window, purpose], np.uint64)
+        self._philox.state = self._state
+        draws = self._philox.random_raw(count)
+        bits = np.uint64(max(1, (count - 1).bit_length()))
+        mask = (np.uint64(1) << bits) - np.uint64(1)
+        # In place: windows are small and many, and a permutation of all rows is large.
+        draws &= ~mask
+        draws |= np.arange(count, dtype=np.uint64)
+        return draws, mask

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 
-from .permutation import GLOBAL_PURPOSE, permutation
+from .permutation import GLOBAL_PURPOSE, Permutations
 
 Mix = Literal["windows", "global"]
 """Whether rows are permuted within windows of every lane, or all together."""
@@ -89,7 +89,7 @@ class Plan:
         self._lane_rows = global_batch // lanes
         self._window_pieces = window_blocks
 
-        order = permutation(len(counts), self._key, 0)
+        order = Permutations(self._key).of(len(counts), 0)
         # Blocks without rows would make windows that mix fewer blocks than they should.
         order = order[counts[order] > 0]
         block_places = _starts(counts[order])  # i64[blocks + 1]
@@ -136,7 +136,8 @@ class Plan:
             for step in range(start, self.num_steps, stride):
                 yield self._global_batch(lanes, step)[None]
             return
-        open_lanes = [_Lane(self, lane, start) for lane in lanes]
+        permutations = Permutations(self._key)  # of this iteration: others may run beside it
+        open_lanes = [_Lane(self, lane, start, permutations) for lane in lanes]
         share = self._lane_rows
         together = max(1, _ROWS_TOGETHER // share)
         for step in range(start, self.num_steps, together):
@@ -207,15 +208,15 @@ class Plan:
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         """i64[N]: the position that stands at each place of `global`."""
-        return permutation(self.num_rows, self._key, GLOBAL_PURPOSE)
+        return Permutations(self._key).of(self.num_rows, GLOBAL_PURPOSE)
 
-    def window(self, lane: int, window: int) -> NDArray[np.int64]:
+    def window(self, lane: int, window: int, permutations: Permutations) -> NDArray[np.int64]:
         """Return the positions of one window of a lane in the order in which they come."""
         pieces = self._window_slice(lane, window)
         edges = self._piece_places[pieces.start : pieces.stop + 1]
         positions = np.arange(edges[0], edges[-1])
         positions += np.repeat(self._piece_shift[pieces], edges[1:] - edges[:-1])
-        return positions[permutation(len(positions), self._key, lane + 1, window)]
+        return positions[permutations.of(len(positions), lane + 1, window)]
 
     def _window_slice(self, lane: int, window: int) -> slice:
         first = int(self._lane_pieces[lane]) + window * self._window_pieces
@@ -240,8 +241,8 @@ class Plan:
 class _Lane:
     """Where one lane stands: the open window and how much of it is taken."""
 
-    def __init__(self, plan: Plan, lane: int, step: int) -> None:
-        self._plan, self._lane = plan, lane
+    def __init__(self, plan: Plan, lane: int, step: int, permutations: Permutations) -> None:
+        self._plan, self._lane, self._permutations = plan, lane, permutations
         self._num_windows = plan.num_windows(lane)
         self._window, self._taken = plan.seek(lane, step) if self._num_windows else (0, 0)
         self._rows = self._open()
@@ -265,7 +266,7 @@ class _Lane:
     def _open(self) -> NDArray[np.int64]:
         if self._window >= self._num_windows:
             return np.empty(0, np.int64)
-        return self._plan.window(self._lane, self._window)
+        return self._plan.window(self._lane, self._window, self._permutations)
 
 
 def rank_share(lanes: int, rank: int, world_size: int) -> range:

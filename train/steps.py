@@ -19,6 +19,8 @@ class Steps(NamedTuple):
     """f4[S, B] targets; 0 in pad rows."""
     weight: NDArray[np.float32]
     """f4[S, B]: 1, or 0 in pad rows."""
+    is_full: bool
+    """No row is a pad row."""
 
 
 def steps_of(
@@ -30,11 +32,13 @@ def steps_of(
     it, so they are made once for several steps.
     """
     for positions in order.plan.runs(start, rank=rank, world_size=world_size, stride=stride):
-        real = positions >= 0
+        is_full = int(positions.min()) >= 0
         # Pad rows take any row here, position -1 being the last one.
         rows = positions if order.rows is None else order.rows[positions]
         frames = selection.frames_of(rows)
         y = selection.targets[rows].astype(np.float32)
-        if not real.all():
-            frames[~real], y[~real] = -1, 0
-        yield Steps(frames, y, real.astype(np.float32))
+        weight = np.ones_like(y)
+        if not is_full:
+            pads = positions < 0
+            frames[pads], y[pads], weight[pads] = -1, 0, 0
+        yield Steps(frames, y, weight, is_full)

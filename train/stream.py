@@ -234,13 +234,12 @@ class FrameStream(IterableDataset[Batch]):
         ) as ahead:
             step = start
             for part in steps_of(order, self.selection, start, **share):
-                is_full = bool(part.weight.all())
-                fixed_rows = source.fixed_rows(part.frames) if is_full else None
+                fixed_rows = source.fixed_rows(part.frames) if part.is_full else None
                 for i in range(len(part.frames)):
                     ahead.wait(step)
                     bits = buffers.next()
                     # Copies: a kept target must not keep those of all other steps.
-                    frames, y, weight = (array[i].copy() for array in part)
+                    frames, y, weight = (array[i].copy() for array in part[:3])
                     source.gather(frames, bits, None if fixed_rows is None else fixed_rows[i])
                     yield Batch(
                         x=bits.view(torch.bfloat16),

@@ -83,7 +83,9 @@ class RowTable:
         Raises:
             ConfigError: a frame's block has no row.
         """
-        block, offset = np.divmod(frames, self.index.block_frames)
+        # NumPy divides many by one quickly, and finds remainders slowly.
+        block = frames // self.index.block_frames
+        offset = frames - block * self.index.block_frames
         block -= self.low
         if len(block) and not 0 <= block.min() <= block.max() < len(first_row):
             raise self._foreign(frames)

@@ -18,7 +18,7 @@ from train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from train.losses import prior_bias
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.permutation import BALANCE_PURPOSE, first_of_permutation, permutation
+from train.permutation import BALANCE_PURPOSE, Permutations
 from train.run import Run
 from train.score import score_rows
 from train.selection import select
@@ -33,7 +33,7 @@ def slow_rows(positive: list[bool], ratio: float, seed: int, epoch: int) -> list
     """Balance as it is written down: a permutation of the negatives, and its first K."""
     negatives = [i for i, is_positive in enumerate(positive) if not is_positive]
     count = min(len(negatives), math.floor(Fraction(str(ratio)) * sum(positive)))
-    order = permutation(len(negatives), (seed, epoch), BALANCE_PURPOSE).tolist()
+    order = Permutations((seed, epoch)).of(len(negatives), BALANCE_PURPOSE).tolist()
     chosen = {negatives[i] for i in order[:count]}
     return [i for i, is_positive in enumerate(positive) if is_positive or i in chosen]
 
@@ -51,8 +51,8 @@ def test_rows_are_those_of_a_slow_reference(positive, ratio, seed, epoch):
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 99))
 def test_the_first_of_a_permutation_are_found_without_making_it(count, size, seed):
-    whole = permutation(count, (seed, 1), 5)
-    found = first_of_permutation(count, min(size, count), (seed, 1), 5)
+    whole = Permutations((seed, 1)).of(count, 5)
+    found = Permutations((seed, 1)).first_of(count, min(size, count), 5)
     assert found.tolist() == sorted(whole[:size].tolist())
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
-from train.permutation import permutation
+from train.permutation import Permutations
 from train.plan import PAD, Plan, rank_share
 
 COUNTS = st.lists(st.integers(0, 40), min_size=0, max_size=60).map(
@@ -167,18 +167,18 @@ def test_no_rows_are_no_steps():
 
 def test_permutations_are_those_of_the_first_release():
     # They decide the order of every stream: a change would make saved runs unresumable.
-    assert permutation(8, (0, 0), 0).tolist() == [0, 2, 1, 5, 4, 3, 6, 7]
-    assert permutation(8, (3, 1), 2, 5).tolist() == [2, 1, 6, 5, 7, 4, 3, 0]
+    assert Permutations((0, 0)).of(8, 0).tolist() == [0, 2, 1, 5, 4, 3, 6, 7]
+    assert Permutations((3, 1)).of(8, 2, 5).tolist() == [2, 1, 6, 5, 7, 4, 3, 0]
 
 
 @given(st.integers(0, 300), st.integers(0, 2**64 - 1), st.integers(0, 99), st.integers(0, 99))
 def test_a_permutation_holds_every_number_once(count, seed, purpose, window):
-    order = permutation(count, (seed, 1), purpose, window)
+    order = Permutations((seed, 1)).of(count, purpose, window)
     assert np.array_equal(np.sort(order), np.arange(count))
 
 
 def test_first_places_of_permutations_are_uniform():
-    first = [int(permutation(6, (seed, 0), 0)[0]) for seed in range(3000)]
+    first = [int(Permutations((seed, 0)).of(6, 0)[0]) for seed in range(3000)]
     counts = np.bincount(first, minlength=6)
     assert abs(counts - 500).max() < 100  # five standard deviations
 
