@@ -165,7 +165,8 @@ def merge_bouts(times: Times, merge_gap_us: int) -> Times:
     end_us = np.maximum.accumulate(times.end_us[order])
     opens = np.ones(len(start_us), np.bool_)
     opens[1:] = start_us[1:] - end_us[:-1] > merge_gap_us
-    closes = np.roll(opens, -1)  # an event closes a bout when the next one opens one
+    closes = np.ones(len(start_us), np.bool_)
+    closes[:-1] = opens[1:]  # an event closes a bout when the next one opens one
     return Times(start_us[opens], end_us[closes])
 
 
@@ -179,6 +180,8 @@ def paint(num_frames: int, *ranges: Frames) -> NDArray[np.bool_]:
     begin = np.minimum(np.maximum(begin, 0), num_frames)
     end = np.concatenate([item.stop for item in ranges])
     end = np.minimum(np.maximum(end, begin), num_frames)  # an empty range stays empty
+    if not (end > begin).any():  # often: edges of no width, no unknown event
+        return np.zeros(num_frames, np.bool_)
     order = np.argsort(begin, kind="stable")
     begin, end = begin[order], np.maximum.accumulate(end[order])
     # A merged range opens where a range begins behind the ends of all before it.
@@ -188,7 +191,7 @@ def paint(num_frames: int, *ranges: Frames) -> NDArray[np.bool_]:
     edges[1:-1:2], edges[2:-1:2] = begin[opens[:-1]], end[opens[1:]]
     edges[-1] = num_frames
     runs = np.arange(len(edges) - 1) % 2 == 1  # outside, inside, outside, ...
-    return np.repeat(runs, np.diff(edges))
+    return np.repeat(runs, edges[1:] - edges[:-1])
 
 
 def expand(num_frames: int, ranges: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
