@@ -47,12 +47,15 @@ def balanced_rows(
     Raises:
         ConfigError: as `num_negatives`.
     """
-    negatives = np.flatnonzero(~positive)
-    num_taken = num_negatives(len(positive) - len(negatives), len(negatives), ratio)
-    taken = positive.copy()
-    chosen = Permutations((seed, epoch)).first_of(len(negatives), num_taken, BALANCE_PURPOSE)
-    taken[negatives[chosen]] = True
-    return np.flatnonzero(taken)
+    positives = np.flatnonzero(positive)
+    count = len(positive) - len(positives)
+    num_taken = num_negatives(len(positives), count, ratio)
+    chosen = Permutations((seed, epoch)).first_of(count, num_taken, BALANCE_PURPOSE)
+    # The r-th negative stands behind as many positives as have at most r negatives before them.
+    # All negatives are never listed: there may be 13 million.
+    num_before = positives - np.arange(len(positives))
+    negatives = chosen + np.searchsorted(num_before, chosen, "right")
+    return np.sort(np.concatenate([positives, negatives]))
 
 
 def check_balance(ratio: float) -> None:

@@ -53,8 +53,8 @@ class Order:
         rows = None
         if balance is not None:
             rows = balanced_rows(targets > 0, balance, seed=seed, epoch=epoch)
-            block = np.repeat(np.arange(len(counts)), counts)[rows]
-            counts = np.bincount(block, minlength=len(counts))
+            ends = np.searchsorted(rows, np.cumsum(counts, dtype=np.int64))
+            counts = np.diff(ends, prepend=0)
         plan = Plan(
             counts,
             seed=seed,

@@ -7,6 +7,7 @@ GLOBAL_PURPOSE = 2**64 - 1
 """Of the permutation of all rows."""
 BALANCE_PURPOSE = 2**64 - 2
 """Of the choice of negatives."""
+_DRAWN_TOGETHER = 1 << 18
 
 
 class Permutations:
@@ -35,26 +36,40 @@ class Permutations:
                 BALANCE_PURPOSE.
             window: of that lane.
         """
-        draws, mask = self._draws(count, purpose, window)
+        self._begin(purpose, window)
+        mask = _index_mask(count)
+        draws = self._draws(0, count, mask)
         draws.sort()  # no two are equal: any sort gives the same order
         draws &= mask
         return draws.view(np.int64)
 
     def first_of(self, count: int, size: int, purpose: int) -> NDArray[np.int64]:
-        """Return the first `size` numbers of `of(count, purpose)`, rising."""
-        draws, mask = self._draws(count, purpose, 0)
-        if size < count:
-            draws = np.partition(draws, size)[:size]
-        return np.sort(draws & mask).astype(np.int64)
+        """Return the first `size` numbers of `of(count, purpose)`, rising, in little memory."""
+        self._begin(purpose, 0)
+        mask = _index_mask(count)
+        kept = np.empty(0, np.uint64)
+        for start in range(0, count, _DRAWN_TOGETHER):
+            draws = self._draws(start, min(start + _DRAWN_TOGETHER, count), mask)
+            if len(kept) == size:
+                draws = draws[draws < kept.max(initial=0)]
+            kept = np.concatenate([kept, draws])
+            if len(kept) > size:
+                kept = np.partition(kept, size)[:size]
+        return np.sort(kept & mask).astype(np.int64)
 
-    def _draws(self, count: int, purpose: int, window: int) -> tuple[NDArray[np.uint64], np.uint64]:
-        """Return (u64[count] different draws, the mask of their index)."""
+    def _begin(self, purpose: int, window: int) -> None:
         self._state["state"]["counter"] = np.array([0, 0, window, purpose], np.uint64)
         self._philox.state = self._state
-        draws = self._philox.random_raw(count)
-        bits = np.uint64(max(1, (count - 1).bit_length()))
-        mask = (np.uint64(1) << bits) - np.uint64(1)
+
+    def _draws(self, start: int, stop: int, mask: np.uint64) -> NDArray[np.uint64]:
+        """Return u64[stop - start]: the next draws, those of the indices from start to stop."""
+        draws = self._philox.random_raw(stop - start)
         # In place: windows are small and many, and a permutation of all rows is large.
         draws &= ~mask
-        draws |= np.arange(count, dtype=np.uint64)
-        return draws, mask
+        draws |= np.arange(start, stop, dtype=np.uint64)
+        return draws
+
+
+def _index_mask(count: int) -> np.uint64:
+    """The low bits of a draw that hold its index."""
+    return np.uint64((1 << max(1, (count - 1).bit_length())) - 1)
