@@ -202,7 +202,8 @@ def test_handles_and_shared_memory_are_given_back(planted_shards):
         kept(batches)
         before = handles()
         kept(batches)
-        assert handles() == before
+        # Fewer, if a batch of the first loader was still under way when they were counted.
+        assert handles() <= before
 
 
 def test_a_killed_worker_is_an_error_and_no_hang(planted_shards):
