@@ -210,7 +210,7 @@ def _compact(value: dict[str, Any]) -> dict[str, Any] | _Item:
 
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON object in an annotation file, with items where lists hold their objects.
+    """Return the JSON object in an annotation file, with items where objects have their keys.
 
     Words take a third of what they take as dictionaries. Raises CorruptData as `parse_json`.
     """
@@ -222,17 +222,10 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
             value["text"] = seen.setdefault(found, found)
         return _compact(value)
 
-    value = _undone(parse_json_as(data, convert, where=where))
+    value = parse_json_as(data, convert, where=where)
     if not isinstance(value, dict):
-        raise CorruptData(f"{where}: not a JSON object; restore it")
-    return {name: _undone(found) for name, found in value.items()}
-
-
-def _undone(value: object) -> object:
-    """Return what is no item; an item, which may stand in lists only, as the object it was."""
-    if not isinstance(value, _Item):
-        return value
-    return {name: getattr(value, name) for name in _FIELDS[type(value)]}
+        raise CorruptData(f"{where}: not an annotation file; restore it")
+    return value
 
 
 def _are(values: list[Any], kind: object) -> bool:  # Any: JSON values
@@ -284,7 +277,12 @@ def read_annotations(
         raise CorruptData(f"{where} is missing; restore it") from error
     # Hashed as it is: to write the JSON out again takes as much memory as the file, twice.
     is_as_written = _id_of([memoryview(data)[: -len(b"\n")]]) == annotations_id
-    found = Annotations.from_json(_parse(data, where), where=where)
+    try:
+        found = Annotations.from_json(_parse(data, where), where=where)
+    except (CorruptData, RecursionError):
+        # Errors are of what the file has, not of the items that were made of it, and which cannot
+        # be shown if they are nested deep.
+        found = Annotations.from_json(parse_json(data, where=where), where=where)
     # The name is of the JSON: spaces and the order of keys are free.
     if not (
         is_as_written or _id_of([canonical_json(parse_json(data, where=where))]) == annotations_id

@@ -140,8 +140,10 @@ def _path_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | No
 
 def _folder_or_file(text: str) -> Path:
     if is_url(text):
+        # What may hold a password or a signature is not shown.
+        shown = f"{text.partition('://')[0]}://..." if re.search("[@?#]", text) else text
         raise ValueError(
-            f"{text} is a URL, and a path of this machine is needed here; `laughstore export URL"
+            f"{shown} is a URL, and a path of this machine is needed here; `laughstore export URL"
             " --out FOLDER` makes a copy of a store"
         )
     return Path(text).expanduser()

@@ -6,6 +6,7 @@ whoever holds the lock gives it back by saying so, not by closing alone.
 """
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,6 +64,9 @@ class CacheLock:
         _opened.add(descriptor)
         held = False
         try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise OSError(0, f"{self._path.name} is no file of its own")  # it is written
             held = _try_lock(descriptor)
             while not held and time.monotonic() < until_s:
                 time.sleep(_POLL_S)

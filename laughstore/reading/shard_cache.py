@@ -46,7 +46,7 @@ _MARKER_TEXT = (
 _USAGE, _BLOCKS = "usage", "blocks"
 _FOLDER_NAME = re.compile(r"[0-9a-f]{2}")
 _FILE_NAME = re.compile(
-    rf"[0-9a-f]{{64}}-\d{{6,}}\.block(?P<temporary>{re.escape(TEMPORARY_MARK)}[0-9a-f]{{12}})?"
+    rf"[0-9a-f]{{64}}-[0-9]{{6,}}\.block(?P<temporary>{re.escape(TEMPORARY_MARK)}[0-9a-f]{{12}})?"
 )
 _PAGE_BYTES = 4096
 """Files take whole pages of a disk."""
@@ -89,7 +89,8 @@ class ShardCache:
         if os.name != "posix":
             raise ConfigError("a cache needs a POSIX system; read without one here")
         if is_url(str(folder)):
-            raise ConfigError(f"a cache is a folder of this machine; {folder} is a URL")
+            # Not shown: it may hold a password.
+            raise ConfigError("the cache is a URL; give a folder of this machine")
         if max_bytes < 1:
             raise ConfigError(f"the bound of the cache is {max_bytes} bytes; it must be at least 1")
         self.folder, self.max_bytes = folder.absolute(), max_bytes
@@ -113,22 +114,25 @@ class ShardCache:
                 checked further.
         """
         path = self._path(shard_sha256, slot)
+        if not self._is_ours(path.parent):
+            return None
         try:
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            file = FileIO(os.open(path, flags))
+            descriptor = os.open(path, flags)
         except OSError:
             return None
-        with file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
             data = b""
             with suppress(OSError):  # a failing disk
-                data = file.read(num_bytes + 1)
+                data = os.read(descriptor, num_bytes + 1)
             if len(data) == num_bytes:
                 with suppress(OSError):  # it may be lent read-only
-                    _touch(file.fileno())
+                    _touch(descriptor)
                 return data
+        finally:
+            os.close(descriptor)
         self.discard(shard_sha256, slot)
         return None
 
@@ -149,8 +153,10 @@ class ShardCache:
 
     def discard(self, shard_sha256: str, slot: int) -> None:
         """Delete a block that turned out to be damaged, if it is here."""
+        path = self._path(shard_sha256, slot)
         with suppress(OSError):  # its bytes stay counted until the next scan: never too few
-            self._path(shard_sha256, slot).unlink()
+            if self._is_ours(path.parent):
+                path.unlink()
 
     def num_bytes(self) -> int:
         """Return the bytes that the cache's files take now, by looking at all of them."""
@@ -174,6 +180,8 @@ class ShardCache:
             create_atomic(marker, _MARKER_TEXT)
         self._check_marker()
         (self.folder / _BLOCKS).mkdir(exist_ok=True)
+        if not self._is_ours(self.folder / _BLOCKS):
+            raise ConfigError(f"{self.folder / _BLOCKS} is a link; give another folder")
         with self._lock.held() as descriptor:
             if descriptor is None:
                 return
@@ -183,11 +191,17 @@ class ShardCache:
 
     def _check_marker(self) -> None:
         path = self.folder / _MARKER
-        if path.is_symlink() or path.read_bytes() != _MARKER_TEXT:
+        status = path.lstat()
+        is_plain = stat.S_ISREG(status.st_mode) and status.st_size == len(_MARKER_TEXT)
+        if not is_plain or path.read_bytes() != _MARKER_TEXT:  # a pipe would wait for ever
             raise ConfigError(
                 f"{path} is not this release's mark of a cache; give an empty folder, or one that"
                 " does not exist"
             )
+
+    def _is_ours(self, folder: Path) -> bool:
+        """Whether a folder of blocks is a real one: a link would lead to files of others."""
+        return _is_real_folder(self.folder / _BLOCKS) and _is_real_folder(folder)
 
     def _path(self, shard_sha256: str, slot: int) -> Path:
         return self.folder / _BLOCKS / shard_sha256[:2] / f"{shard_sha256}-{slot:06d}.block"
@@ -211,8 +225,11 @@ class ShardCache:
                 if descriptor is None:
                     temporary.unlink(missing_ok=True)
                     return
-                with suppress(FileNotFoundError):  # somebody took it for one that was left behind
+                try:
                     temporary.replace(path)
+                except (FileNotFoundError, IsADirectoryError):
+                    # Somebody took it for one that was left behind, or made a folder there.
+                    temporary.unlink(missing_ok=True)
 
     def _reserved(self, temporary: Path, size: int, num_bytes: int) -> FileIO | None:
         """Return a new file for which there is room, already of its full size; None without room.
@@ -232,8 +249,10 @@ class ShardCache:
             if disk.f_bavail * disk.f_frsize < self._keep_free_bytes + num_bytes:
                 self._stop(f"fewer than {self._keep_free_bytes} bytes of its disk would be free")
                 return None
-            _write_usage(descriptor, used + num_bytes)
             temporary.parent.mkdir(exist_ok=True)
+            if not self._is_ours(temporary.parent):
+                raise OSError(0, f"{temporary.parent} is reached by a link")
+            _write_usage(descriptor, used + num_bytes)
             file = FileIO(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
             try:
                 os.ftruncate(file.fileno(), size)
@@ -263,12 +282,16 @@ class ShardCache:
 
     def _scan(self) -> Iterator[_File]:
         """Yield the files that the cache made: names of its own, in real folders of its own."""
+        if not self._is_ours(self.folder / _BLOCKS):
+            return
         for path in _entries(str(self.folder / _BLOCKS)):
             if not _FOLDER_NAME.fullmatch(path.name) or not path.is_dir(follow_symlinks=False):
                 continue
             for item in _entries(path.path):
                 match = _FILE_NAME.fullmatch(item.name)
-                if match is None or not item.is_file(follow_symlinks=False):
+                if match is None or not item.name.startswith(path.name):
+                    continue
+                if not item.is_file(follow_symlinks=False):
                     continue
                 with suppress(FileNotFoundError):  # found damaged, and deleted, by a reader
                     status = item.stat(follow_symlinks=False)
@@ -319,6 +342,13 @@ def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
         return
 
 
+def _is_real_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def _disk_bytes(num_bytes: int) -> int:
     return -(-num_bytes // _PAGE_BYTES) * _PAGE_BYTES
 
@@ -329,4 +359,4 @@ def _read_usage(descriptor: int) -> int | None:
 
 
 def _write_usage(descriptor: int, used: int) -> None:
-    os.pwrite(descriptor, b"%020d\n" % used, 0)
+    os.ftruncate(descriptor, os.pwrite(descriptor, b"%020d\n" % used, 0))

@@ -375,6 +375,14 @@ def test_evaluating_what_is_no_run(run, tmp_path):
     assert "no training run" in _only_line(err)
 
 
+@pytest.mark.parametrize("url", ["https://me:hunter2@host/x", "https://host/x?sig=hunter2"])
+def test_a_url_for_a_cache_is_refused_and_no_password_of_it_is_shown(run, tmp_path, url):
+    code, _, err = run("evaluate", tmp_path / "run", "--cache", url)
+    assert code == 2
+    assert "--cache: https://... is a URL, and a path" in err
+    assert "hunter2" not in err
+
+
 def test_a_demo_with_a_wrong_flag_leaves_an_earlier_one_alone(run, tmp_path):
     (tmp_path / "demo.json").write_text("{}")
     (tmp_path / "run").mkdir()

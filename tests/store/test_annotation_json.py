@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -149,3 +150,12 @@ def test_thousands_of_words_are_never_held_as_dictionaries(tmp_path: Path) -> No
         lambda: read_annotations(LocalFolder(tmp_path), annotations_id, "train", "x")
     )
     assert read < 150 + 2 * 80 + 80
+
+
+def test_errors_show_the_json_of_the_file_however_deep(tmp_path: Path) -> None:
+    deep = b'{"total_us":1,"name":' * 600 + b"1" + b"}" * 600
+    for odd, shown in ((b'{"total_us":5,"name":"a"}', "{'total_us': 5, 'name': 'a'}"), (deep, "")):
+        data = SPOKEN.to_bytes().replace(b'"laughstore-annotations"', odd)
+        write_json(tmp_path, data, "00000000")
+        with pytest.raises(CorruptData, match=re.escape(f"format {shown}") + ".*is not readable"):
+            read_annotations(LocalFolder(tmp_path), "00000000", "train", "x")

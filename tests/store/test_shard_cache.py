@@ -260,8 +260,9 @@ def test_folders_of_others_are_refused_and_links_not_followed(tmp_path):
     assert files_of(tmp_path) == [other / "thesis.txt"]
     with pytest.raises(ConfigError, match="at least 1"):
         ShardCache(tmp_path / "c", 0)
-    with pytest.raises(ConfigError, match="is a URL"):
-        ShardCache("s3://bucket/x", GB)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="is a URL") as caught:
+        ShardCache("https://me:secret@host/x", GB)  # pyright: ignore[reportArgumentType]
+    assert "secret" not in str(caught.value)
     far = open_url("https://127.0.0.1/store")
     assert open_cache(None, 50, far) is None
     for gb in (0, -1, float("nan"), float("inf")):
@@ -286,6 +287,116 @@ def test_folders_of_others_are_refused_and_links_not_followed(tmp_path):
     with pytest.raises(ConfigError, match="mark of a cache"):
         ShardCache(cache.folder, 1)
     assert files_of(cache.folder) == sorted([*before, cache.folder / "laughstore-cache"])
+
+
+def test_links_planted_for_its_folders_lead_nowhere(tmp_path, caplog):
+    """What it would write, count and delete there are files of others."""
+    elsewhere = tmp_path / "elsewhere"
+    kept = elsewhere / "ab" / f"{SHARDS[0]}-000009.block"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"x" * PAGE)
+    os.utime(kept, (0, 0))
+    cache = ShardCache(tmp_path / "c", PAGE, keep_free_bytes=0)
+    (cache.folder / "blocks" / "ab").symlink_to(kept.parent)
+    assert cache.get(SHARDS[0], 9, PAGE) is None
+    assert cache.get(SHARDS[0], 9, 5) is None
+    cache.discard(SHARDS[0], 9)
+    cache.put(SHARDS[0], 1, b"abc")
+    assert "is reached by a link" in caplog.text
+    (cache.folder / "blocks" / "ab").unlink()
+    (cache.folder / "blocks").rmdir()
+    (cache.folder / "blocks").symlink_to(elsewhere)
+    assert cache.num_bytes() == 0
+    assert cache.get(SHARDS[0], 9, PAGE) is None
+    (cache.folder / "usage").unlink()
+    with pytest.raises(ConfigError, match="blocks is a link"):
+        ShardCache(cache.folder, 1)
+    assert files_of(elsewhere) == [kept]
+    assert kept.stat().st_mtime == 0
+
+
+def test_odd_files_in_the_place_of_blocks_are_passed_by(tmp_path, caplog):
+    cache = ShardCache(tmp_path / "c", GB, keep_free_bytes=0)
+    paths = [cache._path(SHARDS[0], slot) for slot in range(4)]
+    (paths[0] / "of others").mkdir(parents=True)
+    os.mkfifo(paths[1])
+    paths[2].symlink_to(tmp_path / "nowhere")
+    num_open = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for slot in range(4):
+        assert cache.get(SHARDS[0], slot, 3) is None
+        cache.put(SHARDS[0], slot, b"abc")
+        assert cache.get(SHARDS[0], slot, 3) == (None if slot == 0 else b"abc")
+    assert len(os.listdir("/proc/self/fd")) == num_open  # noqa: PTH208
+    assert not caplog.records
+    assert blocks_of(cache) == paths[1:]
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_names_that_it_never_gave_are_not_its_own(tmp_path):
+    cache = ShardCache(tmp_path / "c", PAGE, keep_free_bytes=0)
+    others = [
+        cache.folder / "blocks" / "ab" / f"{SHARDS[0]}-{chr(0x661) * 6}.block",
+        cache.folder / "blocks" / "cd" / f"{SHARDS[0]}-000001.block",
+    ]
+    for path in others:
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    for slot in range(3):
+        cache.put(SHARDS[0], slot, b"abc")
+    assert cache.num_bytes() == PAGE
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "second name", "link"])
+def test_a_count_that_is_no_file_of_its_own_is_never_written(tmp_path, kind, caplog):
+    cache = ShardCache(tmp_path / "c", GB)
+    usage, thesis = cache.folder / "usage", tmp_path / "thesis"
+    thesis.write_bytes(b"years of work")
+    usage.unlink()
+    if kind == "pipe":
+        os.mkfifo(usage)
+    elif kind == "link":
+        usage.symlink_to(thesis)
+    else:
+        usage.hardlink_to(thesis)
+    with pytest.raises(ConfigError, match="cannot hold a cache"):
+        ShardCache(cache.folder, GB)
+    cache.put(SHARDS[0], 1, b"abc")
+    assert "no more blocks are kept" in caplog.text
+    assert thesis.read_bytes() == b"years of work"
+
+
+def test_a_count_that_is_too_long_is_put_right_once(tmp_path, monkeypatch):
+    folder = ShardCache(tmp_path / "c", GB).folder
+    (folder / "usage").write_bytes(b"x" * 100)
+    cache = ShardCache(folder, GB)
+    assert (folder / "usage").read_bytes() == b"0" * 20 + b"\n"
+    monkeypatch.setattr(cache, "_scan", lambda: pytest.fail("looked at all files again"))
+    cache.put(SHARDS[0], 1, b"abc")
+    assert cache.get(SHARDS[0], 1, 3) == b"abc"
+
+
+_MARKED_BY_A_PIPE = """
+import os, sys
+from pathlib import Path
+from laughstore.errors import ConfigError
+from laughstore.reading.shard_cache import ShardCache
+os.mkfifo(sys.argv[1] + "/laughstore-cache")
+try:
+    ShardCache(Path(sys.argv[1]), 1)
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_pipe_for_a_mark_keeps_nobody_waiting(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _MARKED_BY_A_PIPE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "is not this release's mark of a cache" in done.stdout, done.stderr
 
 
 def test_it_holds_nothing_open_and_passes_to_other_processes(tmp_path):
