@@ -102,6 +102,13 @@ def test_a_corrupt_block_ends_training_with_the_way_around_it(own_shards, tmp_pa
     assert key in line
     assert "restore it; or train without what cannot be read: " in line
     assert line.endswith(" verify STORE --bad-blocks LIST, then --skip-corrupt LIST")
+    name = read_index(own_shards).split_shards("train")[0].name
+    (own_shards / name).unlink()
+    command[command.index("--out") + 1] = str(tmp_path / "other")
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is missing" in line
+    assert line.endswith(", then --skip-corrupt LIST")
 
 
 def damage(shards: Path, split: str) -> str:
