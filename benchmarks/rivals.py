@@ -59,40 +59,51 @@ def flat_rows(data: BenchData) -> NDArray[np.int16]:
 
 
 class Pool:
-    """Shuffle rows of blocks: fill a pool, deal it out in batches, fill it again.
+    """Shuffle rows of blocks: hold blocks, deal their rows out in batches, take the next ones.
 
-    Two copies a row, whole blocks in and one gather out: no Python per frame.
+    One copy a row, straight from the blocks that a loader gave into the batch: a pool of rows that
+    blocks are copied into took up to twice as long. One gather a block and batch, no Python per
+    frame. A batch's rows come in the order of their blocks; which rows it has is a permutation of
+    all that the pool holds.
     """
 
     def __init__(self, batch: int) -> None:
-        self._pool = torch.empty((POOL_FRAMES, DIM), dtype=torch.int16)
-        self._batch = torch.empty((batch, DIM), dtype=torch.int16)
-        self._filled = 0
+        self._batch = np.empty((batch, DIM), np.int16)
+        self._blocks: list[NDArray[np.int16]] = []
+        self._num_rows = 0
 
     def shuffled(self, blocks: Iterable[NDArray[np.int16]], seed: int) -> Iterator[Tensor]:
         """Yield batches i2[B, D] of the blocks' rows; the last one may be smaller."""
-        generator = torch.Generator().manual_seed(seed)
-        pool = self._pool.numpy()
-        self._filled = 0
+        rng = np.random.default_rng(seed)
+        self._blocks, self._num_rows = [], 0
         for block in blocks:
-            if self._filled + len(block) > POOL_FRAMES:
-                yield from self._deal(generator)
-            pool[self._filled : self._filled + len(block)] = block
-            self._filled += len(block)
-        yield from self._deal(generator)
-        if self._filled:
-            yield self._pool[: self._filled]
+            if self._num_rows + len(block) > POOL_FRAMES:
+                yield from self._deal(rng)
+            self._blocks.append(block)
+            self._num_rows += len(block)
+        yield from self._deal(rng)
+        if self._num_rows:
+            yield torch.from_numpy(self._gathered(np.arange(self._num_rows)))
+        self._blocks = []
 
-    def _deal(self, generator: torch.Generator) -> Iterator[Tensor]:
-        order = torch.randperm(self._filled, generator=generator)
-        whole = self._filled // len(self._batch) * len(self._batch)
+    def _deal(self, rng: np.random.Generator) -> Iterator[Tensor]:
+        order = rng.permutation(self._num_rows)
+        whole = self._num_rows // len(self._batch) * len(self._batch)
         for start in range(0, whole, len(self._batch)):
             rows = order[start : start + len(self._batch)]
-            torch.index_select(self._pool, 0, rows, out=self._batch)
-            yield self._batch
-        left = self._pool[order[whole:]]
-        self._pool[: len(left)] = left
-        self._filled = len(left)
+            yield torch.from_numpy(self._gathered(np.sort(rows)))
+        left = self._gathered(np.sort(order[whole:])).copy()
+        self._blocks, self._num_rows = ([left] if len(left) else []), len(left)
+
+    def _gathered(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
+        """Return i2[len(rows), D]: rising rows of the pool, in the batch's memory."""
+        starts = np.cumsum([0, *map(len, self._blocks)])
+        edges = np.searchsorted(rows, starts).tolist()
+        for i, block in enumerate(self._blocks):
+            numbers, out = rows[edges[i] : edges[i + 1]] - starts[i], slice(*edges[i : i + 2])
+            # As for the memmap: with `clip` numpy gathers straight into `out`.
+            np.take(block, numbers, axis=0, out=self._batch[out], mode="clip")
+        return self._batch[: len(rows)]
 
 
 class WebDatasetBlocks:

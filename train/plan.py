@@ -292,9 +292,11 @@ def check_batching(global_batch: int, lanes: int, window_blocks: int) -> None:
     """Check the numbers that shape a plan.
 
     Raises:
-        ConfigError: one is below 1, or global_batch is no multiple of lanes.
+        ConfigError: one is below 1 or no whole number, or global_batch is no multiple of lanes.
     """
+    _check_whole("global_batch", global_batch)
     for name, value in (("lanes", lanes), ("window_blocks", window_blocks)):
+        _check_whole(name, value)
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     if global_batch < 1 or global_batch % lanes:
@@ -308,9 +310,10 @@ def check_key(seed: int, epoch: int) -> None:
     """Check the numbers that key a plan.
 
     Raises:
-        ConfigError: one is negative or has more than 64 bits.
+        ConfigError: one is no whole number, negative or has more than 64 bits.
     """
     for name, value in (("seed", seed), ("epoch", epoch)):
+        _check_whole(name, value)
         if not 0 <= value < 2**64:
             raise ConfigError(f"{name} is {value}; it must be at least 0 and below 2**64")
 
@@ -319,6 +322,11 @@ def check_mix(mix: str) -> None:
     """Raise a ConfigError unless this is a way to mix."""
     if mix not in get_args(Mix):
         raise ConfigError(f"mix is {mix!r}; use windows or global")
+
+
+def _check_whole(name: str, value: object) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number")
 
 
 def _nearest(value: int, multiple_of: int) -> str:

@@ -259,9 +259,13 @@ def select(
     Raises:
         ConfigError: no such split; the event occurs nowhere; the label asks for speakers that are
             not annotated; the label or the filter for intervals or turns that a recording lacks;
-            or nothing is left.
+            nothing is left; or label is no LabelSpec, frames no FrameFilter.
     """
-    frames = frames or FrameFilter()
+    if not isinstance(label, LabelSpec):
+        raise ConfigError(f"label is {label!r}; give a LabelSpec, such as LabelSpec('onset:0.8s')")
+    frames = FrameFilter() if frames is None else frames
+    if not isinstance(frames, FrameFilter):
+        raise ConfigError(f"frames is {frames!r}; give a FrameFilter")
     if frames.legacy_filter and label.kind != "interval":
         raise ConfigError(f"legacy_filter is for label interval alone, not {label.label}; drop it")
     index.check_split(split)

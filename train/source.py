@@ -5,14 +5,14 @@ what turns a cut file or a flipped bit into an error instead of a crash or a wro
 """
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laughstore.errors import CorruptData, IncompleteStore
+from laughstore.errors import ConfigError, CorruptData, IncompleteStore
 from laughstore.index import Index
 from laughstore.reading.memory import available_bytes, memory_bytes
 from laughstore.reading.rows import Reader, Rows, open_rows
@@ -63,6 +63,8 @@ class FrameSource:
         num_workers: int = 1,
         cache: ShardCache | None = None,
     ) -> None:
+        if verify not in get_args(Verify):
+            raise ConfigError(f"verify is {verify!r}; use always, first or never")
         self._index, self._split, self._cache = index, split, cache
         self._verify: Verify = verify
         self._reader: Reader = reader
@@ -131,7 +133,10 @@ class FrameSource:
 
         Raises:
             CorruptData: a block was altered or cut; the message names shard and sample.
+            ValueError: this was closed.
         """
+        if self._closed:
+            raise _closed()
         if self._verify == "first":
             self._rows.prepare_once(blocks)
         else:

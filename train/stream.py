@@ -127,8 +127,9 @@ class FrameStream(IterableDataset[Batch]):
         self.balance = balance
         self._check_balance(split)
         self.rank, self.world_size = rank, world_size
-        self.global_batch, self.lanes, self.window_blocks = global_batch, lanes, window_blocks
-        self.seed = seed
+        # int: numpy's integers are no JSON.
+        self.global_batch, self.lanes = int(global_batch), int(lanes)
+        self.window_blocks, self.seed = int(window_blocks), int(seed)
         self.mix: Mix = mix
         self.copy, self.pin_memory = copy, pin_memory
         self._source = FrameSource(

@@ -42,15 +42,21 @@ def read_state(state: Mapping[str, Any], fields: Fields) -> tuple[int, int]:
 
     Raises:
         ConfigError: the state is of a stream with another identity; the message names the fields
-            that differ.
+            that differ. Or it is no state.
     """
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"not a state, but {state!r:.80}; give what state_dict() returned")
     if (state.get("format"), state.get("version")) != (STATE_FORMAT, STATE_VERSION):
         raise ConfigError(
             f"not a state of this release's FrameStream (format {state.get('format')!r},"
             f" version {state.get('version')!r}); give what state_dict() returned"
         )
-    if state["identity"] != identity_of(fields):
-        theirs = state["fields"]
+    theirs, place = state.get("fields"), (state.get("epoch"), state.get("step"))
+    if not isinstance(theirs, Mapping) or any(type(number) is not int for number in place):
+        raise ConfigError(
+            "the state was altered: it lacks fields, epoch or step; give what state_dict() returned"
+        )
+    if state.get("identity") != identity_of(fields):
         differ = [key for key, mine in fields.items() if theirs.get(key) != mine]
         raise ConfigError(
             "the saved stream cannot go on here, because it yields other rows:"

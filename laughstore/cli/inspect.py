@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -13,6 +14,9 @@ from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse, path_or_url
 from .text import human_bytes, percent, print_other_devices, print_some
+
+if TYPE_CHECKING:
+    from train import TrainConfig
 
 _RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
 
@@ -127,7 +131,9 @@ def _run(flags: _Flags, path: Path) -> None:
         print(json.dumps({"run": str(run_.path), "config": run_.config.to_json(), **run_.about}))
         return
     print(f"{run_.path}: a run on {run_.config.shards} (spec {run_.spec.spec_id})")
-    print(f"label: {run_.config.label.describe()}")
+    print(f"label: {run_.config.label.describe()}; {run_.config.filter.describe()}")
+    for line in _other_rows(run_.config):
+        print(line)
     for split, counts in run_.about["counts"].items():
         print(f"{split}: {counts['rows']:,} rows, {counts['positives']:,} positive")
     last = _last_validation(run_.metrics_log)
@@ -136,6 +142,20 @@ def _run(flags: _Flags, path: Path) -> None:
             f"latest validation (step {last['step']}): AP {last['average_precision']:.3f},"
             f" base rate {percent(last['base_rate'])}"
         )
+
+
+def _other_rows(config: "TrainConfig") -> list[str]:
+    """Return lines on what else decides which rows a run was trained on, and with which targets."""
+    lines: list[str] = []
+    if config.annotations is not None:
+        lines.append(f"annotations: {config.annotations}, not the store's")
+    if config.folds is not None:
+        lines.append(f"fold {config.fold} of {config.folds} is validation")
+    if config.balance != "off":
+        lines.append(f"balance: {config.balance:g} negatives for each positive row of train")
+    if config.skip_corrupt is not None:
+        lines.append(f"without the corrupt blocks of {config.skip_corrupt}")
+    return lines
 
 
 def _is_run(path: Path) -> bool:

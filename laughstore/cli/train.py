@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from train.config import TrainConfig
 
+from ..errors import CorruptData, IncompleteStore
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
@@ -52,6 +53,14 @@ def run(arguments: Sequence[str]) -> int:
                 f" {run_path} --checkpoint last"
             )
         raise
+    except (CorruptData, IncompleteStore) as error:
+        # Of a block or its file; nothing else can be left out.
+        if ".tar" not in str(error) or flags.config.skip_corrupt is not None:
+            raise
+        raise type(error)(
+            f"{error}; or train without what cannot be read: {program()} verify STORE --bad-blocks"
+            " LIST, then --skip-corrupt LIST"
+        ) from error
     finally:
         shown.close()
     report(result, as_json=flags.common.json)

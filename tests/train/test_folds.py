@@ -242,3 +242,13 @@ def test_the_command_line_takes_folds(planted_shards: Path, tmp_path, capsys):
         assert main([*command, *words, *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "other").exists()
+
+
+def test_inspect_tells_what_rows_a_run_was_trained_on(planted_shards, tmp_path, capsys):
+    config = config_for(planted_shards, tmp_path / "run", folds=3, fold=1, balance=5.0, epochs=1)
+    train(config)
+    assert main(["inspect", str(config.out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("; all frames")
+    assert "fold 1 of 3 is validation" in lines
+    assert "balance: 5 negatives for each positive row of train" in lines

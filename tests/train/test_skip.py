@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from laughstore.cli.evaluate import report
+from laughstore.cli.main import main
 from laughstore.errors import ConfigError, NotFound
 from laughstore.index_file import read_index
 from laughstore.integrity.verify import verify
@@ -91,6 +92,23 @@ def test_training_leaves_corrupt_blocks_out(own_shards, tmp_path):
     listed = bad_blocks(own_shards, tmp_path / "bad.txt")
     config = config_for(own_shards, tmp_path / "run", epochs=1, skip_corrupt=listed)
     assert train(config).epochs == 1
+
+
+def test_a_corrupt_block_ends_training_with_the_way_around_it(own_shards, tmp_path, capsys):
+    _, key = flip_a_bit(own_shards)
+    command = ["train", "--shards", str(own_shards), "--out", str(tmp_path / "run"), "-q"]
+    assert main([*command, "--epochs", "1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert key in line
+    assert "restore it; or train without what cannot be read: " in line
+    assert line.endswith(" verify STORE --bad-blocks LIST, then --skip-corrupt LIST")
+    name = read_index(own_shards).split_shards("train")[0].name
+    (own_shards / name).unlink()
+    command[command.index("--out") + 1] = str(tmp_path / "other")
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is missing" in line
+    assert line.endswith(", then --skip-corrupt LIST")
 
 
 def damage(shards: Path, split: str) -> str:

@@ -206,6 +206,47 @@ def test_a_state_of_another_stream_is_refused_and_the_field_named(planted_shards
         assert other.identity != saved.identity
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: None,
+        lambda state: [state],
+        lambda state: {},
+        lambda state: {**state, "version": 1},
+        lambda state: {**state, "step": "1"},
+        lambda state: {**state, "step": -1},
+        lambda state: {**state, "step": 10**9},
+        lambda state: {**state, "epoch": None},
+        lambda state: {**state, "epoch": -1},
+        lambda state: {**state, "fields": None},
+        lambda state: {key: value for key, value in state.items() if key != "fields"},
+    ],
+)
+def test_what_is_no_state_is_refused(planted_shards, change):
+    with stream(planted_shards) as frames:
+        state = frames.state_dict()
+        with pytest.raises(ConfigError):
+            frames.load_state_dict(change(state))
+        assert frames.state_dict() == state
+
+
+def test_numbers_of_numpy_are_numbers(planted_shards):
+    numbers = {key: np.int32(SMALL[key]) for key in ("global_batch", "lanes", "window_blocks")}
+    with (
+        stream(planted_shards, seed=0) as one,
+        stream(planted_shards, seed=np.uint8(0), **numbers) as two,
+    ):
+        two.load_state_dict(json.loads(json.dumps(one.state_dict())))
+        assert json.dumps(one.state_dict()) == json.dumps(two.state_dict())
+
+
+def test_a_closed_stream_says_so(planted_shards):
+    with stream(planted_shards) as frames:
+        pass
+    with pytest.raises(ValueError, match="this stream was closed; open it again"):
+        next(iter(frames))
+
+
 def test_world_checks_and_copies_are_no_part_of_the_identity(planted_shards):
     with (
         stream(planted_shards) as one,
@@ -325,6 +366,15 @@ def test_filters_leave_out_early_rows_and_recordings(planted_shards):
         ),
         ("train", {"label": LabelSpec(event="Applause")}, "Applause"),
         ("train", {"world_size": 5}, "lanes is 12.*5 ranks"),
+        # A misspelt check must not be none.
+        ("train", {"verify": "allways"}, "verify is 'allways'; use always, first or never"),
+        ("train", {"verify": True}, "verify is True; use always"),
+        ("train", {"seed": 1.5}, "seed is 1.5; it must be a whole number"),
+        ("train", {"global_batch": 96.0}, "global_batch is 96.0; it must be a whole number"),
+        ("train", {"lanes": "12"}, "lanes is '12'; it must be a whole number"),
+        ("train", {"window_blocks": True}, "window_blocks is True"),
+        ("train", {"label": "onset:0.8s"}, r"label is 'onset:0.8s'; give a LabelSpec"),
+        ("train", {"frames": "b*"}, r"frames is 'b\*'; give a FrameFilter"),
     ],
 )
 def test_streams_that_cannot_be_are_refused(planted_shards, split, changes, message):
