@@ -22,7 +22,7 @@ from laughstore.reading.rows import Reader
 from laughstore.reading.shard_cache import ShardCache
 from laughstore.store import open_shards
 
-from .balance import num_negatives
+from .balance import check_can_balance
 from .batch import Batch
 from .buffers import BufferRing, SharedBuffers
 from .config import Verify
@@ -36,7 +36,6 @@ from .source import FrameSource
 from .steps import steps_of
 from .stream_state import identity_of, make_state, read_state
 
-_TRAIN_SPLIT: Final = "train"
 _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
 
@@ -117,6 +116,8 @@ class FrameStream(IterableDataset[Batch]):
         check_mix(mix)
         self._share = len(rank_share(lanes, rank, world_size)) * (global_batch // lanes)
         index = shards if isinstance(shards, Index) else open_shards(shards)
+        # Read now: states name these, and `gc` may collect this generation while the stream runs.
+        _ = index.block_crc32c
         self.selection = select(index, split, label, frames)
         skipped: dict[int, str] = {}
         if skip_corrupt is not None:
@@ -124,8 +125,9 @@ class FrameStream(IterableDataset[Batch]):
         self.skipped_blocks = np.array(list(skipped), np.int64)
         """i64[K]: global numbers of the blocks that are left out as corrupt."""
         self.selection = without_blocks(self.selection, self.skipped_blocks)
+        if balance is not None:
+            check_can_balance(self.selection, balance)
         self.balance = balance
-        self._check_balance(split)
         self.rank, self.world_size = rank, world_size
         self.global_batch, self.lanes, self.window_blocks = global_batch, lanes, window_blocks
         self.seed = seed
@@ -139,18 +141,6 @@ class FrameStream(IterableDataset[Batch]):
         self._ring: BufferRing | None = None
         self._position = Position()
         self._order = self._make_order(0)
-
-    def _check_balance(self, split: str) -> None:
-        """Raise a ConfigError unless these rows can be balanced."""
-        if self.balance is None:
-            return
-        if split != _TRAIN_SPLIT:
-            raise ConfigError(
-                f"balance is {self.balance:g} for split {split!r}; only {_TRAIN_SPLIT!r} is"
-                " balanced: other splits are scored as they are"
-            )
-        counts = self.selection.counts
-        num_negatives(counts.positives, counts.negatives, self.balance)
 
     @property
     def epoch(self) -> int:

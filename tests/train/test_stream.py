@@ -1,3 +1,4 @@
+import ctypes
 import gc
 import json
 import threading
@@ -132,6 +133,46 @@ def test_memory_of_dropped_batches_is_used_again_and_of_kept_ones_never(planted_
         for view, (_, x, _, _) in zip(views, expected, strict=True):
             assert np.array_equal(view.view(torch.int16).numpy(), x[5:7])
         assert len({batch.x.data_ptr() for batch in frames}) == 2
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda x: x.view(torch.int16).numpy(),
+        lambda x: memoryview(x.view(torch.int16).numpy()),
+        lambda x: x.view(torch.int16).__dlpack__(),
+        lambda x: x.untyped_storage(),
+        lambda x: x.detach().requires_grad_(),
+        lambda x: x.T.unbind(),
+    ],
+)
+def test_whatever_holds_the_memory_of_a_batch_keeps_it(planted_shards, hold):
+    with stream(planted_shards) as frames:
+        held, addresses, expected = [], [], []
+        for batch in frames:
+            held.append(hold(batch.x))
+            addresses.append(batch.x.data_ptr())
+            expected.append(bytes(memoryview(batch.x.view(torch.int16).numpy())))
+            del batch
+        assert len(set(addresses)) == len(frames)
+        for address, content in zip(addresses, expected, strict=True):
+            assert ctypes.string_at(address, len(content)) == content
+
+
+def test_a_kept_target_keeps_its_own_step_alone(planted_shards):
+    with stream(planted_shards, global_batch=12) as frames:
+        batch = next(iter(frames))
+    for kept_tensor in (batch.y, batch.weight, batch.frame):
+        assert kept_tensor.untyped_storage().nbytes() == kept_tensor.nbytes
+
+
+def test_a_stream_whose_generation_is_collected_meanwhile_goes_on_and_tells_its_place(own_shards):
+    with stream(own_shards, verify="never") as frames:
+        for columns in own_shards.glob("*.columns"):
+            columns.unlink()
+        *_, batch = frames
+        frames.load_state_dict(frames.state_dict(after=batch) | {"step": 3})
+        assert next(iter(frames)).step == 3
 
 
 def test_page_locked_memory_rests_for_two_batches(monkeypatch):
