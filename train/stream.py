@@ -46,8 +46,9 @@ class FrameStream(IterableDataset[Batch]):
     A batch keeps its content for as long as it, or any tensor that shares its memory, is referred
     to; memory of batches that were dropped is used again. A loop that drops its batch (`del batch`)
     before it asks for the next gets the same memory each time, which the processor's caches hold:
-    a quarter faster at 512 rows. (Page-locked memory is left alone until the third batch after it
-    is made, as a copy to a GPU may still run. Other memory must not be used by its bare address.)
+    up to a quarter faster at 512 rows. (Page-locked memory is left alone until the third batch
+    after it is made, as a copy to a GPU may still run. Other memory must not be used by its bare
+    address.)
 
     Each iteration yields what is left of the current epoch when its first batch is asked for: all
     of it, or, for the first iteration after `load_state_dict`, what the saved batch had not
