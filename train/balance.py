@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from laughstore.errors import ConfigError
 
 from .permutation import BALANCE_PURPOSE, Permutations
+from .selection import Selection
+
+_BALANCED_SPLIT: Final = "train"
 
 
 def num_negatives(positives: int, negatives: int, ratio: float) -> int:
@@ -56,6 +60,20 @@ def balanced_rows(
     num_before = positives - np.arange(len(positives))
     negatives = chosen + np.searchsorted(num_before, chosen, "right")
     return np.sort(np.concatenate([positives, negatives]))
+
+
+def check_can_balance(selection: Selection, ratio: float) -> None:
+    """Check that the rows of a selection can be balanced.
+
+    Raises:
+        ConfigError: they are of another split than `train`, or as `num_negatives`.
+    """
+    if selection.split != _BALANCED_SPLIT:
+        raise ConfigError(
+            f"balance is {ratio:g} for split {selection.split!r}; only {_BALANCED_SPLIT!r} is"
+            " balanced: other splits are scored as they are"
+        )
+    num_negatives(selection.counts.positives, selection.counts.negatives, ratio)
 
 
 def check_balance(ratio: float) -> None:

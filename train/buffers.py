@@ -13,8 +13,7 @@ from torch import Tensor
 from laughstore.errors import ConfigError
 
 RING_BUFFERS: Final = 3
-"""A batch's page-locked memory is used again at the earliest when the third batch after it is made.
-"""
+"""Page-locked memory is used again at the earliest for the third batch after."""
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _ROW_EXTRAS: Final = 16
 """Bytes of target, weight and frame id."""
@@ -58,7 +57,7 @@ class BufferRing:
         is_full = len(arrays) == RING_BUFFERS
         places = range(int(is_full)) if self._pin_memory else reversed(range(len(arrays)))
         for place in places:
-            if sys.getrefcount(arrays[place]) == 2:  # the list, and the argument
+            if _num_references(arrays, place) == _ONLY_THE_LIST:
                 return arrays.pop(place)
         if is_full:
             del arrays[0]  # left to whoever refers to it
@@ -69,6 +68,15 @@ class BufferRing:
             return torch.empty(self._shape, dtype=torch.int16, pin_memory=True)
         # NumPy asks for huge pages: the first touch of 32 MiB takes half of the time.
         return torch.from_numpy(np.empty(self._shape, np.int16))
+
+
+def _num_references(arrays: list[NDArray], place: int) -> int:
+    return sys.getrefcount(arrays[place])
+
+
+# Counted, not known: whether an argument counts is up to the interpreter. One too few, and a batch
+# that somebody holds would be overwritten.
+_ONLY_THE_LIST: Final = _num_references([np.empty(0)], 0)
 
 
 class SharedBuffers:

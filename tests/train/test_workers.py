@@ -226,10 +226,10 @@ from train.source import FrameSource
 
 main, gather = os.getpid(), FrameSource.gather
 
-def stuck(self, frames, out):
+def stuck(self, *arguments):
     if os.getpid() != main:
         time.sleep(600)
-    gather(self, frames, out)
+    gather(self, *arguments)
 
 FrameSource.gather = stuck
 with FrameStream(Path(sys.argv[1]), "train", global_batch=480, lanes=48) as frames:
