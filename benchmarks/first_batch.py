@@ -111,9 +111,8 @@ def _stages(store: Path) -> dict[str, float]:
         index = open_shards(store)
     with stage("select rows and make targets"):
         selection = select(index, SPLIT, LabelSpec())
-    with stage("count rows, digests of rows and targets"):
-        _ = selection.block_counts, selection.features_digest, selection.targets_digest
-        targets = selection.targets
+    with stage("count rows, put their targets together"):
+        _, targets = selection.block_counts, selection.targets
     with stage("plan the epoch"):
         order = _order(selection.block_counts, targets)
         reads = order.plan.reads()
@@ -126,10 +125,10 @@ def _stages(store: Path) -> dict[str, float]:
             for start in range(0, len(blocks), source.blocks_a_call):
                 source.prepare(blocks[start : start + source.blocks_a_call])
         with stage("frame ids of all rows"):
-            frames = selection.frames
+            frames = selection.frames_of(positions)
         with stage("gather the batch into fresh memory"):
             out = torch.empty((BATCH, source.dim), dtype=torch.int16)
-            source.gather(frames[positions], out)
+            source.gather(frames, out)
     return seconds
 
 
