@@ -113,6 +113,7 @@ def test_only_the_training_split_is_balanced(planted_shards):
         FrameStream(planted_shards, "validation", balance=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", ["none", "auto"])
 def test_a_balanced_run_keeps_scores_probabilities(planted_shards, tmp_path, weight):
     """The prior and the weight are of the rows of an epoch; scores are of the natural rate."""
