@@ -51,6 +51,7 @@ class MappedRows(Rows):
         # Single items and masks are set in one step of the interpreter: no lock is needed, and
         # none can be left locked by a fork.
         self._verified = np.zeros(len(self._table.first_row), bool)
+        self._populated = np.zeros(len(self._table.first_row), bool)
 
     @property
     def matrix(self) -> NDArray[np.uint16]:
@@ -118,7 +119,10 @@ class MappedRows(Rows):
     def _prepare(self, files: MappedFiles, block: int, place: int, *, verify: bool) -> None:
         geometry = self.index.geometry
         start = int(self._table.first_row[place]) * geometry.row_bytes
-        self._populate(files, block, start, geometry.data_bytes + CRC_BYTES)
+        num_bytes = geometry.data_bytes + CRC_BYTES
+        if not (self._populated[place] and files.is_populated(start, num_bytes)):
+            self._populate(files, block, start, num_bytes)
+            self._populated[place] = True
         if verify:
             self._verify(files, block, start)
             self._verified[place] = True

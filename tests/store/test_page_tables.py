@@ -1,0 +1,76 @@
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laughstore import open_shards
+from laughstore.reading import page_tables
+from laughstore.reading.mapping import MappedFiles
+from laughstore.reading.page_tables import are_mapped
+from laughstore.reading.rows import open_rows
+from tests.stores import Episode, random_features, write_store
+
+ONE_PAGE = np.ones(2 * mmap.PAGESIZE, np.uint8)
+TELLS = are_mapped(-(-ONE_PAGE.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.PAGESIZE)
+needs_answers = pytest.mark.skipif(
+    not TELLS, reason="this kernel does not tell which pages are mapped"
+)
+
+
+def one_file(folder: Path) -> tuple[Path, MappedFiles]:
+    path = folder / "file"
+    path.write_bytes(bytes(64 << 10))
+    return path, MappedFiles([(str(path), 64 << 10)], 4096)
+
+
+def test_pages_that_are_still_mapped_are_asked_for_once(tmp_path, monkeypatch):
+    write_store(tmp_path / "s", [Episode("a", num_frames=300)], random_features(64), dim=64)
+    index = open_shards(tmp_path / "s")
+    asked: list[int] = []
+    populate = MappedFiles.populate
+
+    def counted(self, start, num_bytes):
+        asked.append(start)
+        populate(self, start, num_bytes)
+
+    monkeypatch.setattr(MappedFiles, "populate", counted)
+    with open_rows(index, "train", "map") as rows:
+        for _ in range(3):
+            rows.prepare_once(np.array([0, 1]))
+        times = 1 if TELLS else 3
+        assert len(asked) == 2 * times
+        # As older kernels and sandboxes answer.
+        monkeypatch.setattr(page_tables, "_PAGEMAP_SCAN", 0xDEAD)
+        for _ in range(3):
+            rows.prepare_once(np.array([0, 1]))
+    assert len(asked) == 2 * times + 2 * 3
+
+
+@needs_answers
+def test_pages_behind_the_end_of_a_cut_file_are_not_mapped(tmp_path):
+    path, files = one_file(tmp_path)
+    assert not files.is_populated(0, 64 << 10)
+    files.populate(0, 64 << 10)
+    assert files.is_populated(0, 64 << 10)
+    assert files.is_populated(5000, 1)
+    os.truncate(path, 32 << 10)
+    assert not files.is_populated(0, (32 << 10) + 1)
+    assert not files.is_populated(48 << 10, 4096)
+    files.populate(0, 32 << 10)
+    assert files.is_populated(0, 32 << 10)
+    with pytest.raises(OSError, match="Bad address"):
+        files.populate(0, 64 << 10)
+
+
+@needs_answers
+def test_a_forked_child_is_told_of_its_own_pages(tmp_path):
+    _, files = one_file(tmp_path)
+    files.populate(0, 64 << 10)
+    assert files.is_populated(0, 64 << 10)
+    if (child := os.fork()) == 0:
+        before = files.is_populated(0, 64 << 10)  # the kernel copies no page tables of files
+        files.populate(0, 64 << 10)
+        os._exit(0 if (before, files.is_populated(0, 64 << 10)) == (False, True) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
