@@ -47,15 +47,19 @@ class Permutations:
         """Return the first `size` numbers of `of(count, purpose)`, rising, in little memory."""
         self._begin(purpose, 0)
         mask = _index_mask(count)
-        kept = np.empty(0, np.uint64)
+        # Room for some more than wanted, so that they are sifted a few times only.
+        kept = np.empty(min(count, size + max(size, _DRAWN_TOGETHER)), np.uint64)
+        num_kept, limit = 0, np.uint64(2**64 - 1)
         for start in range(0, count, _DRAWN_TOGETHER):
             draws = self._draws(start, min(start + _DRAWN_TOGETHER, count), mask)
-            if len(kept) == size:
-                draws = draws[draws < kept.max(initial=0)]
-            kept = np.concatenate([kept, draws])
-            if len(kept) > size:
-                kept = np.partition(kept, size)[:size]
-        return np.sort(kept & mask).astype(np.int64)
+            draws = draws[draws <= limit]
+            if num_kept + len(draws) > len(kept):
+                num_kept, limit = _sifted(kept[:num_kept], size)
+                draws = draws[draws <= limit]
+            kept[num_kept : num_kept + len(draws)] = draws
+            num_kept += len(draws)
+        num_kept, _ = _sifted(kept[:num_kept], size)
+        return np.sort(kept[:num_kept] & mask).view(np.int64)
 
     def _begin(self, purpose: int, window: int) -> None:
         self._state["state"]["counter"] = np.array([0, 0, window, purpose], np.uint64)
@@ -68,6 +72,15 @@ class Permutations:
         draws &= ~mask
         draws |= np.arange(start, stop, dtype=np.uint64)
         return draws
+
+
+def _sifted(values: NDArray[np.uint64], size: int) -> tuple[int, np.uint64]:
+    """Put the `size` least values first, in place; return (how many those are, the largest)."""
+    size = min(size, len(values))
+    if size == 0:
+        return 0, np.uint64(0)
+    values.partition(size - 1)
+    return size, values[size - 1]
 
 
 def _index_mask(count: int) -> np.uint64:
