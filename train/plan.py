@@ -294,9 +294,9 @@ def check_batching(global_batch: int, lanes: int, window_blocks: int) -> None:
     Raises:
         ConfigError: one is below 1 or no whole number, or global_batch is no multiple of lanes.
     """
-    _check_whole("global_batch", global_batch)
+    check_whole("global_batch", global_batch)
     for name, value in (("lanes", lanes), ("window_blocks", window_blocks)):
-        _check_whole(name, value)
+        check_whole(name, value)
         if value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     if global_batch < 1 or global_batch % lanes:
@@ -313,7 +313,7 @@ def check_key(seed: int, epoch: int) -> None:
         ConfigError: one is no whole number, negative or has more than 64 bits.
     """
     for name, value in (("seed", seed), ("epoch", epoch)):
-        _check_whole(name, value)
+        check_whole(name, value)
         if not 0 <= value < 2**64:
             raise ConfigError(f"{name} is {value}; it must be at least 0 and below 2**64")
 
@@ -324,7 +324,8 @@ def check_mix(mix: str) -> None:
         raise ConfigError(f"mix is {mix!r}; use windows or global")
 
 
-def _check_whole(name: str, value: object) -> None:
+def check_whole(name: str, value: object) -> None:
+    """Raise a ConfigError unless this is a whole number."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise ConfigError(f"{name} is {value!r}; it must be a whole number")
 

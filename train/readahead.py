@@ -26,6 +26,7 @@ class ReadAhead:
         release: called with i64[k] blocks whose steps are over, by whoever waits or closes.
         last_step: i64[R]: last step that needs the block; the first by default.
         blocks_a_call: most blocks that `prepare` is given together.
+        lag: steps before the one waited for that may still be read.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ReadAhead:
         release: Callable[[NDArray[np.int64]], None] = lambda _: None,
         last_step: NDArray[np.int64] | None = None,
         blocks_a_call: int = BLOCKS_A_CALL,
+        lag: int = 0,
     ) -> None:
         self._prepare, self._release = prepare, release
         last_step = step if last_step is None else last_step
@@ -47,6 +49,7 @@ class ReadAhead:
         self._next_step = 0
         self._step, self._block = step, block
         self._max_ahead, self._blocks_a_call = max_ahead, blocks_a_call
+        self._lag = lag
         self._changed = threading.Condition()
         self._allowed = max_ahead
         self._done = 0
@@ -56,7 +59,9 @@ class ReadAhead:
         self._thread.start()
 
     def wait(self, step: int) -> None:
-        """Return once all blocks of steps up to this one are prepared; earlier steps are over.
+        """Return once all blocks of steps up to this one are prepared.
+
+        Steps earlier than this one by more than `lag` are over.
 
         Args:
             step: not less than before.
@@ -74,13 +79,14 @@ class ReadAhead:
                 self._changed.wait()
             if self._done < needed and self._error is not None:
                 raise self._error
-        over = int(np.searchsorted(self._last_step, step))
+        over = int(np.searchsorted(self._last_step, step - self._lag))
         if over > self._num_released:  # all prepared, as their first steps are before this one
             self._release(self._block[self._by_last_step[self._num_released : over]])
             self._num_released = over
         # Until then no block is needed anew and none is over.
         self._next_step = min(
-            _at(self._step, needed, _NEVER), _at(self._last_step, self._num_released, _NEVER) + 1
+            _at(self._step, needed, _NEVER),
+            _at(self._last_step, self._num_released, _NEVER) + 1 + self._lag,
         )
 
     def close(self) -> None:

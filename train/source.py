@@ -19,6 +19,7 @@ from laughstore.reading.rows import Reader, Rows, open_rows
 from laughstore.reading.shard_cache import ShardCache
 
 from .config import Verify
+from .gather import RowMatrix
 from .readahead import BLOCKS_A_CALL
 
 _CHECKED_TOGETHER = 4096
@@ -73,8 +74,7 @@ class FrameSource:
         self.dim = index.dim
         self.block_frames = index.block_frames
         self._open_rows: Rows | None = self._open(num_workers)
-        # DLPack, because torch.from_numpy warns of read-only memory; nothing here writes to it.
-        self._matrix: Tensor | None = torch.from_dlpack(self._rows.matrix.view(np.int16))
+        self._matrix: RowMatrix | None = RowMatrix(self._rows.matrix)
 
     @property
     def _rows(self) -> Rows:
@@ -177,7 +177,7 @@ class FrameSource:
     def gather(
         self, frames: NDArray[np.int64], out: Tensor, rows: NDArray[np.int64] | None = None
     ) -> None:
-        """Copy frames into rows of a tensor.
+        """Copy frames into rows of a tensor, in this thread. Thread safe.
 
         Args:
             frames: i64[N] global frame ids of prepared blocks; negative ids are pad rows.
@@ -189,21 +189,20 @@ class FrameSource:
         """
         if self._matrix is None:
             raise _closed()
+        into = out.numpy()
         if rows is not None:
-            torch.index_select(self._matrix, 0, torch.from_numpy(rows), out=out)
+            self._matrix.gather(rows, into)
             return
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
-            out.zero_()
+            into[:] = 0
             return
         if len(pads):
             # One gather for all rows is quicker than a gather of some: pads copy any real row.
             frames = frames.copy()
             frames[pads] = frames.max()
-        found = torch.from_numpy(self._rows.row_numbers(frames))
-        torch.index_select(self._matrix, 0, found, out=out)
-        if len(pads):
-            out[torch.from_numpy(pads)] = 0
+        self._matrix.gather(self._rows.row_numbers(frames), into)
+        into[pads] = 0
 
     def check_finite(self, frames: NDArray[np.int64]) -> None:
         """Find out whether features are to blame for a result that is not finite.

@@ -1,44 +1,64 @@
 """What steps hold besides features: frame ids, targets and weights, many steps at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .order import Order
 from .selection import Selection
 
+FixedRows = Callable[[NDArray[np.int64]], NDArray[np.int64] | None]
+"""As `FrameSource.fixed_rows`."""
 
-class Steps(NamedTuple):
-    """S steps of B rows, in the order in which they are made."""
 
-    frames: NDArray[np.int64]
-    """i64[S, B] global frame ids; -1 in pad rows."""
-    y: NDArray[np.float32]
-    """f4[S, B] targets; 0 in pad rows."""
-    weight: NDArray[np.float32]
-    """f4[S, B]: 1, or 0 in pad rows."""
-    is_full: bool
-    """No row is a pad row."""
+class Step(NamedTuple):
+    """B rows of one step."""
+
+    number: int
+    """In the epoch, from 0."""
+    frame: Tensor
+    """i64[B] global frame ids; -1 in pad rows."""
+    y: Tensor
+    """f32[B] targets; 0 in pad rows."""
+    weight: Tensor
+    """f32[B]: 1, or 0 in pad rows."""
+    rows: NDArray[np.int64] | None
+    """i64[B] rows of the matrix, where they are known and none is a pad row."""
 
 
 def steps_of(
-    order: Order, selection: Selection, start: int, *, rank: int, world_size: int, stride: int
-) -> Iterator[Steps]:
-    """Yield a rank's steps start, start + stride, ..., some at a time.
+    order: Order,
+    selection: Selection,
+    fixed_rows: FixedRows,
+    start: int,
+    *,
+    rank: int,
+    world_size: int,
+    stride: int,
+) -> Iterator[Step]:
+    """Yield a rank's steps start, start + stride, ...
 
-    A step of 512 rows is gathered in a millisecond: a few dozen calls of numpy would be a tenth of
-    it, so they are made once for several steps.
+    A step of 512 rows is gathered in half a millisecond: a few dozen calls of numpy would be a
+    tenth of it, so they are made once for several steps, and the tensors of a step are views of
+    theirs (some hundred KiB at most).
     """
+    number = start
     for positions in order.plan.runs(start, rank=rank, world_size=world_size, stride=stride):
         is_full = int(positions.min()) >= 0
         # Pad rows take any row here, position -1 being the last one.
-        rows = positions if order.rows is None else order.rows[positions]
-        frames = selection.frames_of(rows)
-        y = selection.targets[rows].astype(np.float32)
+        picked = positions if order.rows is None else order.rows[positions]
+        frames = selection.frames_of(picked)
+        y = selection.targets[picked].astype(np.float32)
         weight = np.ones_like(y)
         if not is_full:
             pads = positions < 0
             frames[pads], y[pads], weight[pads] = -1, 0, 0
-        yield Steps(frames, y, weight, is_full)
+        rows = fixed_rows(frames) if is_full else None
+        columns = (torch.from_numpy(array).unbind() for array in (frames, y, weight))
+        for i, (frame, target, row_weight) in enumerate(zip(*columns, strict=True)):
+            yield Step(number, frame, target, row_weight, None if rows is None else rows[i])
+            number += stride

@@ -5,7 +5,8 @@ features and targets. The stream is a pure function of what its identity holds; 
 workers, readers and checksum settings only decide who reads and when.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from .balance import check_can_balance
 from .batch import Batch
 from .buffers import BufferRing, SharedBuffers
 from .config import Verify
+from .in_order import check_threads, in_order
 from .order import Order
 from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
@@ -33,7 +35,7 @@ from .readahead import ReadAhead
 from .selection import FrameFilter, select
 from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
-from .steps import steps_of
+from .steps import Step, steps_of
 from .stream_state import identity_of, make_state, read_state
 
 _LABEL: Final = LabelSpec()
@@ -81,6 +83,9 @@ class FrameStream(IterableDataset[Batch]):
         reader: `map`, `window`, or `auto`: map where that is possible and the split takes less than
             0.6 of the memory.
         copy: yield features in fresh memory, always.
+        threads: that copy frames. 1: the caller's own, when it asks for a batch. More make batches
+            ahead of it, one each; a step is then copied while the one before is used. Workers of a
+            DataLoader copy by themselves.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
         skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
         cache: keeps what is fetched of remote shards on a disk of this machine.
@@ -108,6 +113,7 @@ class FrameStream(IterableDataset[Batch]):
         verify: Verify = "first",
         reader: Reader = "auto",
         copy: bool = False,
+        threads: int = 1,
         pin_memory: bool = False,
         skip_corrupt: Path | None = None,
         cache: ShardCache | None = None,
@@ -134,7 +140,7 @@ class FrameStream(IterableDataset[Batch]):
         self.global_batch, self.lanes = int(global_batch), int(lanes)
         self.window_blocks, self.seed = int(window_blocks), int(seed)
         self.mix: Mix = mix
-        self.copy, self.pin_memory = copy, pin_memory
+        self.copy, self.pin_memory, self.threads = copy, pin_memory, check_threads(threads)
         self._source = FrameSource(
             index, split, verify=verify, reader=reader, damaged=bool(skipped), cache=cache
         )
@@ -196,55 +202,65 @@ class FrameStream(IterableDataset[Batch]):
         # An iteration that begins while another still runs gets buffers of its own.
         ring, self._ring = self._ring, None
         if ring is None:
-            ring = BufferRing(self._shape, pin_memory=self.pin_memory, reuse=not self.copy)
+            ring = BufferRing(
+                self._shape,
+                pin_memory=self.pin_memory,
+                reuse=not self.copy,
+                num_ahead=self.threads if self.threads > 1 else 0,
+            )
         try:
-            yield from self._batches(start, 1, ring)
+            yield from self._batches(start, 1, ring, self.threads)
         finally:
             self._ring = ring
 
     def _in_worker(self, start: int, num_workers: int) -> Generator[Batch]:
         self._source = self._source.for_worker(num_workers)
-        yield from self._batches(start, num_workers, SharedBuffers(self._shape, num_workers))
+        buffers = SharedBuffers(self._shape, num_workers)
+        for batch in self._batches(start, num_workers, buffers, 1):
+            # Views would take the targets of all steps planned together along to shared memory.
+            y, weight, frame = batch.y.clone(), batch.weight.clone(), batch.frame.clone()
+            yield replace(batch, y=y, weight=weight, frame=frame)
 
     def _batches(
-        self, start: int, stride: int, buffers: BufferRing | SharedBuffers
+        self, start: int, stride: int, buffers: BufferRing | SharedBuffers, num_threads: int
     ) -> Generator[Batch]:
         """Yield the steps start, start + stride, ..."""
         order, source = self._order_now(), self._source
         share = {"rank": self.rank, "world_size": self.world_size, "stride": stride}
         reads = order.plan.reads(start, **share)
-        # One round of windows: while one is read, the next is prepared.
-        max_ahead = self.lanes // self.world_size * self.window_blocks
+
+        def make(step: Step) -> Batch:
+            bits = buffers.next()
+            source.gather(step.frame.numpy(), bits, step.rows)
+            return Batch(
+                x=bits.view(torch.bfloat16),
+                y=step.y,
+                weight=step.weight,
+                frame=step.frame,
+                epoch=order.epoch,
+                step=step.number,
+                num_real=order.plan.num_real(step.number),
+            )
+
         with ReadAhead(
             source.prepare,
             reads.step,
             self.selection.blocks[reads.block],
-            max_ahead=max_ahead,
+            # One round of windows: while one is read, the next is prepared.
+            max_ahead=self.lanes // self.world_size * self.window_blocks,
             release=source.release,
             last_step=reads.last_step,
             blocks_a_call=source.blocks_a_call,
+            lag=num_threads if num_threads > 1 else 0,
         ) as ahead:
-            step = start
-            for part in steps_of(order, self.selection, start, **share):
-                fixed_rows = source.fixed_rows(part.frames) if part.is_full else None
-                for i in range(len(part.frames)):
-                    ahead.wait(step)
-                    bits = buffers.next()
-                    # Copies: a kept target must not keep those of all other steps.
-                    frames, y, weight = (array[i].copy() for array in part[:3])
-                    source.gather(frames, bits, None if fixed_rows is None else fixed_rows[i])
-                    yield Batch(
-                        x=bits.view(torch.bfloat16),
-                        y=torch.from_numpy(y),
-                        weight=torch.from_numpy(weight),
-                        frame=torch.from_numpy(frames),
-                        epoch=order.epoch,
-                        step=step,
-                        num_real=order.plan.num_real(step),
-                    )
-                    # What the consumer has let go of can be used again at once.
-                    del bits
-                    step += stride
+
+            def prepared() -> Iterator[Step]:
+                steps = steps_of(order, self.selection, source.fixed_rows, start, **share)
+                for step in steps:
+                    ahead.wait(step.number)
+                    yield step
+
+            yield from in_order(make, prepared(), num_threads)
 
     @property
     def _shape(self) -> tuple[int, int]:

@@ -54,20 +54,29 @@ def test_whatever_holds_the_memory_of_a_batch_keeps_it(planted_shards, hold):
             assert ctypes.string_at(address, len(content)) == content
 
 
-def test_a_kept_target_keeps_its_own_step_alone(planted_shards):
-    with stream(planted_shards, global_batch=12) as frames:
-        batch = next(iter(frames))
-    for kept_tensor in (batch.y, batch.weight, batch.frame):
-        assert kept_tensor.untyped_storage().nbytes() == kept_tensor.nbytes
+@pytest.mark.parametrize("batch", [12, 12 * 300])
+def test_a_kept_target_keeps_those_of_256_rows_a_lane_or_of_its_step(planted_shards, batch):
+    with stream(planted_shards, global_batch=batch, lanes=12) as frames:
+        kept = next(iter(frames))
+    for target in (kept.y, kept.weight, kept.frame):
+        held_rows = target.untyped_storage().nbytes() // target.element_size()
+        assert held_rows <= max(12 * 256, batch)
 
 
-def test_page_locked_memory_rests_for_two_batches(monkeypatch):
+def test_batches_begin_at_cache_lines(planted_shards):
+    with stream(planted_shards) as frames:
+        assert all(batch.x.data_ptr() % 64 == 0 for batch in list(frames))
+
+
+@pytest.mark.parametrize("num_ahead", [0, 2])
+def test_page_locked_memory_rests_for_two_batches_and_those_made_ahead(monkeypatch, num_ahead):
     # Pinning needs a GPU; what is tested is the order in which buffers come.
     monkeypatch.setattr(BufferRing, "_fresh", lambda self: torch.empty(2, 3, dtype=torch.int16))
-    ring = BufferRing((2, 3), pin_memory=True)
-    addresses = [ring.next().data_ptr() for _ in range(9)]
-    assert len(set(addresses)) == RING_BUFFERS
-    assert addresses == addresses[:RING_BUFFERS] * 3
+    ring = BufferRing((2, 3), pin_memory=True, num_ahead=num_ahead)
+    size = RING_BUFFERS + 2 * num_ahead
+    addresses = [ring.next().data_ptr() for _ in range(3 * size)]
+    assert len(set(addresses)) == size
+    assert addresses == addresses[:size] * 3
     held = ring.next()
-    addresses = [ring.next().data_ptr() for _ in range(9)]
+    addresses = [ring.next().data_ptr() for _ in range(3 * size)]
     assert held.data_ptr() not in addresses

@@ -62,6 +62,21 @@ def test_it_releases_blocks_when_their_last_step_is_over_and_the_rest_at_the_end
     assert sorted(released) == sorted(prepared)
 
 
+def test_blocks_of_steps_that_others_may_still_read_are_held():
+    released: list[int] = []
+    with ReadAhead(
+        lambda _: None,
+        np.arange(20),
+        np.arange(20),
+        max_ahead=4,
+        release=lambda b: released.extend(b.tolist()),
+        lag=3,
+    ) as ahead:
+        for now in range(20):
+            ahead.wait(now)
+            assert released == list(range(max(0, now - 3)))
+
+
 def test_a_step_that_skips_others_releases_only_what_was_prepared():
     prepared: list[int] = []
     released: list[int] = []

@@ -158,6 +158,43 @@ def test_reading_from_a_closed_stream_says_so(planted_shards):
         list(frames)
 
 
+@pytest.mark.parametrize("reader", ["map", "window"])
+@pytest.mark.parametrize("mix", ["windows", "global"])
+def test_threads_change_nothing_but_the_time(planted_shards, reader, mix):
+    changes = {"reader": reader, "mix": mix, "window_blocks": 1}
+    with (
+        stream(planted_shards, **changes) as one,
+        stream(planted_shards, threads=3, **changes) as more,
+    ):
+        for epoch in range(3):
+            one.set_epoch(epoch)
+            more.set_epoch(epoch)
+            assert_same(kept(more), kept(one))
+        held = list(more)  # no batch is overwritten by those behind it
+        assert_same(kept(held), kept(one))
+        assert more.identity == one.identity
+        state = one.state_dict(after=held[4])
+        more.load_state_dict(state)
+        assert_same(kept(more), kept(held[5:]))
+
+
+def test_an_epoch_that_is_left_early_ends_its_threads(planted_shards):
+    before = threading.active_count()
+    with stream(planted_shards, threads=4) as frames:
+        batches = iter(frames)
+        assert next(batches).step == 0
+        assert threading.active_count() > before
+        batches.close()
+        assert threading.active_count() == before
+        assert len(list(frames)) == frames.num_steps
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_a_number_of_threads_that_is_none_is_refused(planted_shards, threads):
+    with pytest.raises(ConfigError, match="threads is"):
+        stream(planted_shards, threads=threads)
+
+
 def test_a_data_loader_without_workers_passes_the_stream_through(planted_shards):
     with stream(planted_shards) as frames:
         assert_same(kept(DataLoader(frames, batch_size=None)), kept(frames))
