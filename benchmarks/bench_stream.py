@@ -9,6 +9,7 @@ the column `cores` shows.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from laughstore import open_rows
 from train.config import Verify
+from train.gather import RowMatrix
 from train.stream import FrameStream
 
 from .cold import can_forget, cold_contestants
@@ -36,7 +38,7 @@ _BYTE_UNITS = _UNITS[:1]
 
 
 class Consumer:
-    """Sums a few channels of every batch and keeps the ids that frames carry.
+    """Keeps the ids that frames carry: the first two channels of every row.
 
     Args:
         drops: let go of a batch before the next is asked for, as the trainer does, so that a loader
@@ -44,7 +46,6 @@ class Consumer:
     """
 
     def __init__(self, *, drops: bool = True) -> None:
-        self.total = 0
         self._drops = drops
         self._ids: list[Tensor] = []
 
@@ -53,7 +54,6 @@ class Consumer:
         self._ids = []
         for bits in batches:
             self._ids.append(bits[:, :2].clone())
-            self.total += int(bits[:, 2:10].sum())
             if self._drops:
                 del bits
 
@@ -74,8 +74,9 @@ class StreamEpochs:
         *,
         reopen: bool = False,
         drops: bool = True,
+        threads: int = 1,
     ) -> None:
-        self._data, self._batch, self._reopen = data, batch, reopen
+        self._data, self._batch, self._reopen, self._threads = data, batch, reopen, threads
         self._verify: Verify = verify
         self._epoch = -1
         self._frames: list[Tensor] = []
@@ -130,6 +131,7 @@ class StreamEpochs:
             global_batch=self._batch,
             verify=self._verify,
             copy=False,
+            threads=self._threads,
         )
 
 
@@ -211,9 +213,13 @@ def with_two_torch_threads(run: Callable[[], float]) -> Callable[[], float]:
     return run_with_two
 
 
-def bare_gather(
-    data: BenchData, batch: int, ids: NDArray[np.int64], limit: Contestant
-) -> Contestant:
+def bare_gathers(
+    data: BenchData,
+    batch: int,
+    ids: NDArray[np.int64],
+    copy: Contestant,
+    copy_by_two: Contestant,
+) -> list[Contestant]:
     """Return what FrameStream cannot beat: the same rows in the same order, and nothing else.
 
     Row numbers are known beforehand, pages are mapped, one buffer is used over and over.
@@ -221,23 +227,46 @@ def bare_gather(
     rows = open_rows(data.index, SPLIT)
     rows.prepare(np.arange(data.index.num_blocks), verify=False)
     matrix = torch.from_dlpack(rows.matrix.view(np.int16))
-    numbers = torch.from_numpy(rows.row_numbers(ids)).split(batch)
+    touching = RowMatrix(rows.matrix)
+    numbers = rows.row_numbers(ids)
+    parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
     buffer = torch.empty((batch, DIM), dtype=torch.int16)
     consumer = Consumer()
 
-    def batches() -> Iterator[Tensor]:
-        for part in numbers:
-            yield torch.index_select(matrix, 0, part, out=buffer[: len(part)])
+    def select(part: NDArray[np.int64], out: Tensor) -> None:
+        torch.index_select(matrix, 0, torch.from_numpy(part), out=out)
 
-    def run() -> float:
+    def touch(part: NDArray[np.int64], out: Tensor) -> None:
+        touching.gather(part, out.numpy())
+
+    def run(gather: Callable[[NDArray[np.int64], Tensor], None]) -> float:
+        def batches() -> Iterator[Tensor]:
+            for part in parts:
+                out = buffer[: len(part)]
+                gather(part, out)
+                yield out
+
         consumer.take(batches())
         return float(len(ids) * FRAME_BYTES)
 
     def check() -> None:
         _check_once(consumer.ids(), data)
 
-    name = "bare index_select of the same rows"
-    return Contestant(name, run, _UNITS, _group(batch), limit, check=check)
+    group = _group(batch)
+    by_one, by_two = partial(run, select), with_two_torch_threads(partial(run, select))
+    touched = "bare gather of the same rows, pages touched first"
+    return [
+        Contestant("bare index_select of the same rows", by_one, _UNITS, group, copy, check=check),
+        Contestant(touched, partial(run, touch), _UNITS, group, copy, check=check),
+        Contestant(
+            "bare index_select of the same rows, two torch threads",
+            by_two,
+            _UNITS,
+            group,
+            copy_by_two,
+            check=check,
+        ),
+    ]
 
 
 def contestants(data: BenchData) -> list[Contestant]:
@@ -268,15 +297,13 @@ def _contestants(
         "zarr-python, blocks + vectorised pool": ZarrBlocks(data, batch).epoch,
     }
     group = _group(batch)
-    found = [
-        bare_gather(data, batch, streams["FrameStream, verify never"].order(), copy),
-    ]
+    order = streams["FrameStream, verify never"].order()
+    found = bare_gathers(data, batch, order, copy, copy_by_two)
     for name, ours in streams.items():
         found.append(Contestant(name, ours.run, _UNITS, group, copy, ours.before, ours.check))
-    both = StreamEpochs(data, batch, "never")
-    run = with_two_torch_threads(both.run)
-    name = "FrameStream, verify never, two torch threads"
-    found.append(Contestant(name, run, _UNITS, group, copy_by_two, both.before, both.check))
+    both = StreamEpochs(data, batch, "never", threads=2)
+    name = "FrameStream, verify never, threads=2"
+    found.append(Contestant(name, both.run, _UNITS, group, copy_by_two, both.before, both.check))
     for name, epoch in rivals.items():
         rival = RivalEpochs(data, epoch)
         found.append(Contestant(name, rival.run, _UNITS, group, copy, check=rival.check))
