@@ -7,60 +7,27 @@ torch thread; FrameStream's read-ahead and zarr-python's readers have threads of
 the column `cores` shows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laughstore import open_rows
 from train.config import Verify
-from train.gather import RowMatrix
 from train.stream import FrameStream
 
 from .cold import can_forget, cold_contestants
+from .consuming import UNITS, Consumer, check_once, group_of
 from .data import DIM, FRAME_BYTES, SPLIT, BenchData, make_data
-from .measure import Contestant, Unit, measure
+from .limits import bare_gathers, memcpy, memcpy_by_two
+from .measure import Contestant, measure
 from .peers import OpenPeer, installed, open_peers
 from .report import Report, parse_options, working_folder
 from .rivals import POOL_FRAMES, Memmap, WebDatasetBlocks, ZarrBlocks
 
 NAME = "stream"
 BATCHES = (512, 4096)
-MEMCPY_BYTES = 256 << 20
-_MEMCPY_TIMES = 4
-_UNITS = (Unit("GB/s", 1e-9), Unit("frames/s", 1 / FRAME_BYTES))
-"""Every run returns the bytes that it delivered, so that all can be held against memcpy."""
-_BYTE_UNITS = _UNITS[:1]
-
-
-class Consumer:
-    """Keeps the ids that frames carry: the first two channels of every row.
-
-    Args:
-        drops: let go of a batch before the next is asked for, as the trainer does, so that a loader
-            may use its memory again; else after that, as a plain `for` loop does.
-    """
-
-    def __init__(self, *, drops: bool = True) -> None:
-        self._drops = drops
-        self._ids: list[Tensor] = []
-
-    def take(self, batches: Iterable[Tensor]) -> None:
-        """Consume i2[B, DIM] batches."""
-        self._ids = []
-        for bits in batches:
-            self._ids.append(bits[:, :2].clone())
-            if self._drops:
-                del bits
-
-    def ids(self) -> NDArray[np.int64]:
-        """Return i64[N]: the ids that the frames of the last epoch carried."""
-        halves = torch.cat(self._ids).to(torch.int64).numpy() & 0xFFFF
-        return halves[:, 0] | halves[:, 1] << 16
 
 
 class StreamEpochs:
@@ -105,7 +72,7 @@ class StreamEpochs:
         real = said >= 0
         if not np.array_equal(self._consumer.ids()[real], said[real]):
             raise AssertionError("FrameStream delivered other frames than it said")
-        _check_once(said[real], self._data)
+        check_once(said[real], self._data)
 
     def order(self) -> NDArray[np.int64]:
         """Return i64[N]: global ids of the frames in the order of epoch 0."""
@@ -155,7 +122,7 @@ class RivalEpochs:
 
     def check(self) -> None:
         """Every frame came once."""
-        _check_once(self.ids(), self._data)
+        check_once(self.ids(), self._data)
 
 
 def peer_contestant(data: BenchData, peer: OpenPeer, batch: int, limit: Contestant) -> Contestant:
@@ -167,106 +134,7 @@ def peer_contestant(data: BenchData, peer: OpenPeer, batch: int, limit: Contesta
         peer.forget()
 
     name = f"{peer.name}, blocks + vectorised pool"
-    return Contestant(name, epochs.run, _UNITS, _group(batch), limit, peer.warm, check)
-
-
-def memcpy() -> Contestant:
-    """Return the limit of everything: one thread copies 256 MiB (bytes counted once)."""
-    source = np.ones(MEMCPY_BYTES, np.uint8)
-    target = np.empty_like(source)
-
-    def run() -> float:
-        for _ in range(_MEMCPY_TIMES):
-            np.copyto(target, source)
-        return float(_MEMCPY_TIMES * MEMCPY_BYTES)
-
-    return Contestant("limit: memcpy of 256 MiB", run, _BYTE_UNITS)
-
-
-def memcpy_by_two() -> Contestant:
-    """Return the limit of two threads: each copies 256 MiB of its own."""
-    sources = [np.ones(MEMCPY_BYTES, np.uint8) for _ in range(2)]
-    targets = [np.empty_like(source) for source in sources]
-
-    def copy(number: int) -> None:
-        for _ in range(_MEMCPY_TIMES):
-            np.copyto(targets[number], sources[number])
-
-    def run() -> float:
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(copy, range(2)))
-        return float(2 * _MEMCPY_TIMES * MEMCPY_BYTES)
-
-    return Contestant("limit: memcpy of 256 MiB by two threads", run, _BYTE_UNITS)
-
-
-def with_two_torch_threads(run: Callable[[], float]) -> Callable[[], float]:
-    """Return a run that may use two threads for a gather."""
-
-    def run_with_two() -> float:
-        torch.set_num_threads(2)
-        try:
-            return run()
-        finally:
-            torch.set_num_threads(1)
-
-    return run_with_two
-
-
-def bare_gathers(
-    data: BenchData,
-    batch: int,
-    ids: NDArray[np.int64],
-    copy: Contestant,
-    copy_by_two: Contestant,
-) -> list[Contestant]:
-    """Return what FrameStream cannot beat: the same rows in the same order, and nothing else.
-
-    Row numbers are known beforehand, pages are mapped, one buffer is used over and over.
-    """
-    rows = open_rows(data.index, SPLIT)
-    rows.prepare(np.arange(data.index.num_blocks), verify=False)
-    matrix = torch.from_dlpack(rows.matrix.view(np.int16))
-    touching = RowMatrix(rows.matrix)
-    numbers = rows.row_numbers(ids)
-    parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
-    buffer = torch.empty((batch, DIM), dtype=torch.int16)
-    consumer = Consumer()
-
-    def select(part: NDArray[np.int64], out: Tensor) -> None:
-        torch.index_select(matrix, 0, torch.from_numpy(part), out=out)
-
-    def touch(part: NDArray[np.int64], out: Tensor) -> None:
-        touching.gather(part, out.numpy())
-
-    def run(gather: Callable[[NDArray[np.int64], Tensor], None]) -> float:
-        def batches() -> Iterator[Tensor]:
-            for part in parts:
-                out = buffer[: len(part)]
-                gather(part, out)
-                yield out
-
-        consumer.take(batches())
-        return float(len(ids) * FRAME_BYTES)
-
-    def check() -> None:
-        _check_once(consumer.ids(), data)
-
-    group = _group(batch)
-    by_one, by_two = partial(run, select), with_two_torch_threads(partial(run, select))
-    touched = "bare gather of the same rows, pages touched first"
-    return [
-        Contestant("bare index_select of the same rows", by_one, _UNITS, group, copy, check=check),
-        Contestant(touched, partial(run, touch), _UNITS, group, copy, check=check),
-        Contestant(
-            "bare index_select of the same rows, two torch threads",
-            by_two,
-            _UNITS,
-            group,
-            copy_by_two,
-            check=check,
-        ),
-    ]
+    return Contestant(name, epochs.run, UNITS, group_of(batch), limit, peer.warm, check)
 
 
 def contestants(data: BenchData) -> list[Contestant]:
@@ -296,27 +164,18 @@ def _contestants(
         "webdataset, blocks + vectorised pool": WebDatasetBlocks(data, batch).epoch,
         "zarr-python, blocks + vectorised pool": ZarrBlocks(data, batch).epoch,
     }
-    group = _group(batch)
+    group = group_of(batch)
     order = streams["FrameStream, verify never"].order()
     found = bare_gathers(data, batch, order, copy, copy_by_two)
     for name, ours in streams.items():
-        found.append(Contestant(name, ours.run, _UNITS, group, copy, ours.before, ours.check))
+        found.append(Contestant(name, ours.run, UNITS, group, copy, ours.before, ours.check))
     both = StreamEpochs(data, batch, "never", threads=2)
     name = "FrameStream, verify never, threads=2"
-    found.append(Contestant(name, both.run, _UNITS, group, copy_by_two, both.before, both.check))
+    found.append(Contestant(name, both.run, UNITS, group, copy_by_two, both.before, both.check))
     for name, epoch in rivals.items():
         rival = RivalEpochs(data, epoch)
-        found.append(Contestant(name, rival.run, _UNITS, group, copy, check=rival.check))
+        found.append(Contestant(name, rival.run, UNITS, group, copy, check=rival.check))
     return found
-
-
-def _check_once(ids: NDArray[np.int64], data: BenchData) -> None:
-    if not np.array_equal(np.sort(ids), data.frame_ids):
-        raise AssertionError("not every frame was delivered exactly once")
-
-
-def _group(batch: int) -> str:
-    return f"batch {batch}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

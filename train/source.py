@@ -187,11 +187,12 @@ class FrameSource:
         Raises:
             ValueError: this was closed.
         """
-        if self._matrix is None:
+        matrix = self._matrix  # another thread may close this meanwhile
+        if matrix is None:
             raise _closed()
         into = out.numpy()
         if rows is not None:
-            self._matrix.gather(rows, into)
+            matrix.gather(rows, into)
             return
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
@@ -201,7 +202,7 @@ class FrameSource:
             # One gather for all rows is quicker than a gather of some: pads copy any real row.
             frames = frames.copy()
             frames[pads] = frames.max()
-        self._matrix.gather(self._rows.row_numbers(frames), into)
+        matrix.gather(self._rows.row_numbers(frames), into)
         into[pads] = 0
 
     def check_finite(self, frames: NDArray[np.int64]) -> None:

@@ -5,7 +5,7 @@ features and targets. The stream is a pure function of what its identity holds; 
 workers, readers and checksum settings only decide who reads and when.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from laughstore.errors import ConfigError
@@ -27,15 +26,14 @@ from .balance import check_can_balance
 from .batch import Batch
 from .buffers import BufferRing, SharedBuffers
 from .config import Verify
-from .in_order import check_threads, in_order
+from .in_order import check_threads
+from .making import batches_of
 from .order import Order
 from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
-from .readahead import ReadAhead
 from .selection import FrameFilter, select
 from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
-from .steps import Step, steps_of
 from .stream_state import identity_of, make_state, read_state
 
 _LABEL: Final = LabelSpec()
@@ -224,43 +222,19 @@ class FrameStream(IterableDataset[Batch]):
     def _batches(
         self, start: int, stride: int, buffers: BufferRing | SharedBuffers, num_threads: int
     ) -> Generator[Batch]:
-        """Yield the steps start, start + stride, ..."""
-        order, source = self._order_now(), self._source
-        share = {"rank": self.rank, "world_size": self.world_size, "stride": stride}
-        reads = order.plan.reads(start, **share)
-
-        def make(step: Step) -> Batch:
-            bits = buffers.next()
-            source.gather(step.frame.numpy(), bits, step.rows)
-            return Batch(
-                x=bits.view(torch.bfloat16),
-                y=step.y,
-                weight=step.weight,
-                frame=step.frame,
-                epoch=order.epoch,
-                step=step.number,
-                num_real=order.plan.num_real(step.number),
-            )
-
-        with ReadAhead(
-            source.prepare,
-            reads.step,
-            self.selection.blocks[reads.block],
+        return batches_of(
+            self._order_now(),
+            self.selection,
+            self._source,
+            buffers,
+            start,
+            rank=self.rank,
+            world_size=self.world_size,
+            stride=stride,
             # One round of windows: while one is read, the next is prepared.
             max_ahead=self.lanes // self.world_size * self.window_blocks,
-            release=source.release,
-            last_step=reads.last_step,
-            blocks_a_call=source.blocks_a_call,
-            lag=num_threads if num_threads > 1 else 0,
-        ) as ahead:
-
-            def prepared() -> Iterator[Step]:
-                steps = steps_of(order, self.selection, source.fixed_rows, start, **share)
-                for step in steps:
-                    ahead.wait(step.number)
-                    yield step
-
-            yield from in_order(make, prepared(), num_threads)
+            num_threads=num_threads,
+        )
 
     @property
     def _shape(self) -> tuple[int, int]:

@@ -1,0 +1,51 @@
+"""What all contestants of the stream's benchmark are measured with: one consumer, one check."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .data import FRAME_BYTES, BenchData
+from .measure import Unit
+
+UNITS = (Unit("GB/s", 1e-9), Unit("frames/s", 1 / FRAME_BYTES))
+"""Every run returns the bytes that it delivered, so that all can be held against memcpy."""
+
+
+class Consumer:
+    """Keeps the ids that frames carry: the first two channels of every row.
+
+    Args:
+        drops: let go of a batch before the next is asked for, as the trainer does, so that a loader
+            may use its memory again; else after that, as a plain `for` loop does.
+    """
+
+    def __init__(self, *, drops: bool = True) -> None:
+        self._drops = drops
+        self._ids: list[Tensor] = []
+
+    def take(self, batches: Iterable[Tensor]) -> None:
+        """Consume i2[B, DIM] batches."""
+        self._ids = []
+        for bits in batches:
+            self._ids.append(bits[:, :2].clone())
+            if self._drops:
+                del bits
+
+    def ids(self) -> NDArray[np.int64]:
+        """Return i64[N]: the ids that the frames of the last epoch carried."""
+        halves = torch.cat(self._ids).to(torch.int64).numpy() & 0xFFFF
+        return halves[:, 0] | halves[:, 1] << 16
+
+
+def check_once(ids: NDArray[np.int64], data: BenchData) -> None:
+    """Raise unless these are the ids of all frames, each once."""
+    if not np.array_equal(np.sort(ids), data.frame_ids):
+        raise AssertionError("not every frame was delivered exactly once")
+
+
+def group_of(batch: int) -> str:
+    """Return the column of the table for this batch size."""
+    return f"batch {batch}"

@@ -1,0 +1,133 @@
+"""What no loader of mapped rows can beat by much: copies of memory, and bare gathers."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import cycle
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laughstore import open_rows
+from train.gather import RowMatrix
+from train.in_order import in_order
+
+from .consuming import UNITS, Consumer, check_once, group_of
+from .data import DIM, FRAME_BYTES, SPLIT, BenchData
+from .measure import Contestant
+
+_MEMCPY_BYTES = 256 << 20
+_MEMCPY_TIMES = 4
+Gather = Callable[[NDArray[np.int64], Tensor], None]
+"""Copies rows of these numbers into a tensor."""
+
+
+def memcpy() -> Contestant:
+    """Return the limit of everything: one thread copies 256 MiB (bytes counted once)."""
+    source = np.ones(_MEMCPY_BYTES, np.uint8)
+    target = np.empty_like(source)
+
+    def run() -> float:
+        for _ in range(_MEMCPY_TIMES):
+            np.copyto(target, source)
+        return float(_MEMCPY_TIMES * _MEMCPY_BYTES)
+
+    return Contestant("limit: memcpy of 256 MiB", run, UNITS[:1])
+
+
+def memcpy_by_two() -> Contestant:
+    """Return the limit of two threads: each copies 256 MiB of its own."""
+    sources = [np.ones(_MEMCPY_BYTES, np.uint8) for _ in range(2)]
+    targets = [np.empty_like(source) for source in sources]
+
+    def copy(number: int) -> None:
+        for _ in range(_MEMCPY_TIMES):
+            np.copyto(targets[number], sources[number])
+
+    def run() -> float:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(copy, range(2)))
+        return float(2 * _MEMCPY_TIMES * _MEMCPY_BYTES)
+
+    return Contestant("limit: memcpy of 256 MiB by two threads", run, UNITS[:1])
+
+
+def with_two_torch_threads(run: Callable[[], float]) -> Callable[[], float]:
+    """Return a run that may use two threads for a gather."""
+
+    def run_with_two() -> float:
+        torch.set_num_threads(2)
+        try:
+            return run()
+        finally:
+            torch.set_num_threads(1)
+
+    return run_with_two
+
+
+def bare_gathers(
+    data: BenchData,
+    batch: int,
+    ids: NDArray[np.int64],
+    copy: Contestant,
+    copy_by_two: Contestant,
+) -> list[Contestant]:
+    """Return what FrameStream cannot beat: the same rows in the same order, and nothing else.
+
+    Row numbers are known beforehand, pages are mapped, one buffer is used over and over.
+    """
+    rows = open_rows(data.index, SPLIT)
+    rows.prepare(np.arange(data.index.num_blocks), verify=False)
+    matrix = torch.from_dlpack(rows.matrix.view(np.int16))
+    touching = RowMatrix(rows.matrix)
+    numbers = rows.row_numbers(ids)
+    parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
+    # More than there are batches at a time, so that nothing has to look who uses them.
+    buffers = [torch.empty((batch, DIM), dtype=torch.int16) for _ in range(5)]
+    consumer = Consumer()
+
+    def select(part: NDArray[np.int64], out: Tensor) -> None:
+        torch.index_select(matrix, 0, torch.from_numpy(part), out=out)
+
+    def touch(part: NDArray[np.int64], out: Tensor) -> None:
+        touching.gather(part, out.numpy())
+
+    def deliver(gather: Gather) -> float:
+        def batches() -> Iterator[Tensor]:
+            for part in parts:
+                out = buffers[0][: len(part)]
+                gather(part, out)
+                yield out
+
+        consumer.take(batches())
+        return float(len(ids) * FRAME_BYTES)
+
+    def deliver_by_two() -> float:
+        def make(item: tuple[NDArray[np.int64], Tensor]) -> Tensor:
+            part, memory = item
+            touch(part, memory[: len(part)])
+            return memory[: len(part)]
+
+        consumer.take(in_order(make, zip(parts, cycle(buffers), strict=False), 2))
+        return float(len(ids) * FRAME_BYTES)
+
+    def check() -> None:
+        check_once(consumer.ids(), data)
+
+    group = group_of(batch)
+    selecting, touched = partial(deliver, select), partial(deliver, touch)
+    found = {
+        "bare index_select of the same rows": (selecting, copy),
+        "bare gather of the same rows, pages touched first": (touched, copy),
+        "bare index_select of the same rows, two torch threads": (
+            with_two_torch_threads(selecting),
+            copy_by_two,
+        ),
+        "bare gather of the same rows, two threads, a batch each": (deliver_by_two, copy_by_two),
+    }
+    return [
+        Contestant(name, run, UNITS, group, limit, check=check)
+        for name, (run, limit) in found.items()
+    ]
