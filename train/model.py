@@ -73,7 +73,7 @@ class ScoreModel(nn.Module):
             config: of the head.
             standardiser: of the training rows.
             pos_weight: w, weight of positive rows in the loss.
-            bias: answer of the untrained head (`train.losses.prior_bias`).
+            bias: answer of the untrained head (`train.losses.RowLoss.start`).
             share_of_negatives: K / N, negatives of an epoch among all of the training split.
         """
         model = cls(config, len(standardiser.mean))

@@ -25,11 +25,10 @@ from torch import Tensor
 
 from laughstore.errors import ConfigError, LaughstoreError
 
-from .balance import num_negatives
 from .checkpoint import Checkpoint, mark_best, prune, save_checkpoint
 from .device import DeviceCopies
 from .log import Interval, RunLog
-from .losses import bce_loss, pos_weight, prior_bias
+from .losses import EpochRows, make_loss
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
@@ -106,18 +105,14 @@ class Trainer:
     ) -> None:
         self.run, self.stream, self.log, self.report = run, stream, log, report
         self.validation, self.source = validation, source
-        config, counts = run.config, stream.selection.counts
-        ratio, num_used = stream.balance, counts.negatives
-        if ratio is not None:
-            num_used = num_negatives(counts.positives, counts.negatives, ratio)
-        classes = {"positives": counts.positives, "negatives": num_used}
-        self.pos_weight = pos_weight(config.loss, **classes)
+        config = run.config
+        self.loss = make_loss(config.loss, EpochRows.of(stream.selection, stream.balance))
         self.model = ScoreModel.new(
             config.head,
             standardiser,
-            pos_weight=self.pos_weight,
-            bias=prior_bias(self.pos_weight, **classes),
-            share_of_negatives=num_used / counts.negatives,
+            pos_weight=self.loss.pos_weight,
+            bias=self.loss.start,
+            share_of_negatives=self.loss.share_of_negatives,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
         self.copies = DeviceCopies(device)
@@ -197,11 +192,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
-        loss = bce_loss(
+        loss = self.loss(
             self.model(x),
             y,
             weight,
-            pos_weight=self.pos_weight,
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
