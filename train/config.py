@@ -16,7 +16,8 @@ from laughstore.reading.rows import Reader
 
 from .balance import check_balance
 from .folds import check_folds
-from .losses import LossConfig, target_kind
+from .losses import LossConfig
+from .metrics import SelectBy, choice_for
 from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
 
@@ -80,8 +81,11 @@ class TrainConfig:
     standardised channels a logit by at most about 1. Fewer channels want more: 3e-3 for 64."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    select_by: SelectBy = "auto"
+    """Metric on the validation split that chooses the epoch; auto: val_ap (average precision), or
+    for label regression val_rmse."""
     patience: int = 10
-    """Epochs without a better validation average precision after which training stops."""
+    """Epochs without a better value of that metric after which training stops."""
     seed: int = 0
     """Of the order of frames, and of the folds."""
     folds: int | None = None
@@ -106,9 +110,9 @@ class TrainConfig:
     """Bound of that folder, in units of 10^9 bytes; the least recently used blocks go first."""
 
     def __post_init__(self) -> None:
-        check_classes(self.label)
         # What auto means is known now, and shall stand in the run.
         object.__setattr__(self, "loss", self.loss.for_label(self.label))
+        object.__setattr__(self, "select_by", choice_for(self.select_by, self.label))
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
         check_folds(self.folds, self.fold)
@@ -153,20 +157,6 @@ class TrainConfig:
             raise CorruptData(
                 f"{where}: not a training config of this release ({error}); restore the file"
             ) from error
-
-
-def check_classes(label: LabelSpec) -> None:
-    """Check that a label's targets are classes, which all losses and metrics here are made for.
-
-    Raises:
-        ConfigError: they are numbers.
-    """
-    if target_kind(label) != "classes":
-        raise ConfigError(
-            f"label {label.label}: no loss and no metric of this release is made for {label.kind}"
-            " targets; train with --label onset:SPAN or interval:SPAN, or read the targets with"
-            " train.FrameStream"
-        )
 
 
 _OF_THIS_MACHINE: Final = ("cache", "cache_gb")

@@ -8,6 +8,7 @@ nothing else begins, and what its scores are corrected for. Its arguments are fi
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 TargetKind = Literal["classes", "numbers"]
 """What a label asks for: 0 or 1, or a number from 0 to 1."""
+ScoreKind = Literal["probability", "order", "number"]
+"""What a score is: the probability of a positive row under the natural rate, something between 0
+and 1 that only orders rows, or an estimate of the target."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class RowLoss(ABC):
 
     targets: ClassVar[TargetKind]
     """Of the labels that it is made for."""
+    scores: ClassVar[ScoreKind]
+    """What the scores of a head trained with it are."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Fields of `LossConfig` that it reads."""
     start: float
@@ -122,6 +128,7 @@ class CrossEntropy(RowLoss):
     """Binary cross-entropy, positive rows weighing w: scores are probabilities."""
 
     targets = "classes"
+    scores = "probability"
     options = frozenset({"pos_weight"})
 
     def __init__(self, config: "LossConfig", rows: EpochRows) -> None:
@@ -151,6 +158,7 @@ class Focal(RowLoss):
     """
 
     targets = "classes"
+    scores = "order"
     options = frozenset({"focal_alpha", "focal_gamma", "focal_reduction"})
 
     def __init__(self, config: "LossConfig", rows: EpochRows) -> None:
@@ -186,6 +194,7 @@ class SquaredError(RowLoss):
     """Squared error: scores are means of what may come."""
 
     targets = "numbers"
+    scores = "number"
 
     def __init__(self, config: "LossConfig", rows: EpochRows) -> None:
         self.start = rows.mean_target
@@ -199,6 +208,7 @@ class Huber(RowLoss):
     """Half the squared error up to delta, and linear beyond it (Huber 1964)."""
 
     targets = "numbers"
+    scores = "number"
     options = frozenset({"huber_delta"})
 
     def __init__(self, config: "LossConfig", rows: EpochRows) -> None:
@@ -287,7 +297,7 @@ class LossConfig:
                 knowing = [name for name, loss in LOSSES.items() if item.name in loss.options]
                 raise ConfigError(
                     f"{item.name} is {value}: loss {self.loss} has none; drop it, or use --loss"
-                    f" {' or '.join(knowing)}"
+                    f" {_any_of(knowing)}"
                 )
 
     def for_label(self, label: LabelSpec) -> "LossConfig":
@@ -303,7 +313,7 @@ class LossConfig:
             fitting = [name for name, loss in LOSSES.items() if loss.targets == kind]
             raise ConfigError(
                 f"loss {self.loss} is for {LOSSES[self.loss].targets}, and the targets of label"
-                f" {label.label} are {kind}; use --loss {' or '.join(fitting)}"
+                f" {label.label} are {kind}; use --loss {_any_of(fitting)}"
             )
         return self
 
@@ -316,6 +326,11 @@ def target_kind(label: LabelSpec) -> TargetKind:
 def make_loss(config: LossConfig, rows: EpochRows) -> RowLoss:
     """Return the loss of these settings, whose name is not auto, for the rows of an epoch."""
     return LOSSES[config.loss](config, rows)
+
+
+def _any_of(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _focal_start(positives: float, negatives: float, *, gamma: float) -> float:

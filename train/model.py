@@ -1,4 +1,4 @@
-"""From a frame's features to one logit.
+"""From a frame's features to one answer, and from that to its score.
 
 Inputs enter as they are stored (bfloat16); standardising them is folded into the head's first layer
 when it runs, so no standardised copy of a batch is ever made and a checkpoint holds all that is
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import HeadConfig
+from .losses import ScoreKind
 from .moments import Standardiser
 
 
@@ -41,6 +42,7 @@ class ScoreModel(nn.Module):
     Args:
         config: of the head.
         dim: D, channels of a frame.
+        scores: what scores are (`train.losses.RowLoss.scores`).
     """
 
     mean: Tensor
@@ -48,10 +50,11 @@ class ScoreModel(nn.Module):
     log_pos_weight: Tensor
     log_balance: Tensor
 
-    def __init__(self, config: HeadConfig, dim: int) -> None:
+    def __init__(self, config: HeadConfig, dim: int, *, scores: ScoreKind = "probability") -> None:
         super().__init__()
         assert config.head == "linear", "HeadConfig knows no other head"
         self.head = LinearHead(dim)
+        self.scores: ScoreKind = scores
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("inverse_std", torch.ones(dim))
         self.register_buffer("log_pos_weight", torch.zeros(()))
@@ -66,6 +69,7 @@ class ScoreModel(nn.Module):
         pos_weight: float,
         bias: float,
         share_of_negatives: float = 1.0,
+        scores: ScoreKind = "probability",
     ) -> Self:
         """Return an untrained model.
 
@@ -75,8 +79,9 @@ class ScoreModel(nn.Module):
             pos_weight: w, weight of positive rows in the loss.
             bias: answer of the untrained head (`train.losses.RowLoss.start`).
             share_of_negatives: K / N, negatives of an epoch among all of the training split.
+            scores: what scores are.
         """
-        model = cls(config, len(standardiser.mean))
+        model = cls(config, len(standardiser.mean), scores=scores)
         with torch.no_grad():
             model.mean.copy_(torch.from_numpy(standardiser.mean))
             model.inverse_std.copy_(torch.from_numpy(standardiser.inverse_std))
@@ -91,16 +96,23 @@ class ScoreModel(nn.Module):
         return len(self.mean)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the head's logits, f32[B], of bf16[B, D]: what the loss is computed from."""
+        """Return the head's answers, f32[B], of bf16[B, D]: what the loss is computed from.
+
+        They are logits of classes, or numbers.
+        """
         first = self.head.first
         weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
         return self.head.rest(F.linear(x.float(), weight, bias))
 
-    def probability(self, x: Tensor) -> Tensor:
-        """Return probabilities f32[B] under the natural rate of positives, of bf16[B, D].
+    def score(self, x: Tensor) -> Tensor:
+        """Return scores f32[B] of bf16[B, D].
 
         Weighting positive rows by w raises all logits by log w, and leaving out all but K of N
-        negatives by log(N / K). Both are taken off here.
+        negatives by log(N / K). Both are taken off where scores are probabilities, which are those
+        under the natural rate of positives; elsewhere both are 0.
         """
-        return torch.sigmoid(self(x) - self.log_pos_weight + self.log_balance)
+        answer = self(x)
+        if self.scores == "number":
+            return answer
+        return torch.sigmoid(answer - self.log_pos_weight + self.log_balance)

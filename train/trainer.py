@@ -113,6 +113,7 @@ class Trainer:
             pos_weight=self.loss.pos_weight,
             bias=self.loss.start,
             share_of_negatives=self.loss.share_of_negatives,
+            scores=self.loss.scores,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
         self.copies = DeviceCopies(device)
@@ -239,7 +240,7 @@ class Trainer:
         streams = score_streams(
             self.model, self.validation, self.source, self.run.config.label, progress=report
         )
-        metrics = metrics_of(streams)
+        metrics = metrics_of(streams, self.run.config.label)
         self.latest = metrics
         seconds = round(time.monotonic() - self.started, 3)
         values = {"epoch": epoch, "seconds": seconds, **metrics.to_json()}
@@ -247,11 +248,9 @@ class Trainer:
         return metrics
 
     def _keep(self, epoch: int, metrics: FrameMetrics) -> None:
-        """Save this epoch; it is the best if its average precision is above all before."""
-        ap = metrics.average_precision
-        assert ap is not None, "validation has positive rows: checked before the run began"
+        """Save this epoch; it is the best if it beats the best before."""
         self.validated = True
-        is_best = self.best is None or ap > (self.best.average_precision or 0.0)
+        is_best = metrics.beats(self.best, self.run.config.select_by)
         if is_best:
             self.best, self.best_epoch = metrics, epoch
         elif time.monotonic() - self.saved < _SAVE_EVERY_S:

@@ -163,7 +163,7 @@ def test_an_untrained_balanced_model_answers_with_the_natural_rate():
         bias=loss.start,
         share_of_negatives=loss.share_of_negatives,
     )
-    probability = model.probability(torch.zeros(1, 3, dtype=torch.bfloat16))
+    probability = model.score(torch.zeros(1, 3, dtype=torch.bfloat16))
     assert probability.item() == pytest.approx(0.02, rel=1e-5)
 
 
