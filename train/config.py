@@ -16,6 +16,7 @@ from laughstore.reading.rows import Reader
 
 from .balance import check_balance
 from .folds import check_folds
+from .heads import HeadConfig
 from .losses import LossConfig
 from .metrics import SelectBy, choice_for
 from .plan import Mix, check_batching, check_key, check_mix
@@ -28,16 +29,6 @@ _MAX_LR: Final = 1e3
 """Far above all that can learn, and far below what overflows within a step."""
 _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The part that is trained."""
-
-    head: Literal["linear"] = "linear"
-    """Kind of head on the standardised features."""
-
-
 _HEAD: Final = HeadConfig()
 _LOSS: Final = LossConfig()
 
@@ -87,7 +78,7 @@ class TrainConfig:
     patience: int = 10
     """Epochs without a better value of that metric after which training stops."""
     seed: int = 0
-    """Of the order of frames, and of the folds."""
+    """Of the order of frames, of the folds, and of a head's first weights and dropout."""
     folds: int | None = None
     """Divide the groups (shows) of the splits train and validation into so many folds."""
     fold: int | None = None
@@ -169,7 +160,7 @@ def _to_json(config: TrainConfig) -> dict[str, Any]:  # Any: JSON values
     for item in fields(config):
         value = getattr(config, item.name)
         if isinstance(value, _GROUPS):
-            data |= {inner.name: getattr(value, inner.name) for inner in fields(value)}
+            data |= value.to_json()
         elif item.name not in _OF_THIS_MACHINE:
             if isinstance(value, LabelSpec | FrameFilter):
                 value = value.identity()

@@ -310,8 +310,12 @@ def _load(path: Path, run: Run) -> ScoreModel:
             f"{path} is a checkpoint of another run than {run.path} (other {', '.join(differ)});"
             " evaluate it with the folder of the run that saved it"
         )
-    scores = LOSSES[run.config.loss.loss].scores
-    model = ScoreModel(run.config.head, run.spec.dim, scores=scores)
+    described = checkpoint.state.get("model")
+    if described is None:  # runs of earlier releases say in their config alone what was trained
+        scores = LOSSES[run.config.loss.loss].scores
+        model = ScoreModel(run.config.head, run.spec.dim, scores=scores)
+    else:
+        model = ScoreModel.described(described, dim=run.spec.dim, where=str(path))
     try:
         # Runs from before there was balance have none.
         model.load_state_dict({"log_balance": torch.zeros(()), **checkpoint.model})

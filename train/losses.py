@@ -8,9 +8,8 @@ nothing else begins, and what its scores are corrected for. Its arguments are fi
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 
@@ -19,6 +18,8 @@ from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 
 from .balance import num_negatives
+from .focal_start import focal_start
+from .options import any_of, check_options, read_options
 from .selection import Selection
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Focal(RowLoss):
     def _begin(self, alpha: float, config: "LossConfig", rows: EpochRows) -> None:
         self.alpha, self.gamma = alpha, config.focal_gamma
         self.is_sum = config.focal_reduction == "legacy"
-        self.start = _focal_start(
+        self.start = focal_start(
             alpha * rows.positives, (1 - alpha) * rows.negatives, gamma=self.gamma
         )
 
@@ -231,6 +232,7 @@ LOSSES: Final[dict[str, type[RowLoss]]] = {
 }
 USUAL_LOSS: Final[dict[TargetKind, str]] = {"classes": "bce", "numbers": "mse"}
 """The loss meant by auto."""
+_OPTIONS: Final = {name: loss.options for name, loss in LOSSES.items()}
 _MAX_GAMMA: Final = 20.0
 """Above it, float32 loses rows that are only half right."""
 
@@ -285,20 +287,11 @@ class LossConfig:
         if not (self.huber_delta > 0 and math.isfinite(self.huber_delta)):
             raise ConfigError(f"huber_delta is {self.huber_delta}; it must be above 0 and finite")
         if self.loss != "auto":
-            self._check_options()
+            check_options(self, "loss", _OPTIONS)
 
-    def _check_options(self) -> None:
-        """Raise a ConfigError when an argument is given that this loss would not read."""
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name == "loss" or value == item.default:
-                continue
-            if item.name not in LOSSES[self.loss].options:
-                knowing = [name for name, loss in LOSSES.items() if item.name in loss.options]
-                raise ConfigError(
-                    f"{item.name} is {value}: loss {self.loss} has none; drop it, or use --loss"
-                    f" {_any_of(knowing)}"
-                )
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """Return the JSON object of the fields that this loss, whose name is not auto, reads."""
+        return read_options(self, "loss", _OPTIONS)
 
     def for_label(self, label: LabelSpec) -> "LossConfig":
         """Return these settings with auto replaced by the usual loss of a label.
@@ -313,7 +306,7 @@ class LossConfig:
             fitting = [name for name, loss in LOSSES.items() if loss.targets == kind]
             raise ConfigError(
                 f"loss {self.loss} is for {LOSSES[self.loss].targets}, and the targets of label"
-                f" {label.label} are {kind}; use --loss {_any_of(fitting)}"
+                f" {label.label} are {kind}; use --loss {any_of(fitting)}"
             )
         return self
 
@@ -326,39 +319,3 @@ def target_kind(label: LabelSpec) -> TargetKind:
 def make_loss(config: LossConfig, rows: EpochRows) -> RowLoss:
     """Return the loss of these settings, whose name is not auto, for the rows of an epoch."""
     return LOSSES[config.loss](config, rows)
-
-
-def _any_of(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
-
-
-def _focal_start(positives: float, negatives: float, *, gamma: float) -> float:
-    """Return the logit at which the focal loss of all rows together is least.
-
-    Far from the log odds when gamma is above 0: at a rate of 0.4 % and the usual alpha and gamma it
-    is -2.4, not -6.6, and a bias that begins there would need thousands of steps to come back.
-
-    Args:
-        positives: their number, times their weight; above 0.
-        negatives: likewise.
-        gamma: 0 or more.
-    """
-    low, high = -60.0, 60.0
-    # The slope has one zero: the pull of negatives relative to that of positives rises with z.
-    for _ in range(80):
-        z = (low + high) / 2
-        pull_up = positives * _focal_slope(-z, gamma)
-        pull_down = negatives * _focal_slope(z, gamma)
-        low, high = (z, high) if pull_up > pull_down else (low, z)
-    return (low + high) / 2
-
-
-def _focal_slope(z: float, gamma: float) -> float:
-    """Derivative by z of the loss of a negative row, p^gamma * -log(1 - p), p = sigmoid(z)."""
-    p, log_other = 1 / (1 + math.exp(-z)), -_softplus(z)
-    return p**gamma * (p - gamma * math.exp(log_other) * log_other)
-
-
-def _softplus(z: float) -> float:
-    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))

@@ -4,6 +4,7 @@ Everything that decides the run's course (validate, stop, best) is computed once
 complete scores. The state of a checkpoint is a JSON object:
 
     run         identity of the run (see `train.run`)
+    model       what the tensors are of (`ScoreModel.describe`)
     step        steps done
     epoch       of the last of them, from 0
     validated   the validation of that epoch is done, and counted in `best`
@@ -114,6 +115,7 @@ class Trainer:
             bias=self.loss.start,
             share_of_negatives=self.loss.share_of_negatives,
             scores=self.loss.scores,
+            seed=config.seed,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
         self.copies = DeviceCopies(device)
@@ -193,8 +195,9 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
+        keys = self.model.row_keys(batch.frame, seed=self.run.config.seed, step=self.step)
         loss = self.loss(
-            self.model(x),
+            self.model(x, keys),
             y,
             weight,
             num_real=batch.num_real,
@@ -271,6 +274,7 @@ class Trainer:
     def _save(self) -> Path:
         state = {
             "run": self.run.identity,
+            "model": self.model.describe(),
             "step": self.step,
             "epoch": self.epoch,
             "validated": self.validated,

@@ -136,6 +136,8 @@ def _run(flags: _Flags, path: Path) -> None:
     print(f"label: {run_.config.label.describe()}; {run_.config.filter.describe()}")
     for line in _other_rows(run_.config):
         print(line)
+    for part in (run_.config.head, run_.config.loss):
+        print(", ".join(f"{name} {value}" for name, value in part.to_json().items()))
     for split, counts in run_.about["counts"].items():
         print(f"{split}: {counts['rows']:,} rows, {counts['positives']:,} positive")
     last = _last_validation(run_.metrics_log)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.config import HeadConfig
+from train import HeadConfig
 from train.model import ScoreModel
 from train.moments import Standardiser
 from train.optimiser import learning_rate
