@@ -77,7 +77,7 @@ def _average_precision(rows: ScoredRows) -> float:
 
 def _lift(rows: ScoredRows) -> float:
     """Average precision over base rate."""
-    return rows.average_precision / _base_rate(rows)
+    return rows.average_precision * len(rows.y) / rows.num_positives
 
 
 def _auroc(rows: ScoredRows) -> float:

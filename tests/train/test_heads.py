@@ -13,8 +13,6 @@ from scipy.special import erf, expit
 
 from laughstore.cli.main import main
 from laughstore.errors import ConfigError, CorruptData
-from laughstore.timebase import FRAME_US
-from tests.stores import SPEAKERS, bf16_bits, write_store
 from train import HeadConfig, evaluate, train
 from train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from train.heads import HEADS
@@ -25,7 +23,7 @@ from train.model import ScoreModel
 from train.moments import Standardiser
 from train.run import Run
 
-from .conftest import Planted, config_for, planted_episodes
+from .conftest import config_for
 
 CONFIGS = [
     HeadConfig(),
@@ -227,30 +225,6 @@ def test_a_run_s_config_holds_what_its_head_and_loss_read_and_nothing_else():
     assert (content["hidden"], content["activation"], content["focal_gamma"]) == (8, "gelu", 2.0)
     again = type(config).from_json(content, where="here")
     assert (again.head, again.loss) == (config.head, config.loss)
-
-
-class EitherWay(Planted):
-    """Laughs move frames along a direction, to one side or the other: no linear head sees them."""
-
-    def __call__(self, name: str, assignment: int, num_frames: int) -> NDArray[np.uint16]:
-        episode = next(item for item in self.episodes if item.name == name)
-        rng = np.random.default_rng([assignment, *name.encode()])
-        x = rng.standard_normal((num_frames, 16))
-        side = rng.choice([-1.0, 1.0], num_frames)
-        for event in episode.events:
-            if event.speaker == SPEAKERS[assignment]:
-                heard = slice(event.start_us // FRAME_US, -(-event.end_us // FRAME_US))
-                x[heard, 3] += 4 * side[heard]
-        return bf16_bits((50 + 7 * x).astype(np.float32))
-
-
-@pytest.fixture(scope="module")
-def either_way(tmp_path_factory) -> Path:
-    episodes = planted_episodes()
-    path = tmp_path_factory.mktemp("either") / "store"
-    features = EitherWay(episodes)
-    write_store(path, episodes, features, dim=16, block_frames=32, shard_frames=256)
-    return path / "shards"
 
 
 def test_an_mlp_learns_what_no_linear_head_can(either_way, tmp_path):

@@ -38,22 +38,25 @@ def drop_out(hidden: Tensor, keys: Tensor, share: float) -> Tensor:
     """
     units = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
     numbers = _mix(keys[:, None] + units * _signed(_GOLDEN))
-    kept = _shifted(numbers, 64 - _BITS) >= round(share * 2**_BITS)
+    kept = _shifted(numbers, 64 - _BITS, out=numbers) >= round(share * 2**_BITS)
     return hidden * kept * (1 / (1 - share))
 
 
 def _mix(words: Tensor) -> Tensor:
-    """64-bit words from 64-bit words; products wrap around."""
-    for shift, factor in _STEPS:
-        words = words ^ _shifted(words, shift)
+    """64-bit words from 64-bit words, in their place; products wrap around."""
+    shifted = torch.empty_like(words)
+    for bits, factor in _STEPS:
+        words ^= _shifted(words, bits, out=shifted)
         if factor is not None:
-            words = words * _signed(factor)
+            words *= _signed(factor)
     return words
 
 
-def _shifted(words: Tensor, bits: int) -> Tensor:
+def _shifted(words: Tensor, bits: int, *, out: Tensor) -> Tensor:
     """Shift right; torch would fill with the sign."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
+    torch.bitwise_right_shift(words, bits, out=out)
+    out &= (1 << (64 - bits)) - 1
+    return out
 
 
 def _signed(word: int) -> int:
