@@ -13,7 +13,7 @@ from scipy.special import erf, expit
 
 from laughstore.cli.main import main
 from laughstore.errors import ConfigError, CorruptData
-from train import HeadConfig, evaluate, train
+from train import FrameStream, HeadConfig, evaluate, train
 from train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from train.heads import HEADS
 from train.heads.dropout import drop_out, row_keys
@@ -21,6 +21,7 @@ from train.heads.initial import uniform
 from train.losses import EpochRows, LossConfig, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
+from train.optimiser import learning_rate, make_optimiser
 from train.run import Run
 
 from .conftest import config_for
@@ -250,6 +251,35 @@ def test_a_run_with_dropout_is_the_same_whatever_others_drew(either_way, tmp_pat
         path = checkpoint_path(tmp_path / name / "checkpoints", "last")
         files.append((path / "model.safetensors").read_bytes())
     assert files[0] == files[1]
+
+
+def test_a_run_draws_and_drops_out_as_its_seed_and_steps_say(either_way, tmp_path):
+    head = HeadConfig("mlp", hidden=16, dropout=0.3)
+    after = []
+    for epochs in (1, 2):  # of one step each, so of all rows
+        out = tmp_path / f"{epochs}"
+        config = config_for(either_way, out, head=head, global_batch=65536, epochs=epochs, seed=4)
+        train(config)
+        after.append(load_checkpoint(checkpoint_path(out / "checkpoints", "last")).model)
+    standardiser = Standardiser(after[0]["mean"].numpy(), after[0]["inverse_std"].numpy())
+    with FrameStream(either_way, "train", global_batch=65536, seed=4) as stream:
+        loss = make_loss(config.loss, EpochRows.of(stream.selection, None))
+        model = ScoreModel.new(head, standardiser, pos_weight=1.0, bias=loss.start, seed=4)
+        optimiser = make_optimiser(model, config)
+        for step in range(2):
+            stream.set_epoch(step)
+            (batch,) = stream
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, 2, peak=config.lr)
+            optimiser.zero_grad()
+            answers = model(batch.x, row_keys(batch.frame, seed=4, step=step))
+            loss(answers, batch.y, batch.weight, num_real=batch.num_real, world_size=1).backward()
+            optimiser.step()
+            for name, value in model.state_dict().items():
+                # The bias begins where its gradient is 0, and Adam's first step goes by its sign.
+                if (step, name) != (0, "head.last.bias"):
+                    assert torch.allclose(value, after[step][name], rtol=1e-3, atol=1e-5), name
+            model.load_state_dict(after[step])
 
 
 def test_a_checkpoint_says_what_its_tensors_are_of(either_way, tmp_path):

@@ -14,9 +14,15 @@ from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec, frame_targets
 from tests.stores import SPEAKERS, Episode, bf16_bits, laugh, random_features, write_store
 from train import FrameStream, LossConfig, evaluate, train
-from train.checkpoint import checkpoint_path
+from train.checkpoint import checkpoint_path, load_checkpoint
+from train.evaluation import timeline_panel
 from train.metrics import FrameMetrics
+from train.model import ScoreModel
+from train.plots import timeline_png
 from train.run import Run
+from train.score import score_streams
+from train.selection import select
+from train.source import FrameSource
 
 from .conftest import config_for, planted_episodes
 
@@ -160,6 +166,24 @@ def test_a_balanced_huber_run_about_anyone_has_one_answer_a_recording(shards, tm
     y = np.concatenate(targets)
     assert result.best.num_rows == len(y)
     assert result.best.num_positives == (y > 0).sum()
+    # A prediction is drawn beside its question, and not beside a rate of positives.
+    model = ScoreModel(config.head, DIM, scores="number")
+    model.load_state_dict(load_checkpoint(evaluation.checkpoint).model)
+    selection = select(index, "validation", config.label)
+    with FrameSource(index, "validation") as source:
+        streams = score_streams(model, selection, source, config.label, ignored_too=True)
+    expected = [
+        timeline_png(
+            [timeline_panel(index, stream, config.label)],
+            title=index.recording(stream.stream.recording_id).name,
+            event="Laughter",
+            scores="number",
+            question="1 / (1 + s until\nLaughter)",
+            base_rate=None,
+        )
+        for stream in streams
+    ]
+    assert evaluation.plots[1].read_bytes() in expected
 
 
 def test_rows_that_all_wait_for_something_can_be_learned(tmp_path):
