@@ -145,10 +145,11 @@ class CrossEntropy(RowLoss):
 
     def of_rows(self, output: "Tensor", y: "Tensor") -> "Tensor":
         """Return -(w y log p + (1 - y) log(1 - p)), p the sigmoid of the output."""
-        from torch.nn.functional import binary_cross_entropy_with_logits
+        from torch.nn.functional import logsigmoid
 
-        weight = output.new_tensor(self.pos_weight)
-        return binary_cross_entropy_with_logits(output, y, pos_weight=weight, reduction="none")
+        # Not torch's own loss: of rows that are right by far it keeps a few digits only (2e-4 of
+        # the loss of a negative row at logit -7), because it adds the logit and takes it off again.
+        return -(self.pos_weight * y * logsigmoid(output) + (1 - y) * logsigmoid(-output))
 
 
 class Focal(RowLoss):

@@ -117,6 +117,7 @@ def computed(
 
 
 @given(STEPS)
+@example((LossConfig("bce"), [(-7.0, 0.0, True), (7.0, 1.0, True)]))
 @example((LossConfig("focal"), [(30.0, 1.0, True), (-30.0, 0.0, True)]))
 @example((LossConfig("focal"), [(-30.0, 1.0, True), (30.0, 0.0, False)]))
 @example((LossConfig("focal", focal_gamma=0.5), [(30.0, 1.0, True), (0.0, 0.0, True)]))
