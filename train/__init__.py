@@ -7,7 +7,9 @@ Imports laughstore, never extract. Nothing here loads torch before a name that n
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .config import HeadConfig, LossConfig, TrainConfig
+from .config import TrainConfig
+from .heads import HeadConfig
+from .losses import LossConfig
 from .selection import FrameFilter
 
 if TYPE_CHECKING:

@@ -4,20 +4,21 @@ The attributes' docstrings are the help of the command line.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import numpy as np
+from typing import Any, Final, Literal, get_args
 
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.folders import is_url
-from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
 
 from .balance import check_balance
 from .folds import check_folds
+from .heads import HeadConfig
+from .losses import LossConfig
+from .metrics import SelectBy, choice_for
 from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
 
@@ -28,39 +29,6 @@ _MAX_LR: Final = 1e3
 """Far above all that can learn, and far below what overflows within a step."""
 _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The part that is trained."""
-
-    head: Literal["linear"] = "linear"
-    """Kind of head on the standardised features."""
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """What is minimised.
-
-    Raises:
-        ConfigError: pos_weight is not above 0.
-    """
-
-    loss: Literal["bce"] = "bce"
-    """Loss of a row: binary cross-entropy."""
-    pos_weight: Literal["none", "auto"] | float = "none"
-    """Weight of positive rows: none (1), auto (negatives / positives of the rows of an epoch), or a
-    number. Scores are corrected for it, so they stay probabilities."""
-
-    def __post_init__(self) -> None:
-        weight = self.pos_weight
-        if isinstance(weight, str):
-            if weight not in ("none", "auto"):
-                raise ConfigError(f"pos_weight is {weight!r}; it must be none, auto or a number")
-        elif not (weight > 0 and math.isfinite(weight)):
-            raise ConfigError(f"pos_weight is {weight}; a number must be above 0 and finite")
-
-
 _HEAD: Final = HeadConfig()
 _LOSS: Final = LossConfig()
 
@@ -104,10 +72,13 @@ class TrainConfig:
     standardised channels a logit by at most about 1. Fewer channels want more: 3e-3 for 64."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    select_by: SelectBy = "auto"
+    """Metric on the validation split that chooses the epoch; auto: val_ap (average precision), or
+    for label regression val_rmse."""
     patience: int = 10
-    """Epochs without a better validation average precision after which training stops."""
+    """Epochs without a better value of that metric after which training stops."""
     seed: int = 0
-    """Of the order of frames, and of the folds."""
+    """Of the order of frames, of the folds, and of a head's first weights and dropout."""
     folds: int | None = None
     """Divide the groups (shows) of the splits train and validation into so many folds."""
     fold: int | None = None
@@ -130,7 +101,9 @@ class TrainConfig:
     """Bound of that folder, in units of 10^9 bytes; the least recently used blocks go first."""
 
     def __post_init__(self) -> None:
-        check_classes(self.label)
+        # What auto means is known now, and shall stand in the run.
+        object.__setattr__(self, "loss", self.loss.for_label(self.label))
+        object.__setattr__(self, "select_by", choice_for(self.select_by, self.label))
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
         check_folds(self.folds, self.fold)
@@ -160,20 +133,7 @@ class TrainConfig:
 
         Without the cache, which belongs to a machine and changes nothing that is learned.
         """
-        return {
-            "shards": str(self.shards),
-            "out": str(self.out),
-            "label": self.label.identity(),
-            "filter": self.filter.identity(),
-            "annotations": None if self.annotations is None else str(self.annotations),
-            "folds": self.folds,
-            "fold": self.fold,
-            "head": self.head.head,
-            "loss": self.loss.loss,
-            "pos_weight": self.loss.pos_weight,
-            "skip_corrupt": None if self.skip_corrupt is None else str(self.skip_corrupt),
-            **{name: getattr(self, name) for name in _PLAIN_FIELDS + _LATER_FIELDS},
-        }
+        return _to_json(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any], *, where: str) -> "TrainConfig":
@@ -182,58 +142,60 @@ class TrainConfig:
         Raises:
             CorruptData: it is not what `to_json` returns; the message begins with `where`.
         """
-        annotations = data.get("annotations")  # earlier runs have none, and no folds
         try:
-            return cls(
-                shards=shards if is_url(shards := data["shards"]) else Path(shards),
-                out=Path(data["out"]),
-                label=LabelSpec.from_identity(data["label"], where=f"{where}: label"),
-                filter=FrameFilter.from_identity(data["filter"]),
-                annotations=None if annotations is None else Path(annotations),
-                folds=data.get("folds"),
-                fold=data.get("fold"),
-                head=HeadConfig(data["head"]),
-                loss=LossConfig(data["loss"], data["pos_weight"]),
-                skip_corrupt=_path(data.get("skip_corrupt")),
-                **{name: data[name] for name in _PLAIN_FIELDS},
-                # Runs of earlier releases have none of these.
-                **{name: data[name] for name in _LATER_FIELDS if name in data},
-            )
+            return _from_json(data, where=where)
         except (KeyError, TypeError, ConfigError) as error:
             raise CorruptData(
                 f"{where}: not a training config of this release ({error}); restore the file"
             ) from error
 
 
-def check_classes(label: LabelSpec) -> None:
-    """Check that a label's targets are classes, which all losses and metrics here are made for.
+_OF_THIS_MACHINE: Final = ("cache", "cache_gb")
+_GROUPS: Final = (HeadConfig, LossConfig)
+"""Types of fields whose own fields stand among the others in JSON, as they do among the flags."""
 
-    Raises:
-        ConfigError: they are numbers.
+
+def _to_json(config: TrainConfig) -> dict[str, Any]:  # Any: JSON values
+    data: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, _GROUPS):
+            data |= value.to_json()
+        elif item.name not in _OF_THIS_MACHINE:
+            if isinstance(value, LabelSpec | FrameFilter):
+                value = value.identity()
+            data[item.name] = str(value) if isinstance(value, Path) else value
+    return data
+
+
+def _from_json(data: Mapping[str, Any], *, where: str) -> TrainConfig:  # Any: JSON values
+    """Raise KeyError, TypeError or ConfigError where it is no config.
+
+    Fields that are missing came with a later release than the run; their defaults are what it did.
     """
-    if KINDS[label.kind].dtype is not np.uint8:
-        raise ConfigError(
-            f"label {label.label}: no loss and no metric of this release is made for {label.kind}"
-            " targets; train with --label onset:SPAN or interval:SPAN, or read the targets with"
-            " train.FrameStream"
-        )
+    left = dict(data)
+    values: dict[str, Any] = {}  # Any: fields of all types
+    for item in fields(TrainConfig):
+        kind = item.type
+        if kind in _GROUPS:
+            inner = [inner.name for inner in fields(kind) if inner.name in left]
+            values[item.name] = kind(**{name: left.pop(name) for name in inner})
+        elif item.name in left:
+            values[item.name] = _value(kind, left.pop(item.name), where=where)
+        elif item.default is MISSING:
+            raise KeyError(item.name)
+    if left:
+        raise ConfigError(f"field {', '.join(sorted(left))} is not known")
+    return TrainConfig(**values)
 
 
-_PLAIN_FIELDS = (
-    "global_batch",
-    "lanes",
-    "window_blocks",
-    "epochs",
-    "lr",
-    "weight_decay",
-    "patience",
-    "seed",
-    "device",
-    "verify",
-)
-"""Fields of a TrainConfig that are JSON values as they are."""
-_LATER_FIELDS = ("mix", "reader", "balance")
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+def _value(kind: object, value: object, *, where: str) -> object:
+    """The value of a field of this type, from its JSON value."""
+    if kind in (LabelSpec, FrameFilter):
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is no object")
+        if kind is LabelSpec:
+            return LabelSpec.from_identity(value, where=f"{where}: label")
+        return FrameFilter.from_identity(value)
+    is_path = kind is Path or Path in get_args(kind)
+    return Path(value) if is_path and isinstance(value, str) and not is_url(value) else value

@@ -30,6 +30,7 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 from .checkpoint import checkpoint_path, load_checkpoint
 from .device import choose_device
 from .folds import TRAIN_SPLIT, shown_groups, with_fold
+from .losses import LOSSES, ScoreKind
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .plots import Panel, precision_recall_png, timeline_png
@@ -76,6 +77,8 @@ class EvaluationResult:
     split: str
     checkpoint: Path
     label: LabelSpec
+    scores: ScoreKind
+    """What the run's scores are."""
     generation: int
     """Of the store, whose annotations the labels are made from."""
     index_id: str
@@ -113,6 +116,7 @@ class EvaluationResult:
             "checkpoint": self.checkpoint.name,
             "label": self.label.identity(),
             "label_text": self.label.describe(),
+            "scores": self.scores,
             "generation": self.generation,
             "index_id": self.index_id,
             "fold": self.fold,
@@ -216,13 +220,14 @@ def evaluate(
     folder = out or run / "evaluation" / split
     _clear(folder)
     groups = by_recording(streams)
-    metrics = metrics_of(streams)
+    metrics = metrics_of(streams, config.label)
     result = EvaluationResult(
         run=run,
         out=folder,
         split=split,
         checkpoint=path,
         label=config.label,
+        scores=model.scores,
         generation=index.generation,
         index_id=index.index_id,
         annotations=annotations,
@@ -234,12 +239,16 @@ def evaluate(
         num_skipped_blocks=len(skipped),
         num_streams=len(streams),
         recordings=tuple(
-            RecordingMetrics(key, index.recording(key).name, len(group), metrics_of(group))
+            RecordingMetrics(
+                key, index.recording(key).name, len(group), metrics_of(group, config.label)
+            )
             for key, group in groups.items()
         ),
         plots=(
             *_draw_curve(folder, streams, metrics, f"{split}: {config.label.describe()}"),
-            *_draw_timelines(folder, index, groups, config.label, metrics.base_rate, timelines),
+            *_draw_timelines(
+                folder, index, groups, config.label, model.scores, metrics.base_rate, timelines
+            ),
         ),
     )
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
@@ -301,7 +310,12 @@ def _load(path: Path, run: Run) -> ScoreModel:
             f"{path} is a checkpoint of another run than {run.path} (other {', '.join(differ)});"
             " evaluate it with the folder of the run that saved it"
         )
-    model = ScoreModel(run.config.head, run.spec.dim)
+    described = checkpoint.state.get("model")
+    if described is None:  # runs of earlier releases say in their config alone what was trained
+        scores = LOSSES[run.config.loss.loss].scores
+        model = ScoreModel(run.config.head, run.spec.dim, scores=scores)
+    else:
+        model = ScoreModel.described(described, dim=run.spec.dim, where=str(path))
     try:
         # Runs from before there was balance have none.
         model.load_state_dict({"log_balance": torch.zeros(()), **checkpoint.model})
@@ -321,11 +335,11 @@ def _draw_curve(
     folder: Path, streams: Sequence[StreamScores], metrics: FrameMetrics, title: str
 ) -> list[Path]:
     if metrics.average_precision is None:
-        logger.warning("no precision-recall curve: %s", metrics.undefined)
+        logger.warning("no precision-recall curve: %s", metrics.undefined["average_precision"])
         return []
-    y = np.concatenate([stream.y[stream.eligible] for stream in streams])
-    score = np.concatenate([stream.probability[stream.eligible] for stream in streams])
-    write_atomic(folder / _CURVE, precision_recall_png(y, score, metrics, title=title))
+    positive = np.concatenate([stream.y[stream.eligible] > 0 for stream in streams])
+    score = np.concatenate([stream.score[stream.eligible] for stream in streams])
+    write_atomic(folder / _CURVE, precision_recall_png(positive, score, metrics, title=title))
     return [folder / _CURVE]
 
 
@@ -334,11 +348,13 @@ def _draw_timelines(
     index: Index,
     groups: dict[str, list[StreamScores]],
     label: LabelSpec,
+    scores: ScoreKind,
     base_rate: float | None,
     limit: int,
 ) -> list[Path]:
     drawn = sorted(
-        groups.items(), key=lambda item: -sum(int(stream.y.sum()) for stream in item[1])
+        groups.items(),
+        key=lambda item: -sum(int(np.count_nonzero(stream.y)) for stream in item[1]),
     )[:limit]
     paths = []
     for key, streams in drawn:
@@ -349,8 +365,9 @@ def _draw_timelines(
             panels,
             title=recording.name,
             event=label.event,
+            scores=scores,
             question=_question(label),
-            base_rate=base_rate,
+            base_rate=base_rate if scores == "probability" else None,
         )
         write_atomic(path, png)
         paths.append(path)
@@ -358,6 +375,9 @@ def _draw_timelines(
 
 
 def _question(label: LabelSpec) -> str:
+    if label.kind == "regression":
+        until = label.event if label.rules.until == "onset" else "end of interval"
+        return f"1 / (1 + s until\n{until})"
     if label.kind in ("onset", "interval"):
         return f"{label.event}\nwithin {label.rules.span * FRAME_US / US_PER_SECOND:g} s"
     return label.event
@@ -371,7 +391,7 @@ def timeline_panel(index: Index, scores: StreamScores, label: LabelSpec) -> Pane
     return Panel(
         title=scores.title,
         frame=scores.row + label.lead_frames,
-        probability=scores.probability,
+        score=scores.score,
         ignored=~scores.eligible,
         bout_start_s=bouts.start_us / US_PER_SECOND,
         bout_end_s=bouts.end_us / US_PER_SECOND,

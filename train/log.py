@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .stream import Batch
 
-Number = int | float | None
+Value = int | float | str | Mapping[str, str] | None
 
 
 class RunLog:
@@ -29,7 +29,7 @@ class RunLog:
         self._file = path.open("a", encoding="utf-8")
         self._scalars = SummaryWriter(str(tensorboard))
 
-    def write(self, kind: str, step: int, values: Mapping[str, Number | str]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
         """Write one line at once; each number is also the scalar `<kind>/<name>`.
 
         Args:
@@ -100,5 +100,5 @@ class Interval:
         return self.loss, wait_ms, frames
 
 
-def _json(value: Number | str) -> Number | str:
+def _json(value: Value) -> Value:
     return None if isinstance(value, float) and not math.isfinite(value) else value

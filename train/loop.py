@@ -41,7 +41,7 @@ def train(
     progress: ProgressCallback | None = None,
     annotate: Annotate = read_other_annotations,
 ) -> TrainResult:
-    """Train a head on the split `train`, choosing by the average precision on `validation`.
+    """Train a head on the split `train`, choosing the epoch on `validation`.
 
     Ctrl-C, SIGTERM and errors of this package save the last step before they are raised, unless the
     weights are no longer finite; while statistics are made, there is no run yet, and the statistics
@@ -170,8 +170,9 @@ def _check_splits(index: Index) -> None:
 
 def _check_both_classes(selection: Selection) -> None:
     counts = selection.counts
+    is_number = selection.y.dtype == np.float32  # which may all differ from 0
     for name, number in (("positive", counts.positives), ("negative", counts.negatives)):
-        if not number:
+        if not number and not (is_number and name == "negative"):
             raise ConfigError(
                 f"split {selection.split!r} has no {name} row among {selection.num_rows}:"
                 " nothing can be learned or chosen from it; use another label, filter or data set"

@@ -1,13 +1,194 @@
-"""How good scores are. What cannot be computed is None with the reason, never 0 and never NaN."""
+"""How good scores are. What cannot be computed is None with the reason, never 0 and never NaN.
 
+A metric is one function here and its line in `METRICS`; logs, checkpoints, evaluations and the
+command line take it from there. scikit-learn is loaded when it is needed, not before:
+`laughstore train --help` reads this module.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from laughstore.errors import ConfigError
 from laughstore.kinds import TargetArray
+from laughstore.labels import LabelSpec
+from laughstore.timebase import FRAME_US, US_PER_SECOND
+
+from .losses import TargetKind, target_kind
+
+
+class _UndefinedError(Exception):
+    """Raised by a metric that these rows have no value of; its text is the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRows:
+    """N rows with what was asked of them and what was answered."""
+
+    y: TargetArray
+    """u1[N] classes, or f4[N] numbers; above 0 where positive."""
+    score: NDArray[np.float32]
+    """f4[N], finite; of classes, higher means more likely positive."""
+    reach_s: float | None = None
+    """Of numbers: the longest wait, in seconds, that they tell of."""
+
+    @cached_property
+    def positive(self) -> NDArray[np.bool_]:
+        """bool[N]."""
+        return self.y > 0
+
+    @cached_property
+    def num_positives(self) -> int:
+        """P."""
+        return int(np.count_nonzero(self.positive))
+
+    @cached_property
+    def error(self) -> NDArray[np.float64]:
+        """f8[N]: score - y."""
+        return self.score.astype(np.float64) - self.y
+
+    @cached_property
+    def average_precision(self) -> float:
+        """Area under the precision-recall curve by steps, ties grouped (scikit-learn)."""
+        from sklearn.metrics import average_precision_score
+
+        self.need_positives()
+        return float(average_precision_score(self.positive, self.score))
+
+    def need_positives(self) -> None:
+        """Raise where there are none."""
+        if not self.num_positives:
+            raise _UndefinedError("no positive rows")
+
+
+def _base_rate(rows: ScoredRows) -> float:
+    """Share of positive rows: the average precision of a constant score."""
+    return rows.num_positives / len(rows.y)
+
+
+def _average_precision(rows: ScoredRows) -> float:
+    """Area under the precision-recall curve."""
+    return rows.average_precision
+
+
+def _lift(rows: ScoredRows) -> float:
+    """Average precision over base rate."""
+    return rows.average_precision * len(rows.y) / rows.num_positives
+
+
+def _auroc(rows: ScoredRows) -> float:
+    """Area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
+
+    rows.need_positives()
+    if rows.num_positives == len(rows.y):
+        raise _UndefinedError("no negative rows")
+    return float(roc_auc_score(rows.positive, rows.score))
+
+
+def _mae(rows: ScoredRows) -> float:
+    """Mean absolute error."""
+    return float(np.abs(rows.error).mean())
+
+
+def _rmse(rows: ScoredRows) -> float:
+    """Root of the mean squared error."""
+    return float(np.sqrt(np.square(rows.error).mean()))
+
+
+def _spearman(rows: ScoredRows) -> float:
+    """Correlation of the ranks of targets and scores, equal ones sharing their mean rank."""
+    for name, values in (("targets", rows.y), ("scores", rows.score)):
+        if values.min() == values.max():
+            raise _UndefinedError(f"all {name} are equal")
+    return float(np.corrcoef(_ranks(rows.y), _ranks(rows.score))[0, 1])
+
+
+def _wait_mae_s(rows: ScoredRows) -> float:
+    """Mean absolute error of the seconds to what comes next, over the rows where something does.
+
+    A target is 1 / (1 + seconds). A score outside what targets can be means the nearest wait that
+    they can tell of: none, or the label's reach.
+    """
+    rows.need_positives()
+    assert rows.reach_s is not None, "of numbers"
+    score = rows.score[rows.positive].astype(np.float64)
+    waits = 1 / np.clip(score, 1 / (1 + rows.reach_s), 1.0) - 1
+    return float(np.abs(waits - (1 / rows.y[rows.positive].astype(np.float64) - 1)).mean())
+
+
+def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:  # Any: of either width
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number about scored rows."""
+
+    of: Callable[[ScoredRows], float]
+    """Computes it of one row or more."""
+    title: str
+    """For people."""
+    targets: tuple[TargetKind, ...]
+    """Of the labels that it says something about."""
+    better: Literal["higher", "lower"] | None = None
+    """What is better, of those that an epoch can be chosen by."""
+    is_share: bool = False
+    """Shown as percent."""
+
+
+_CLASSES: Final[tuple[TargetKind, ...]] = ("classes",)
+_NUMBERS: Final[tuple[TargetKind, ...]] = ("numbers",)
+_BOTH = _CLASSES + _NUMBERS
+
+METRICS: Final[dict[str, Metric]] = {
+    "rmse": Metric(_rmse, "RMSE", _NUMBERS, better="lower"),
+    "mae": Metric(_mae, "MAE", _NUMBERS, better="lower"),
+    "spearman": Metric(_spearman, "Spearman", _NUMBERS, better="higher"),
+    "wait_mae_s": Metric(_wait_mae_s, "MAE of the wait in s", _NUMBERS, better="lower"),
+    "average_precision": Metric(_average_precision, "AP", _BOTH, better="higher"),
+    "base_rate": Metric(_base_rate, "base rate", _BOTH, is_share=True),
+    "lift": Metric(_lift, "lift", _BOTH),
+    "auroc": Metric(_auroc, "AUROC", _BOTH, better="higher"),
+}
+"""In the order in which they are shown."""
+_CHOICE: Final = {
+    ("val_ap" if name == "average_precision" else f"val_{name}"): name
+    for name, metric in METRICS.items()
+    if metric.better is not None
+}
+_USUAL_CHOICE: Final[dict[TargetKind, str]] = {"classes": "val_ap", "numbers": "val_rmse"}
+"""RMSE is least for the mean of what may come. MAE is not: most targets are 0, and so is their
+median, so a head that always says 0 would be the best."""
+
+if TYPE_CHECKING:
+    SelectBy = str
+else:
+    SelectBy = Literal["auto", *_CHOICE]  # the choices that the command line shows
+
+
+def choice_for(select_by: SelectBy, label: LabelSpec) -> SelectBy:
+    """Return how an epoch is chosen, auto replaced by what is usual for a label.
+
+    Raises:
+        ConfigError: there is no such metric, or it says nothing about such targets.
+    """
+    kind = target_kind(label)
+    if select_by == "auto":
+        return _USUAL_CHOICE[kind]
+    fitting = [choice for choice, name in _CHOICE.items() if kind in METRICS[name].targets]
+    if select_by not in fitting:
+        raise ConfigError(
+            f"select_by is {select_by!r}; for label {label.label} it must be auto,"
+            f" {', '.join(fitting)}"
+        )
+    return select_by
 
 
 @dataclass(frozen=True)
@@ -16,51 +197,92 @@ class FrameMetrics:
 
     num_rows: int
     num_positives: int
-    base_rate: float | None
-    """Share of positive rows: the average precision of a constant score."""
-    average_precision: float | None
-    """Area under the precision-recall curve by steps, ties grouped (scikit-learn)."""
-    lift: float | None
-    """average_precision / base_rate."""
-    auroc: float | None
-    """Area under the ROC curve."""
-    undefined: str | None
-    """Why some of these are None."""
+    values: Mapping[str, float | None]
+    """By name, as in METRICS: those of this kind of target."""
+    undefined: Mapping[str, str]
+    """Why some of these are None, by name."""
+
+    @property
+    def base_rate(self) -> float | None:
+        """Share of positive rows."""
+        return self.values["base_rate"]
+
+    @property
+    def average_precision(self) -> float | None:
+        """Area under the precision-recall curve of positive rows."""
+        return self.values["average_precision"]
+
+    @property
+    def lift(self) -> float | None:
+        """average_precision / base_rate."""
+        return self.values["lift"]
+
+    @property
+    def auroc(self) -> float | None:
+        """Area under the ROC curve of positive rows."""
+        return self.values["auroc"]
+
+    def beats(self, other: "FrameMetrics | None", by: SelectBy) -> bool:
+        """Tell whether these are better than others, which there may be none of yet.
+
+        Args:
+            other: None is beaten by all.
+            by: as `choice_for` returns it. What is undefined beats nothing.
+        """
+        if other is None:
+            return True
+        name = _CHOICE[by]
+        mine, theirs = self.values[name], other.values[name]
+        if mine is None or theirs is None:
+            return mine is not None
+        return mine > theirs if METRICS[name].better == "higher" else mine < theirs
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object of finite numbers and nulls."""
         return {
             "rows": self.num_rows,
             "positives": self.num_positives,
-            "base_rate": self.base_rate,
-            "average_precision": self.average_precision,
-            "lift": self.lift,
-            "auroc": self.auroc,
-            "undefined": self.undefined,
+            **self.values,
+            "undefined": dict(self.undefined),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:  # Any: JSON values
+        """Return the metrics that `to_json` wrote. Raises KeyError when it did not."""
+        undefined = data["undefined"]
+        return cls(
+            num_rows=data["rows"],
+            num_positives=data["positives"],
+            values={name: data[name] for name in METRICS if name in data},
+            # Earlier releases wrote one reason for all, or null.
+            undefined=undefined if isinstance(undefined, dict) else {},
+        )
 
-def frame_metrics(y: TargetArray, score: NDArray[np.float32]) -> FrameMetrics:
+
+def frame_metrics(
+    y: TargetArray, score: NDArray[np.float32], label: LabelSpec | None = None
+) -> FrameMetrics:
     """Return the metrics of N rows.
 
     Args:
-        y: u1[N], 1 positive.
-        score: f4[N], higher means more likely positive; finite.
+        y: u1[N] classes, 1 positive; or f4[N] numbers from 0 to 1, above 0 where positive.
+        score: f4[N]; of classes, higher means more likely positive; finite.
+        label: of the targets; None for classes, whatever they mean.
     """
-    num_rows, num_positives = len(y), int(np.count_nonzero(y))
-    base_rate = num_positives / num_rows if num_rows else None
-    average_precision = lift = auroc = undefined = None
-    if not num_rows:
-        undefined = "no rows"
-    elif not num_positives:
-        undefined = "no positive rows"
-    else:
-        average_precision = float(average_precision_score(y, score))
-        lift = average_precision * num_rows / num_positives
-        if num_positives == num_rows:
-            undefined = "no negative rows"
-        else:
-            auroc = float(roc_auc_score(y, score))
-    return FrameMetrics(
-        num_rows, num_positives, base_rate, average_precision, lift, auroc, undefined
-    )
+    label = LabelSpec() if label is None else label
+    kind = target_kind(label)
+    reach_s = label.rules.span * FRAME_US / US_PER_SECOND if kind == "numbers" else None
+    rows = ScoredRows(y, score, reach_s)
+    values: dict[str, float | None] = {}
+    undefined: dict[str, str] = {}
+    for name, metric in METRICS.items():
+        if kind not in metric.targets:
+            continue
+        values[name] = None
+        try:
+            if not len(y):
+                raise _UndefinedError("no rows")
+            values[name] = metric.of(rows)
+        except _UndefinedError as error:
+            undefined[name] = str(error)
+    return FrameMetrics(len(y), rows.num_positives, values, undefined)

@@ -1,4 +1,4 @@
-"""From a frame's features to one logit.
+"""From a frame's features to one answer, and from that to its score.
 
 Inputs enter as they are stored (bfloat16); standardising them is folded into the head's first layer
 when it runs, so no standardised copy of a batch is ever made and a checkpoint holds all that is
@@ -6,33 +6,19 @@ needed to score a frame.
 """
 
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import HeadConfig
+from laughstore.errors import ConfigError, CorruptData
+
+from .heads import HeadConfig, make_head
+from .heads.dropout import row_keys
+from .losses import LOSSES, ScoreKind
 from .moments import Standardiser
-
-
-class LinearHead(nn.Module):
-    """Logistic regression on standardised inputs, beginning at zero: the problem is convex."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(dim, 1)
-        nn.init.zeros_(self.first.weight)
-        nn.init.zeros_(self.first.bias)
-
-    @property
-    def last_bias(self) -> nn.Parameter:
-        """f32[1]: what a head that ignores its input answers."""
-        return self.first.bias
-
-    def rest(self, hidden: Tensor) -> Tensor:
-        """Return logits f32[B] from the first layer's outputs f32[B, 1]."""
-        return hidden.squeeze(-1)
 
 
 class ScoreModel(nn.Module):
@@ -41,6 +27,7 @@ class ScoreModel(nn.Module):
     Args:
         config: of the head.
         dim: D, channels of a frame.
+        scores: what scores are (`train.losses.RowLoss.scores`).
     """
 
     mean: Tensor
@@ -48,10 +35,11 @@ class ScoreModel(nn.Module):
     log_pos_weight: Tensor
     log_balance: Tensor
 
-    def __init__(self, config: HeadConfig, dim: int) -> None:
+    def __init__(self, config: HeadConfig, dim: int, *, scores: ScoreKind = "probability") -> None:
         super().__init__()
-        assert config.head == "linear", "HeadConfig knows no other head"
-        self.head = LinearHead(dim)
+        self.config = config
+        self.head = make_head(config, dim)
+        self.scores: ScoreKind = scores
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("inverse_std", torch.ones(dim))
         self.register_buffer("log_pos_weight", torch.zeros(()))
@@ -66,6 +54,8 @@ class ScoreModel(nn.Module):
         pos_weight: float,
         bias: float,
         share_of_negatives: float = 1.0,
+        scores: ScoreKind = "probability",
+        seed: int = 0,
     ) -> Self:
         """Return an untrained model.
 
@@ -73,10 +63,13 @@ class ScoreModel(nn.Module):
             config: of the head.
             standardiser: of the training rows.
             pos_weight: w, weight of positive rows in the loss.
-            bias: answer of the untrained head (`train.losses.prior_bias`).
+            bias: answer of the untrained head (`train.losses.RowLoss`).
             share_of_negatives: K / N, negatives of an epoch among all of the training split.
+            scores: what scores are.
+            seed: of the head's first weights.
         """
-        model = cls(config, len(standardiser.mean))
+        model = cls(config, len(standardiser.mean), scores=scores)
+        model.head.begin(seed)
         with torch.no_grad():
             model.mean.copy_(torch.from_numpy(standardiser.mean))
             model.inverse_std.copy_(torch.from_numpy(standardiser.inverse_std))
@@ -90,17 +83,65 @@ class ScoreModel(nn.Module):
         """D, channels of a frame."""
         return len(self.mean)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the head's logits, f32[B], of bf16[B, D]: what the loss is computed from."""
+    def describe(self) -> dict[str, Any]:  # Any: JSON values
+        """Return the JSON object that a model is made from again, before its tensors are loaded."""
+        return {"head": self.config.to_json(), "dim": self.dim, "scores": self.scores}
+
+    @classmethod
+    def described(cls, data: Mapping[str, Any], *, dim: int, where: str) -> Self:  # Any: JSON
+        """Return a model of zeros as `describe` described it.
+
+        Raises:
+            CorruptData: it did not, or not one of features of `dim` channels; the message begins
+                with `where`.
+        """
+        try:
+            head, scores = HeadConfig.from_json(data["head"]), data["scores"]
+            if scores not in {loss.scores for loss in LOSSES.values()}:
+                raise ConfigError(f"scores is {scores!r}")
+            if data["dim"] != dim:
+                raise ConfigError(f"dim is {data['dim']!r}, the features have {dim}")
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CorruptData(
+                f"{where}: describes no model of this release ({error}); restore the file, or use"
+                " the release that wrote it"
+            ) from error
+        return cls(head, dim, scores=scores)
+
+    def row_keys(self, frame: Tensor, *, seed: int, step: int) -> Tensor | None:
+        """Return what training passes to `forward` besides rows: i64[B], or None without dropout.
+
+        Args:
+            frame: i64[B], global frame ids of the rows.
+            seed: of the run.
+            step: of the run.
+        """
+        if not self.head.drops_out:
+            return None
+        return row_keys(frame, seed=seed, step=step).to(self.mean.device)
+
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Return the head's answers, f32[B], of bf16[B, D]: what the loss is computed from.
+
+        They are logits of classes, or numbers.
+
+        Args:
+            x: bf16[B, D].
+            keys: of training, see `row_keys`; None leaves no unit out.
+        """
         first = self.head.first
         weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
-        return self.head.rest(F.linear(x.float(), weight, bias))
+        return self.head.rest(F.linear(x.float(), weight, bias), keys)
 
-    def probability(self, x: Tensor) -> Tensor:
-        """Return probabilities f32[B] under the natural rate of positives, of bf16[B, D].
+    def score(self, x: Tensor) -> Tensor:
+        """Return scores f32[B] of bf16[B, D].
 
         Weighting positive rows by w raises all logits by log w, and leaving out all but K of N
-        negatives by log(N / K). Both are taken off here.
+        negatives by log(N / K). Both are taken off where scores are probabilities, which are those
+        under the natural rate of positives; elsewhere both are 0.
         """
-        return torch.sigmoid(self(x) - self.log_pos_weight + self.log_balance)
+        answer = self(x)
+        if self.scores == "number":
+            return answer
+        return torch.sigmoid(answer - self.log_pos_weight + self.log_balance)

@@ -13,15 +13,21 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
-from laughstore.kinds import TargetArray
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
+from .losses import ScoreKind
 from .metrics import FrameMetrics
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 _BLUE, _ORANGE, _GREY, _INK = "#0072B2", "#E69F00", "#999999", "#222222"
 _DPI = 130
 _FRAME_S = FRAME_US / US_PER_SECOND
+_WORDS: dict[ScoreKind, tuple[str, str]] = {
+    "probability": ("predicted probability", "P({})"),
+    "order": ("score, no probability", "score of\n{}"),
+    "number": ("prediction", "{}"),
+}
+"""What the line is called, and its axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +37,7 @@ class Panel:
     title: str
     frame: NDArray[np.int64]
     """i64[n]: where each score is placed (row + lead), rising."""
-    probability: NDArray[np.float32]
+    score: NDArray[np.float32]
     """f4[n]."""
     ignored: NDArray[np.bool_]
     """bool[n]: the label leaves this row out."""
@@ -42,12 +48,12 @@ class Panel:
 
 
 def precision_recall_png(
-    y: TargetArray, score: NDArray[np.float32], metrics: FrameMetrics, *, title: str
+    positive: NDArray[np.bool_], score: NDArray[np.float32], metrics: FrameMetrics, *, title: str
 ) -> bytes:
     """Return the precision-recall curve of N rows with both classes.
 
     Args:
-        y: u1[N].
+        positive: bool[N].
         score: f4[N].
         metrics: of these rows.
         title: above the axes.
@@ -55,7 +61,7 @@ def precision_recall_png(
     base_rate, ap, lift = metrics.base_rate, metrics.average_precision, metrics.lift
     assert base_rate is not None, "a curve needs rows"
     assert ap is not None, "a curve needs positive rows"
-    precision, recall, _ = precision_recall_curve(y, score, drop_intermediate=True)
+    precision, recall, _ = precision_recall_curve(positive, score, drop_intermediate=True)
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     axes.step(recall, precision, where="post", color=_BLUE, lw=1.8, label=f"model, AP {ap:.3f}")
@@ -74,21 +80,28 @@ def precision_recall_png(
 
 
 def timeline_png(
-    panels: Sequence[Panel], *, title: str, event: str, question: str, base_rate: float | None
+    panels: Sequence[Panel],
+    *,
+    title: str,
+    event: str,
+    scores: ScoreKind,
+    question: str,
+    base_rate: float | None,
 ) -> bytes:
-    """Return the predicted probability along time, one panel a stream.
+    """Return the scores along time, one panel a stream.
 
     Args:
         panels: of one recording, at least one.
         title: above the first panel.
         event: class of the annotated bouts.
-        question: what the probability is of.
-        base_rate: of the split; None when unknown.
+        scores: what the scores are.
+        question: what they are asked.
+        base_rate: of the split; None when unknown, or nothing to compare the scores with.
     """
     figure = Figure(figsize=(13, 1.0 + 2.1 * len(panels)), layout="constrained")
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
     for axes, panel in zip(grid[:, 0], panels, strict=True):
-        _draw_panel(axes, panel, question, base_rate)
+        _draw_panel(axes, panel, *_WORDS[scores], question, base_rate)
     last = grid[-1, 0]
     last.set_xlim(0, max(max(_end_s(panel) for panel in panels), _FRAME_S))
     last.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]))
@@ -103,7 +116,9 @@ def timeline_png(
     return _png(figure)
 
 
-def _draw_panel(axes: Axes, panel: Panel, question: str, base_rate: float | None) -> None:
+def _draw_panel(
+    axes: Axes, panel: Panel, name: str, axis: str, question: str, base_rate: float | None
+) -> None:
     for start, end in zip(panel.bout_start_s, panel.bout_end_s, strict=True):
         axes.axvspan(start, end, color=_ORANGE, alpha=0.4, lw=0)
     for first, stop in _runs(panel.frame[panel.ignored]):
@@ -112,13 +127,14 @@ def _draw_panel(axes: Axes, panel: Panel, question: str, base_rate: float | None
         label = f"base rate {base_rate:.3f}"
         axes.axhline(base_rate, color=_INK, ls="--", lw=0.9, alpha=0.6, label=label)
     # A score holds for its whole frame; where frames are missing, the line is broken.
-    starts, probability = panel.frame * _FRAME_S, panel.probability.astype(np.float64)
+    starts, score = panel.frame * _FRAME_S, panel.score.astype(np.float64)
     gaps = np.flatnonzero(np.diff(panel.frame) > 1) + 1
     starts = np.insert(starts, gaps, starts[gaps - 1] + _FRAME_S)
-    probability = np.insert(probability, gaps, np.nan)
-    axes.step(starts, probability, where="post", color=_BLUE, lw=1.0, label="predicted probability")
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_ylabel(f"P({question})")
+    score = np.insert(score, gaps, np.nan)
+    axes.step(starts, score, where="post", color=_BLUE, lw=1.0, label=name)
+    # Estimates may leave the range of what they estimate.
+    axes.set_ylim(min(-0.02, np.nanmin(score, initial=0)), max(1.02, np.nanmax(score, initial=0)))
+    axes.set_ylabel(axis.format(question))
     axes.set_title(panel.title, fontsize=9, loc="left", color=_INK)
     _tidy(axes)
 

@@ -13,7 +13,6 @@ from laughstore.index import Stream
 from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec, Whose, asked_of
 
-from .config import check_classes
 from .metrics import FrameMetrics, frame_metrics
 from .model import ScoreModel
 from .readahead import ReadAhead
@@ -34,10 +33,10 @@ class StreamScores:
     """Whose events, for people."""
     row: NDArray[np.int64]
     """i64[n]: t, frames from the start of the recording."""
-    probability: NDArray[np.float32]
+    score: NDArray[np.float32]
     """f4[n]."""
     y: TargetArray
-    """u1[n]."""
+    """u1[n] classes, or f4[n] numbers."""
     eligible: NDArray[np.bool_]
     """bool[n]: the row counts; others are ignored."""
 
@@ -50,7 +49,7 @@ def score_rows(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the model's probability of every row that takes part.
+    """Return the model's score of every row that takes part.
 
     Args:
         model: on the device that does the work.
@@ -72,7 +71,7 @@ def score_rows(
     ends = np.cumsum(selection.block_counts[used])[last_blocks]
     bounds = np.concatenate([np.zeros(1, np.int64), ends])
     frames, blocks = selection.frames, selection.blocks[used]
-    probability = np.empty(len(frames), np.float32)
+    scores = np.empty(len(frames), np.float32)
     bits = torch.empty(int(np.diff(bounds).max()), source.dim, dtype=torch.int16)
     with ReadAhead(
         source.prepare,
@@ -87,8 +86,8 @@ def score_rows(
             rows = bits[: stop - start]
             source.gather(frames[start:stop], rows)
             x = rows.view(torch.bfloat16).to(device)
-            probability[start:stop] = model.probability(x).cpu().numpy()
-            if not np.isfinite(probability[start:stop]).all():
+            scores[start:stop] = model.score(x).cpu().numpy()
+            if not np.isfinite(scores[start:stop]).all():
                 source.check_finite(frames[start:stop])
                 raise ConfigError(
                     "the model's scores are not finite: training it diverged; train again with a"
@@ -96,7 +95,7 @@ def score_rows(
                 )
             if progress is not None:
                 progress(stop, len(frames))
-    return probability
+    return scores
 
 
 def score_streams(
@@ -122,14 +121,13 @@ def score_streams(
         progress: called with (rows done, rows).
 
     Raises:
-        ConfigError: the label's targets are no classes, or as `score_rows`.
+        ConfigError: as `score_rows`.
         CorruptData: as `score_rows`.
     """
-    check_classes(label)
     scored = selection
     if ignored_too:
         scored = replace(selection, eligible=selection.eligible | selection.ignored)
-    probability = score_rows(model, scored, source, progress=progress)
+    scores = score_rows(model, scored, source, progress=progress)
     streams = []
     for number, (start, stop) in enumerate(pairwise(scored.stream_starts.tolist())):
         stream = scored.streams[number]
@@ -142,7 +140,7 @@ def score_streams(
                 stream=stream,
                 title=_title(stream, label.whose),
                 row=row,
-                probability=probability[start:stop],
+                score=scores[start:stop],
                 y=y[row],
                 eligible=counts[row],
             )
@@ -150,11 +148,11 @@ def score_streams(
     return _one_a_question(streams, label.whose)
 
 
-def metrics_of(streams: Sequence[StreamScores]) -> FrameMetrics:
+def metrics_of(streams: Sequence[StreamScores], label: LabelSpec) -> FrameMetrics:
     """Return the metrics of the rows that count, all streams together."""
     y = np.concatenate([stream.y[stream.eligible] for stream in streams])
-    probability = np.concatenate([stream.probability[stream.eligible] for stream in streams])
-    return frame_metrics(y, probability)
+    score = np.concatenate([stream.score[stream.eligible] for stream in streams])
+    return frame_metrics(y, score, label)
 
 
 def by_recording(streams: Sequence[StreamScores]) -> dict[str, list[StreamScores]]:
@@ -182,7 +180,7 @@ def _mean(group: Sequence[StreamScores]) -> StreamScores:
     total, num_answers = np.zeros(num_frames), np.zeros(num_frames, np.int64)
     y, eligible = np.zeros(num_frames, first.y.dtype), np.zeros(num_frames, np.bool_)
     for item in group:
-        total[item.row] += item.probability
+        total[item.row] += item.score
         num_answers[item.row] += 1
         y[item.row], eligible[item.row] = item.y, item.eligible
     for item in group:
@@ -194,7 +192,7 @@ def _mean(group: Sequence[StreamScores]) -> StreamScores:
     return replace(
         first,
         row=row,
-        probability=(total[row] / num_answers[row]).astype(np.float32),
+        score=(total[row] / num_answers[row]).astype(np.float32),
         y=y[row],
         eligible=eligible[row],
     )

@@ -4,6 +4,7 @@ Everything that decides the run's course (validate, stop, best) is computed once
 complete scores. The state of a checkpoint is a JSON object:
 
     run         identity of the run (see `train.run`)
+    model       what the tensors are of (`ScoreModel.describe`)
     step        steps done
     epoch       of the last of them, from 0
     validated   the validation of that epoch is done, and counted in `best`
@@ -25,11 +26,10 @@ from torch import Tensor
 
 from laughstore.errors import ConfigError, LaughstoreError
 
-from .balance import num_negatives
 from .checkpoint import Checkpoint, mark_best, prune, save_checkpoint
 from .device import DeviceCopies
 from .log import Interval, RunLog
-from .losses import bce_loss, pos_weight, prior_bias
+from .losses import EpochRows, make_loss
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
@@ -106,18 +106,16 @@ class Trainer:
     ) -> None:
         self.run, self.stream, self.log, self.report = run, stream, log, report
         self.validation, self.source = validation, source
-        config, counts = run.config, stream.selection.counts
-        ratio, num_used = stream.balance, counts.negatives
-        if ratio is not None:
-            num_used = num_negatives(counts.positives, counts.negatives, ratio)
-        classes = {"positives": counts.positives, "negatives": num_used}
-        self.pos_weight = pos_weight(config.loss, **classes)
+        config = run.config
+        self.loss = make_loss(config.loss, EpochRows.of(stream.selection, stream.balance))
         self.model = ScoreModel.new(
             config.head,
             standardiser,
-            pos_weight=self.pos_weight,
-            bias=prior_bias(self.pos_weight, **classes),
-            share_of_negatives=num_used / counts.negatives,
+            pos_weight=self.loss.pos_weight,
+            bias=self.loss.start,
+            share_of_negatives=self.loss.share_of_negatives,
+            scores=self.loss.scores,
+            seed=config.seed,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
         self.copies = DeviceCopies(device)
@@ -197,11 +195,11 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
-        loss = bce_loss(
-            self.model(x),
+        keys = self.model.row_keys(batch.frame, seed=self.run.config.seed, step=self.step)
+        loss = self.loss(
+            self.model(x, keys),
             y,
             weight,
-            pos_weight=self.pos_weight,
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
@@ -245,7 +243,7 @@ class Trainer:
         streams = score_streams(
             self.model, self.validation, self.source, self.run.config.label, progress=report
         )
-        metrics = metrics_of(streams)
+        metrics = metrics_of(streams, self.run.config.label)
         self.latest = metrics
         seconds = round(time.monotonic() - self.started, 3)
         values = {"epoch": epoch, "seconds": seconds, **metrics.to_json()}
@@ -253,11 +251,9 @@ class Trainer:
         return metrics
 
     def _keep(self, epoch: int, metrics: FrameMetrics) -> None:
-        """Save this epoch; it is the best if its average precision is above all before."""
-        ap = metrics.average_precision
-        assert ap is not None, "validation has positive rows: checked before the run began"
+        """Save this epoch; it is the best if it beats the best before."""
         self.validated = True
-        is_best = self.best is None or ap > (self.best.average_precision or 0.0)
+        is_best = metrics.beats(self.best, self.run.config.select_by)
         if is_best:
             self.best, self.best_epoch = metrics, epoch
         elif time.monotonic() - self.saved < _SAVE_EVERY_S:
@@ -278,6 +274,7 @@ class Trainer:
     def _save(self) -> Path:
         state = {
             "run": self.run.identity,
+            "model": self.model.describe(),
             "step": self.step,
             "epoch": self.epoch,
             "validated": self.validated,

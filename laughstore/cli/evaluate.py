@@ -10,8 +10,9 @@ import tyro
 
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
+from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
-from .text import counted, number, percent
+from .text import counted
 
 if TYPE_CHECKING:
     from train import EvaluationResult
@@ -111,19 +112,14 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     if result.num_skipped_blocks:
         left_out = counted(result.num_skipped_blocks, "blocks")
         print(f"{left_out} left out, as in training (--skip-corrupt)")
-    if found.undefined is not None:
-        print(f"some metrics are undefined: {found.undefined}")
-    print(
-        f"AP {number(found.average_precision)}   base rate {percent(found.base_rate)}   lift"
-        f" {number(found.lift)}   AUROC {number(found.auroc)}"
-    )
+    if result.scores == "order":
+        print("scores order rows, and are no probabilities (see docs/labels.md, Losses)")
+    for line in undefined_texts(found):
+        print(line)
+    print("   ".join(metric_texts(found)))
     print("by recording:")
     for item in result.recordings:
-        scores = item.metrics
-        print(
-            f"  AP {number(scores.average_precision)}  base {percent(scores.base_rate)}  AUROC"
-            f" {number(scores.auroc)}  {item.name}"
-        )
+        print("  ".join(["", *metric_texts(item.metrics), item.name]))
     print(f"metrics: {result.out / 'metrics.json'}")
     for plot in result.plots:
         print(f"plot: {plot}")

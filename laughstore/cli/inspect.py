@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -13,6 +13,7 @@ from ..inspection import StoreSummary, store_root, summarise
 from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse, path_or_url
+from .metric_text import metric_texts
 from .text import human_bytes, percent, print_other_devices, print_some
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def _recordings(summary: StoreSummary) -> list[dict[str, object]]:
 
 
 def _run(flags: _Flags, path: Path) -> None:
+    from train.metrics import FrameMetrics
     from train.run import Run
 
     run_ = Run.open(path)
@@ -134,14 +136,14 @@ def _run(flags: _Flags, path: Path) -> None:
     print(f"label: {run_.config.label.describe()}; {run_.config.filter.describe()}")
     for line in _other_rows(run_.config):
         print(line)
+    for part in (run_.config.head, run_.config.loss):
+        print(", ".join(f"{name} {value}" for name, value in part.to_json().items()))
     for split, counts in run_.about["counts"].items():
         print(f"{split}: {counts['rows']:,} rows, {counts['positives']:,} positive")
     last = _last_validation(run_.metrics_log)
     if last is not None:
-        print(
-            f"latest validation (step {last['step']}): AP {last['average_precision']:.3f},"
-            f" base rate {percent(last['base_rate'])}"
-        )
+        found = ", ".join(metric_texts(FrameMetrics.from_json(last)))
+        print(f"latest validation (step {last['step']}): {found}")
 
 
 def _other_rows(config: "TrainConfig") -> list[str]:
@@ -167,10 +169,10 @@ def _is_run(path: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == _RUN_FORMAT
 
 
-def _last_validation(path: Path) -> dict[str, float] | None:
+def _last_validation(path: Path) -> dict[str, Any] | None:  # Any: JSON values
     """The last line of a run's log that holds validation metrics."""
     if not path.is_file():
         return None
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    found = [line for line in lines if line.get("average_precision") is not None]
+    found = [line for line in lines if line.get("kind") == "validation"]
     return found[-1] if found else None

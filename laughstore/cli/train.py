@@ -11,8 +11,9 @@ from train.config import TrainConfig
 from ..errors import CorruptData, IncompleteStore
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
+from .metric_text import metric_texts
 from .progress import TerminalProgress
-from .text import number, percent, program
+from .text import program
 
 if TYPE_CHECKING:
     from train import TrainResult
@@ -34,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
         "train",
         arguments,
         "Stream the shards of a store into a head that predicts vocal events, choosing the epoch by"
-        " average precision on the validation split.",
+        " average precision on the validation split (of numbers, by the root mean squared error).",
     )
     flags.common.configure_logging()
     from train import train
@@ -103,10 +104,7 @@ class TrainingProgress:
         if progress.phase != "train" or found is None or progress.epoch == self._told_epoch:
             return
         self._told_epoch = progress.epoch
-        self._bar.message(
-            f"epoch {progress.epoch}: validation AP {number(found.average_precision)}"
-            f" (base rate {percent(found.base_rate)})"
-        )
+        self._bar.message(f"epoch {progress.epoch}: validation {', '.join(metric_texts(found))}")
 
 
 def report(result: "TrainResult", *, as_json: bool) -> None:
@@ -120,10 +118,7 @@ def report(result: "TrainResult", *, as_json: bool) -> None:
         f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s ({why}); best epoch"
         f" {result.best_epoch + 1}"
     )
-    print(
-        f"validation AP {number(best.average_precision)}, base rate {percent(best.base_rate)}, lift"
-        f" {number(best.lift)}, AUROC {number(best.auroc)}, over {best.num_rows:,} rows"
-    )
+    print(f"validation {', '.join(metric_texts(best))}, over {best.num_rows:,} rows")
     run_path = shlex.quote(str(result.run))
     print(f"run: {result.run}")
     tensorboard = program().replace("laughstore", "tensorboard")

@@ -83,6 +83,31 @@ def planted_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "shards"
 
 
+class EitherWay(Planted):
+    """Laughs move frames along a direction, to one side or the other: no linear head sees them."""
+
+    def __call__(self, name: str, assignment: int, num_frames: int) -> NDArray[np.uint16]:
+        episode = next(item for item in self.episodes if item.name == name)
+        rng = np.random.default_rng([assignment, *name.encode()])
+        x = rng.standard_normal((num_frames, 16))
+        side = rng.choice([-1.0, 1.0], num_frames)
+        for event in episode.events:
+            if event.speaker == SPEAKERS[assignment]:
+                heard = slice(event.start_us // FRAME_US, -(-event.end_us // FRAME_US))
+                x[heard, 3] += 4 * side[heard]
+        return bf16_bits((50 + 7 * x).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def either_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards folder of a store that no linear head learns anything from."""
+    episodes = planted_episodes()
+    path = tmp_path_factory.mktemp("either") / "store"
+    features = EitherWay(episodes)
+    write_store(path, episodes, features, dim=16, block_frames=32, shard_frames=256)
+    return path / "shards"
+
+
 @pytest.fixture
 def own_shards(planted_shards: Path, tmp_path: Path) -> Path:
     """The shards folder of a copy of that store, which the test may damage."""

@@ -15,7 +15,7 @@ from laughstore.index_file import read_index
 from train import FrameStream, HeadConfig, LossConfig, TrainConfig, evaluate, permutation, train
 from train.balance import balanced_rows
 from train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from train.losses import prior_bias
+from train.losses import EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
 from train.permutation import BALANCE_PURPOSE, Permutations
@@ -153,18 +153,17 @@ def test_a_balanced_run_keeps_scores_probabilities(planted_shards, tmp_path, wei
 
 
 def test_an_untrained_balanced_model_answers_with_the_natural_rate():
-    positives, negatives, num_used, weight = 20, 980, 30, 5.0
-    bias = prior_bias(weight, positives=positives, negatives=num_used)
-    assert bias == pytest.approx(math.log(weight * 20 / 30))
-    standardiser = Standardiser(np.zeros(3, np.float32), np.ones(3, np.float32))
+    rows = EpochRows(positives=20, negatives=30, all_negatives=980, mean_target=0.4)
+    loss = make_loss(LossConfig("bce", pos_weight=5.0), rows)
+    assert loss.start == pytest.approx(math.log(5 * 20 / 30))
     model = ScoreModel.new(
         HeadConfig(),
-        standardiser,
-        pos_weight=weight,
-        bias=bias,
-        share_of_negatives=num_used / negatives,
+        Standardiser(np.zeros(3, np.float32), np.ones(3, np.float32)),
+        pos_weight=loss.pos_weight,
+        bias=loss.start,
+        share_of_negatives=loss.share_of_negatives,
     )
-    probability = model.probability(torch.zeros(1, 3, dtype=torch.bfloat16))
+    probability = model.score(torch.zeros(1, 3, dtype=torch.bfloat16))
     assert probability.item() == pytest.approx(0.02, rel=1e-5)
 
 

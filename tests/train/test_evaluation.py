@@ -83,7 +83,7 @@ def test_questions_about_anyone_have_one_answer_a_recording(planted_shards, tmp_
     assert len(each) == 4
     for item, first, second in zip(streams, each[::2], each[1::2], strict=True):
         assert not np.allclose(first, second)
-        assert item.probability == pytest.approx((first + second) / 2, rel=1e-6)
+        assert item.score == pytest.approx((first + second) / 2, rel=1e-6)
 
 
 def test_evaluation_refuses_what_is_not_there(trained, planted_shards, tmp_path):
@@ -116,7 +116,9 @@ def test_a_split_without_positives_is_evaluated_with_nulls(trained, tmp_path):
     )
     assert result.metrics.average_precision is None
     content = json.loads((result.out / "metrics.json").read_text())
-    assert content["metrics"]["undefined"] == "no positive rows"
+    assert content["metrics"]["undefined"] == dict.fromkeys(
+        ("average_precision", "lift", "auroc"), "no positive rows"
+    )
     assert not (result.out / "pr.png").exists()
 
 
@@ -176,6 +178,7 @@ def test_counts_and_base_rates_are_those_of_the_rows_that_metrics_count(
         [timeline_panel(index, streams[0], label)],
         title=index.recording(streams[0].stream.recording_id).name,
         event="Laughter",
+        scores="probability",
         question="Laughter",
         base_rate=evaluation.metrics.base_rate,
     )

@@ -1,9 +1,20 @@
 import json
+import math
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from train.metrics import frame_metrics
+from laughstore.errors import ConfigError
+from laughstore.labels import LabelSpec
+from train.metrics import METRICS, FrameMetrics, choice_for, frame_metrics
+
+REGRESSION = LabelSpec("regression:2s")
+LEAST = 1 / 3  # the target at the reach of 2 s
 
 
 def test_metrics_of_a_case_worked_out_by_hand():
@@ -15,21 +26,133 @@ def test_metrics_of_a_case_worked_out_by_hand():
     assert metrics.average_precision == pytest.approx(0.75)
     assert metrics.lift == pytest.approx(1.5)
     assert metrics.auroc == pytest.approx((1 + 1 + 0 + 0.5) / 4)
-    assert metrics.undefined is None
+    assert metrics.undefined == {}
+
+
+CLASSES = ("base_rate", "average_precision", "lift", "auroc")
 
 
 @pytest.mark.parametrize(
-    ("y", "base_rate", "average_precision", "auroc", "reason"),
+    ("y", "values", "reasons"),
     [
-        ([], None, None, None, "no rows"),
-        ([0, 0], 0.0, None, None, "no positive rows"),
-        ([1, 1], 1.0, 1.0, None, "no negative rows"),
+        ([], (None, None, None, None), dict.fromkeys(CLASSES, "no rows")),
+        ([0, 0], (0.0, None, None, None), dict.fromkeys(CLASSES[1:], "no positive rows")),
+        ([1, 1], (1.0, 1.0, 1.0, None), {"auroc": "no negative rows"}),
     ],
 )
-def test_what_is_undefined_is_null_with_the_reason(y, base_rate, average_precision, auroc, reason):
+def test_what_is_undefined_is_null_with_the_reason(y, values, reasons):
     metrics = frame_metrics(np.array(y, np.uint8), np.linspace(0, 1, len(y), dtype=np.float32))
-    assert metrics.base_rate == base_rate
-    assert metrics.average_precision == average_precision
-    assert metrics.auroc == auroc
-    assert metrics.undefined == reason
+    assert metrics.values == dict(zip(CLASSES, values, strict=True))
+    assert metrics.undefined == reasons
     assert "NaN" not in json.dumps(metrics.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("y", "score", "undefined"),
+    [
+        ([], [], dict.fromkeys(METRICS, "no rows")),
+        (
+            [0, 0],
+            [0.1, 0.2],
+            {"spearman": "all targets are equal"}
+            | dict.fromkeys(
+                ("wait_mae_s", "average_precision", "lift", "auroc"), "no positive rows"
+            ),
+        ),
+        ([0, 0.5], [0.1, 0.1], {"spearman": "all scores are equal"}),
+        ([0.4, 0.5], [0.1, 0.2], {"auroc": "no negative rows"}),
+    ],
+)
+def test_what_is_undefined_of_numbers_is_null_with_the_reason(y, score, undefined):
+    metrics = frame_metrics(np.array(y, np.float32), np.array(score, np.float32), REGRESSION)
+    assert metrics.undefined == undefined
+    assert set(metrics.values) == set(METRICS)
+    assert {name for name, value in metrics.values.items() if value is None} == set(undefined)
+    again = FrameMetrics.from_json(json.loads(json.dumps(metrics.to_json(), allow_nan=False)))
+    assert again == metrics
+
+
+def test_metrics_of_numbers_worked_out_by_hand():
+    y = np.array([1, 0.5, 0, 0], np.float32)
+    score = np.array([0.5, 0.0, -0.5, 1.5], np.float32)
+    found = frame_metrics(y, score, REGRESSION).values
+    assert found["mae"] == pytest.approx((0.5 + 0.5 + 0.5 + 1.5) / 4)
+    assert found["rmse"] == pytest.approx(math.sqrt((0.25 * 3 + 2.25) / 4))
+    # Waits of 0 s and 1 s; told were 1 s, and 0.0, which means the reach.
+    assert found["wait_mae_s"] == pytest.approx((1 + 1) / 2)
+    assert found["base_rate"] == 0.5
+    assert found["average_precision"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.just(0.0) | st.floats(0.34375, 1, width=32),
+            st.sampled_from([-0.5, 0.0, 0.25, 0.5]) | st.floats(-2, 3, width=32),
+        ),
+        min_size=2,
+        max_size=60,
+    )
+)
+def test_metrics_of_numbers_are_those_of_slow_references(rows):
+    y, score = (np.array(column, np.float32) for column in zip(*rows, strict=True))
+    found = frame_metrics(y, score, REGRESSION).values
+    pairs = [(float(target), float(answer)) for target, answer in zip(y, score, strict=True)]
+    errors = [answer - target for target, answer in pairs]
+    assert found["mae"] == pytest.approx(sum(map(abs, errors)) / len(errors))
+    rmse = math.sqrt(sum(error**2 for error in errors) / len(errors))
+    assert found["rmse"] == pytest.approx(rmse)
+    if len(set(y)) > 1 and len(set(score)) > 1:
+        # Of scipy's result, whose type says nothing.
+        expected: Any = spearmanr(y, score)
+        assert found["spearman"] == pytest.approx(expected.statistic, abs=1e-9)
+    positive = [(target, answer) for target, answer in pairs if target > 0]
+    if positive:
+        waits = []
+        for target, answer in positive:
+            told = 2.0 if answer <= LEAST else max(0.0, 1 / answer - 1)
+            waits.append(abs(told - (1 / target - 1)))
+        assert found["wait_mae_s"] == pytest.approx(sum(waits) / len(waits), rel=1e-5, abs=1e-5)
+        assert found["average_precision"] == average_precision_score(y > 0, score)
+        if len(positive) < len(pairs):
+            assert found["auroc"] == roc_auc_score(y > 0, score)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=50), st.integers(0, 99))
+def test_metrics_of_classes_are_those_of_scikit_learn(classes, seed):
+    assume(any(classes) and not all(classes))
+    y = np.array(classes, np.uint8)
+    score = np.random.default_rng(seed).integers(0, 9, len(y)).astype(np.float32)
+    found = frame_metrics(y, score).values
+    assert list(found) == ["average_precision", "base_rate", "lift", "auroc"]
+    assert found["average_precision"] == average_precision_score(y, score)
+    assert found["auroc"] == roc_auc_score(y, score)
+
+
+def some_metrics(**values: float | None) -> FrameMetrics:
+    return FrameMetrics(9, 3, values, {})
+
+
+def test_better_is_higher_or_lower_as_the_metric_has_it_and_undefined_is_never_better():
+    for by, name, good, bad in (
+        ("val_ap", "average_precision", 0.5, 0.4),
+        ("val_rmse", "rmse", 0.4, 0.5),
+    ):
+        better, worse, undefined = (some_metrics(**{name: v}) for v in (good, bad, None))
+        assert better.beats(None, by)
+        assert undefined.beats(None, by)
+        assert better.beats(worse, by)
+        assert better.beats(undefined, by)
+        assert not worse.beats(better, by)
+        assert not better.beats(better, by)
+        assert not undefined.beats(worse, by)
+
+
+def test_the_choice_fits_the_label():
+    assert choice_for("auto", LabelSpec()) == "val_ap"
+    assert choice_for("auto", REGRESSION) == "val_rmse"
+    assert choice_for("val_spearman", REGRESSION) == "val_spearman"
+    assert choice_for("val_auroc", LabelSpec()) == "val_auroc"
+    for wrong in ("val_rmse", "val_lift", "ap"):
+        with pytest.raises(ConfigError, match=r"it must be auto, val_ap, val_auroc$"):
+            choice_for(wrong, LabelSpec())

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,52 @@ def test_configs_survive_json():
     assert again.label.identity() == config.label.identity()
     with pytest.raises(CorruptData, match="here"):
         TrainConfig.from_json({}, where="here")
+
+
+def test_configs_of_earlier_releases_open_and_those_of_later_ones_are_refused():
+    first = {  # of the first run that was ever made
+        "shards": "/data/store/shards",
+        "out": "/data/run",
+        "label": LabelSpec("onset:0.8s").identity(),
+        "filter": FrameFilter().identity(),
+        "head": "linear",
+        "loss": "bce",
+        "pos_weight": "auto",
+        "global_batch": 512,
+        "lanes": 16,
+        "window_blocks": 8,
+        "epochs": 3,
+        "lr": 0.01,
+        "weight_decay": 0.01,
+        "patience": 10,
+        "seed": 5,
+        "device": "cpu",
+        "verify": "first",
+    }
+    config = TrainConfig.from_json(first, where="here")
+    assert config.loss == LossConfig("bce", pos_weight="auto")
+    assert (config.shards, config.seed, config.balance) == (Path("/data/store/shards"), 5, "off")
+    assert first.items() <= config.to_json().items()
+    with pytest.raises(CorruptData, match=r"here: .*field telepathy is not known"):
+        TrainConfig.from_json(first | {"telepathy": 1}, where="here")
+    with pytest.raises(CorruptData, match="here"):
+        TrainConfig.from_json(first | {"loss": "telepathy"}, where="here")
+
+
+@pytest.mark.parametrize("shards", ["s3://bucket/store", Path("s")])
+def test_every_field_of_a_config_survives_json(shards):
+    config = config_for(
+        shards,
+        Path("o"),
+        annotations=Path("a"),
+        skip_corrupt=Path("list"),
+        folds=5,
+        fold=2,
+        balance=2.5,
+        loss=LossConfig("focal", focal_alpha=0.5, focal_gamma=1.0),
+    )
+    again = TrainConfig.from_json(json.loads(json.dumps(config.to_json())), where="here")
+    assert replace(again, label=config.label) == config
 
 
 def test_an_altered_config_is_found(planted_shards, tmp_path):
