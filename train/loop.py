@@ -21,9 +21,10 @@ from .balance import num_negatives
 from .config import TrainConfig
 from .device import choose_device
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
-from .log import RunLog
 from .moments import Standardiser, merged, stream_moments
 from .progress import Progress, ProgressCallback, silent
+from .records import Records
+from .resume import find_run
 from .run import Run, check_absent
 from .selection import Selection, select
 from .signals import Interruptible
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 def train(
     config: TrainConfig,
     *,
+    resume: bool = False,
+    save_every_s: float = 60.0,
     progress: ProgressCallback | None = None,
     annotate: Annotate = read_other_annotations,
 ) -> TrainResult:
@@ -45,31 +48,39 @@ def train(
 
     Ctrl-C, SIGTERM and errors of this package save the last step before they are raised, unless the
     weights are no longer finite; while statistics are made, there is no run yet, and the statistics
-    are kept for the next one.
+    are kept for the next one. A run that was killed goes on from its last checkpoint, and ends
+    as if nothing had happened.
 
     Args:
         config: what to train, on what, and how.
+        resume: go on with the run in `config.out`, if there is one.
+        save_every_s: seconds after which a checkpoint is due that is only there to go on from.
         progress: called as work goes on, several times a second at most a step.
         annotate: reads `config.annotations`, if there are any. The command line gives one that
             knows data sets, too.
 
     Raises:
-        ConfigError: the run exists, a split is missing or holds nothing to learn from, a setting
+        ConfigError: the run exists and `resume` is not asked for, or was begun with other settings
+            or rows; a split is missing or holds nothing to learn from, a setting
             cannot work, or the loss or a score is no longer finite.
         CorruptData: a shard was altered or cut, or holds values that are not finite.
     """
     interruptible = Interruptible()
     with interruptible.installed():
-        return _train(config, interruptible, progress or silent, annotate)
+        return _train(config, resume, save_every_s, interruptible, progress or silent, annotate)
 
 
 def _train(
     config: TrainConfig,
+    resume: bool,
+    save_every_s: float,
     interruptible: Interruptible,
     report: ProgressCallback,
     annotate: Annotate,
 ) -> TrainResult:
-    check_absent(config.out)
+    if not resume:
+        check_absent(config.out)
+    resumed = find_run(config)
     device = choose_device(config.device)
     index = open_shards(config.shards)
     if config.annotations is not None:
@@ -102,15 +113,26 @@ def _train(
         counts = _counts(stream.selection, validation)
         if stream.balance is not None:
             counts[TRAIN_SPLIT]["balanced_negatives"] = _balanced_negatives(stream)
-        standardiser = _standardiser(stream, report)
+        course = None if resumed is None else resumed.course
+        # A checkpoint holds its own.
+        standardiser = _standardiser(stream, report) if course is None else None
         with interruptible.held():
-            run = Run.create(config, index, counts, fold=fold, skip=skip)
+            if resumed is None:
+                run = Run.create(config, index, counts, fold=fold, skip=skip)
+            else:
+                run = resumed.run
+            after = None if resumed is None else (0, False)
+            if course is not None:
+                after = course.step, course.validated
+            records = Records(run, after, save_every_s=save_every_s)
         logger.info("%r on %s", stream, device)
         try:
-            with RunLog(run.metrics_log, run.tensorboard) as log:
+            with records:
                 trainer = Trainer(
-                    run, stream, standardiser, validation, source, device, log, report
+                    config, stream, standardiser, validation, source, device, records, report
                 )
+                if resumed is not None and resumed.checkpoint is not None and course is not None:
+                    trainer.resume(resumed.checkpoint, course)
                 return trainer.fit(interruptible)
         except BaseException:
             # Ended before the first step could be saved: a run that holds nothing is in the way.

@@ -1,7 +1,8 @@
 """How good scores are. What cannot be computed is None with the reason, never 0 and never NaN."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,19 @@ class FrameMetrics:
             "auroc": self.auroc,
             "undefined": self.undefined,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:  # Any: JSON values
+        """Return the metrics that `to_json` wrote. Raises KeyError when it did not."""
+        return cls(
+            num_rows=data["rows"],
+            num_positives=data["positives"],
+            base_rate=data["base_rate"],
+            average_precision=data["average_precision"],
+            lift=data["lift"],
+            auroc=data["auroc"],
+            undefined=data["undefined"],
+        )
 
 
 def frame_metrics(y: TargetArray, score: NDArray[np.float32]) -> FrameMetrics:

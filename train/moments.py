@@ -92,6 +92,11 @@ class Standardiser:
     """f4[D], finite; 0 for channels that are dropped."""
 
     @classmethod
+    def none(cls, dim: int) -> "Standardiser":
+        """Return the one that changes nothing."""
+        return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+
+    @classmethod
     def of(cls, moments: Moments) -> "Standardiser":
         """Return the standardiser of these rows.
 

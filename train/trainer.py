@@ -1,15 +1,7 @@
 """The steps of a run: train, validate, keep the best, stop when it no longer gets better.
 
 Everything that decides the run's course (validate, stop, best) is computed once an epoch from
-complete scores. The state of a checkpoint is a JSON object:
-
-    run         identity of the run (see `train.run`)
-    step        steps done
-    epoch       of the last of them, from 0
-    validated   the validation of that epoch is done, and counted in `best`
-    stream      where the stream goes on (`FrameStream.load_state_dict`)
-    best_epoch  epoch of the best validation so far, from 0
-    best        its metrics; null before the first
+complete scores, and kept in a `train.course.Course`, from which a checkpoint goes on.
 """
 
 import logging
@@ -18,24 +10,28 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from laughstore.errors import ConfigError, LaughstoreError
+from laughstore.errors import ConfigError, CorruptData, LaughstoreError
 
 from .balance import num_negatives
-from .checkpoint import Checkpoint, mark_best, prune, save_checkpoint
+from .checkpoint import Checkpoint
+from .config import TrainConfig
+from .course import Course, Stopped
 from .device import DeviceCopies
-from .log import Interval, RunLog
+from .log import Interval
 from .losses import bce_loss, pos_weight, prior_bias
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
-from .optimiser import learning_rate, make_optimiser
+from .optimiser import learning_rate, load_optimiser, make_optimiser, optimiser_tensors
 from .progress import Progress, ProgressCallback
-from .run import Run
+from .records import Records
+from .resume import check_made_on, check_rows
+from .run import versions
 from .score import metrics_of, score_streams
 from .selection import Selection
 from .signals import Interruptible
@@ -46,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 10
 """Steps."""
-_SAVE_EVERY_S = 60.0
-"""Epochs that are no better than the best are saved this often: most are only there to go on."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class TrainResult:
     """Epochs done."""
     steps: int
     seconds: float
-    stopped: Literal["patience", "epochs"]
+    stopped: Stopped
     best_epoch: int
     """From 0."""
     best: FrameMetrics
@@ -82,31 +76,31 @@ class Trainer:
     """The parts of a run that change as it goes.
 
     Args:
-        run: whose folder checkpoints go to.
+        config: of the run.
         stream: of the training split; its batches are used one after another, so `copy=False` will
             do.
-        standardiser: of the streams trained on.
+        standardiser: of the streams trained on; None when `resume` follows.
         validation: rows of the validation split.
         source: reads their frames.
         device: to compute on.
-        log: of the run.
+        records: the run's log and checkpoints.
         report: called as work goes on.
     """
 
     def __init__(
         self,
-        run: Run,
+        config: TrainConfig,
         stream: FrameStream,
-        standardiser: Standardiser,
+        standardiser: Standardiser | None,
         validation: Selection,
         source: FrameSource,
         device: torch.device,
-        log: RunLog,
+        records: Records,
         report: ProgressCallback,
     ) -> None:
-        self.run, self.stream, self.log, self.report = run, stream, log, report
+        self.config, self.stream, self.records, self.report = config, stream, records, report
         self.validation, self.source = validation, source
-        config, counts = run.config, stream.selection.counts
+        counts = stream.selection.counts
         ratio, num_used = stream.balance, counts.negatives
         if ratio is not None:
             num_used = num_negatives(counts.positives, counts.negatives, ratio)
@@ -114,20 +108,40 @@ class Trainer:
         self.pos_weight = pos_weight(config.loss, **classes)
         self.model = ScoreModel.new(
             config.head,
-            standardiser,
+            standardiser or Standardiser.none(stream.source.dim),
             pos_weight=self.pos_weight,
             bias=prior_bias(self.pos_weight, **classes),
             share_of_negatives=num_used / counts.negatives,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
         self.copies = DeviceCopies(device)
-        self.step = self.epoch = 0
-        self.validated = False
-        self.position = stream.state_dict()
-        self.started = self.saved = time.monotonic()
-        self.best: FrameMetrics | None = None
-        self.best_epoch = 0
+        self.course = Course(stream.state_dict())
+        self.interval = Interval()
         self.latest: FrameMetrics | None = None
+        self._started_s = time.monotonic()
+
+    def resume(self, checkpoint: Checkpoint, course: Course) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ConfigError: the rows are others than when it was saved.
+            CorruptData: it is no checkpoint of this model.
+        """
+        self.stream.load_state_dict(course.stream)
+        check_rows(checkpoint.state, self._digests)
+        check_made_on(checkpoint.state["made_on"], self._made_on)
+        try:
+            self.model.load_state_dict(checkpoint.model)
+            load_optimiser(self.optimiser, checkpoint.optimiser)
+        except (RuntimeError, ValueError) as error:
+            raise CorruptData(
+                f"the checkpoint of step {course.step} does not fit the run's model ({error})"
+            ) from error
+        self.course = course
+        self.interval = Interval(course.num_rows, course.losses)
+        self._started_s -= course.seconds
+        if course.best is not None and course.best_checkpoint is not None:
+            self.records.mark_best(course.best_checkpoint, self._told_of_best())
 
     def fit(self, interruptible: Interruptible) -> TrainResult:
         """Train until patience or epochs are used up.
@@ -137,57 +151,50 @@ class Trainer:
             CorruptData: a block was altered or cut, or holds values that are not finite.
             KeyboardInterrupt, SystemExit: a signal came.
         """
+        course, config = self.course, self.config
         try:
-            epoch, stopped = self._epochs(interruptible)
+            while not (stopped := course.stopped(patience=config.patience, epochs=config.epochs)):
+                self._train(course.next_epoch, interruptible)
+                metrics = self._validate()
+                with interruptible.held():
+                    self._keep(metrics)
             with interruptible.held():
                 self._save()
-                prune(self.run.checkpoints)
         except (KeyboardInterrupt, SystemExit, LaughstoreError):
             with interruptible.held():
                 self._rescue()
             raise
-        assert self.best is not None, "the first epoch is the best so far"
+        assert course.best is not None, "the first epoch is the best so far"
         return TrainResult(
-            run=self.run.path,
-            epochs=epoch + 1,
-            steps=self.step,
-            seconds=time.monotonic() - self.started,
+            run=config.out,
+            epochs=course.epoch + 1,
+            steps=course.step,
+            seconds=self._seconds,
             stopped=stopped,
-            best_epoch=self.best_epoch,
-            best=self.best,
+            best_epoch=course.best_epoch,
+            best=course.best,
         )
 
-    def _epochs(self, interruptible: Interruptible) -> tuple[int, Literal["patience", "epochs"]]:
-        """Return (last epoch, why there is no other)."""
-        config = self.run.config
-        for epoch in range(config.epochs):
-            self.stream.set_epoch(epoch)
-            self._train(epoch, interruptible)
-            metrics = self._validate(epoch)
-            with interruptible.held():
-                self._keep(epoch, metrics)
-            if epoch - self.best_epoch >= config.patience:
-                return epoch, "patience"
-        return config.epochs - 1, "epochs"
-
     def _train(self, epoch: int, interruptible: Interruptible) -> None:
-        """Make the steps of one epoch."""
-        interval = Interval()
+        """Make the steps that are left of one epoch."""
+        self.stream.set_epoch(epoch)
+        if not len(self.stream):
+            return  # saved behind its last step
+        course, interval, num_steps = self.course, self.interval, self.stream.num_steps
         with closing(iter(self.stream)) as batches:
             for batch in interval.timed(batches):
                 with interruptible.held():
                     interval.add(self._update(batch), batch)
-                    self.step += 1
-                    self.epoch, self.validated = batch.epoch, False
-                    self.position = self.stream.state_dict(after=batch)
+                    course.step += 1
+                    course.epoch, course.validated = batch.epoch, False
+                    course.stream = self.stream.state_dict(after=batch)
                 done = batch.step + 1
-                if self.step % _LOG_EVERY == 0 or done == self.stream.num_steps:
-                    self._log_interval(epoch, interval)
-                self.report(
-                    Progress(
-                        "train", done, self.stream.num_steps, epoch, interval.loss, self.latest
-                    )
-                )
+                if course.step % _LOG_EVERY == 0 or done == num_steps:
+                    self._log_interval()
+                if self.records.is_due:
+                    with interruptible.held():
+                        self._save()
+                self.report(Progress("train", done, num_steps, epoch, interval.loss, self.latest))
                 self.copies.make_room()
                 del batch  # before the next is asked for, which takes its memory
 
@@ -210,86 +217,103 @@ class Trainer:
         return loss.detach()
 
     def _learning_rate(self) -> float:
-        config = self.run.config
-        return learning_rate(self.step, self.stream.num_steps * config.epochs, peak=config.lr)
+        config = self.config
+        num_steps = self.stream.num_steps * config.epochs
+        return learning_rate(self.course.step, num_steps, peak=config.lr)
 
-    def _log_interval(self, epoch: int, interval: "Interval") -> None:
+    def _log_interval(self) -> None:
         """Write the means since the last line.
 
         Raises:
             ConfigError: the loss is not finite.
             CorruptData: because features are not.
         """
-        loss, wait_ms, frames = interval.close()
+        step = self.course.step
+        loss, wait_ms, frames = self.interval.close()
         if not math.isfinite(loss):
             self.stream.source.check_finite(frames.numpy())
             raise ConfigError(
-                f"the loss is {loss} at step {self.step}; lower --lr (it is {self.run.config.lr})"
+                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
             )
         values = {
-            "epoch": epoch,
-            "frames": interval.num_rows,
-            "seconds": round(time.monotonic() - self.started, 3),
+            "epoch": self.course.epoch,
+            "frames": self.interval.num_rows,
+            "seconds": round(self._seconds, 3),
             "loss": loss,
             "lr": self.optimiser.param_groups[0]["lr"],
             "wait_ms": round(wait_ms, 3),
         }
-        self.log.write("train", self.step, values)
+        self.records.write("train", step, values)
 
-    def _validate(self, epoch: int) -> FrameMetrics:
+    def _validate(self) -> FrameMetrics:
         """Score the validation split and log its metrics."""
+        epoch = self.course.epoch
 
         def report(done: int, total: int) -> None:
             self.report(Progress("validate", done, total, epoch, None, self.latest))
 
         streams = score_streams(
-            self.model, self.validation, self.source, self.run.config.label, progress=report
+            self.model, self.validation, self.source, self.config.label, progress=report
         )
         metrics = metrics_of(streams)
         self.latest = metrics
-        seconds = round(time.monotonic() - self.started, 3)
-        values = {"epoch": epoch, "seconds": seconds, **metrics.to_json()}
-        self.log.write("validation", self.step, values)
+        values = {"epoch": epoch, "seconds": round(self._seconds, 3), **metrics.to_json()}
+        self.records.write("validation", self.course.step, values)
         return metrics
 
-    def _keep(self, epoch: int, metrics: FrameMetrics) -> None:
-        """Save this epoch; it is the best if its average precision is above all before."""
-        ap = metrics.average_precision
-        assert ap is not None, "validation has positive rows: checked before the run began"
-        self.validated = True
-        is_best = self.best is None or ap > (self.best.average_precision or 0.0)
-        if is_best:
-            self.best, self.best_epoch = metrics, epoch
-        elif time.monotonic() - self.saved < _SAVE_EVERY_S:
+    def _keep(self, metrics: FrameMetrics) -> None:
+        """Count this epoch, and save it if it is the best, or if that is due."""
+        is_best = self.course.count(metrics)
+        self.interval = Interval()
+        if not (is_best or self.records.is_due):
             return
-        path = self._save()
+        name = self._save()
         if is_best:
-            mark_best(self.run.checkpoints, path, {"epoch": epoch, **metrics.to_json()})
-        prune(self.run.checkpoints)
+            self.course.best_checkpoint = name
+            self.records.mark_best(name, self._told_of_best())
 
     def _rescue(self) -> None:
         """Save the last step, if it is worth going on from."""
+        step = self.course.step
         if all(bool(value.isfinite().all()) for value in self.model.parameters()):
-            self._save()
-            logger.warning("stopped at step %d, saved in %s", self.step, self.run.checkpoints)
+            logger.warning("stopped at step %d, saved in %s", step, self._save())
         else:
-            logger.warning("stopped at step %d, whose weights are not finite: not saved", self.step)
+            logger.warning("stopped at step %d, whose weights are not finite: not saved", step)
 
-    def _save(self) -> Path:
-        state = {
-            "run": self.run.identity,
-            "step": self.step,
-            "epoch": self.epoch,
-            "validated": self.validated,
-            "stream": self.position,
-            "best_epoch": self.best_epoch,
-            "best": None if self.best is None else self.best.to_json(),
-        }
-        moments = {
-            f"{number}.{name}": value.cpu()
-            for number, values in self.optimiser.state_dict()["state"].items()
-            for name, value in values.items()
-        }
+    def _save(self) -> str:
+        """Write a checkpoint; return its name."""
+        course, interval = self.course, self.interval
+        course.num_rows, course.losses = interval.num_rows, interval.losses
+        course.seconds = self._seconds
+        state = {**course.to_json(), "validation": self._digests, "made_on": self._made_on}
         model = {name: value.cpu() for name, value in self.model.state_dict().items()}
-        self.saved = time.monotonic()
-        return save_checkpoint(self.run.checkpoints, self.step, Checkpoint(model, moments, state))
+        moments = optimiser_tensors(self.optimiser)
+        return self.records.save(self.course.step, Checkpoint(model, moments, state))
+
+    @property
+    def _seconds(self) -> float:
+        """Spent so far, before a resume, too."""
+        return time.monotonic() - self._started_s
+
+    @property
+    def _digests(self) -> dict[str, str]:
+        """Of the rows that are validated on."""
+        return {
+            "features": self.validation.features_digest,
+            "targets": self.validation.targets_digest,
+        }
+
+    @property
+    def _made_on(self) -> dict[str, Any]:  # Any: JSON values
+        """What moves low bits."""
+        return {
+            **versions(),
+            "device": self.model.mean.device.type,
+            "threads": torch.get_num_threads(),
+            "ranks": self.stream.world_size,
+        }
+
+    def _told_of_best(self) -> dict[str, Any]:  # Any: JSON values
+        best = self.course.best
+        assert best is not None, "asked once there is one"
+        return {"epoch": self.course.best_epoch, **best.to_json()}

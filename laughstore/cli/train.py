@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from train.config import TrainConfig
 
-from ..errors import CorruptData, IncompleteStore
+from ..errors import ConfigError, CorruptData, IncompleteStore
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
+from .main import EXIT_INTERRUPTED
 from .progress import TerminalProgress
 from .text import number, percent, program
 
@@ -25,6 +26,14 @@ _TASKS = {"statistics": "channel statistics", "train": "epoch", "validate": "val
 class _Flags:
     config: TrainConfig
     common: CommonFlags
+    resume: bool = False
+    """Go on with the run in --out where it was stopped or killed; begin it if there is none."""
+    save_every_s: float = 60.0
+    """Seconds between checkpoints: the most that is lost when the run is killed."""
+
+    def __post_init__(self) -> None:
+        if not self.save_every_s >= 0:
+            raise ConfigError(f"save_every_s is {self.save_every_s}; it must be 0 or more")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -43,16 +52,20 @@ def run(arguments: Sequence[str]) -> int:
     bar.message(flags.config.label.describe())
     shown = TrainingProgress(bar)
     try:
-        result = train(flags.config, progress=shown, annotate=with_source)
-    except (KeyboardInterrupt, SystemExit):
+        result = train(
+            flags.config,
+            resume=flags.resume,
+            save_every_s=flags.save_every_s,
+            progress=shown,
+            annotate=with_source,
+        )
+    except (KeyboardInterrupt, SystemExit) as error:
         shown.close()
-        if (flags.config.out / "checkpoints").exists():
-            run_path = shlex.quote(str(flags.config.out))
-            bar.message(
-                f"stopped; what it has learned is kept. Score it with:\n  {program()} evaluate"
-                f" {run_path} --checkpoint last"
-            )
-        raise
+        bar.message(f"stopped; go on with:\n  {again(arguments)}")
+        # The last line is the command: no other is printed for what is no error.
+        raise SystemExit(
+            error.code if isinstance(error, SystemExit) else EXIT_INTERRUPTED
+        ) from None
     except (CorruptData, IncompleteStore) as error:
         # Of a block or its file; nothing else can be left out.
         if ".tar" not in str(error) or flags.config.skip_corrupt is not None:
@@ -65,6 +78,16 @@ def run(arguments: Sequence[str]) -> int:
         shown.close()
     report(result, as_json=flags.common.json)
     return 0
+
+
+def again(arguments: Sequence[str]) -> str:
+    """Return the command that goes on with a run.
+
+    Args:
+        arguments: of the one that was stopped.
+    """
+    words = [word for word in arguments if word != "--resume"]
+    return f"{program()} {shlex.join(['train', *words, '--resume'])}"
 
 
 class TrainingProgress:
