@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .evaluation import EvaluationResult, evaluate
     from .loop import train
     from .progress import Progress
+    from .result import TrainResult
     from .stream import FrameStream
-    from .trainer import TrainResult
 
 __all__ = [
     "Batch",
@@ -37,7 +37,7 @@ _HOMES = {
     "EvaluationResult": "evaluation",
     "FrameStream": "stream",
     "Progress": "progress",
-    "TrainResult": "trainer",
+    "TrainResult": "result",
     "evaluate": "evaluation",
     "train": "loop",
 }

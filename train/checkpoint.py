@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -60,7 +60,23 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     state: dict[str, Any]  # Any: JSON values
-    """Where training stood, as a JSON object; `train.trainer` says what it holds."""
+    """Where training stood, as a JSON object; `train.course` says what it holds."""
+
+    def to_bytes(self) -> bytes:
+        """Return all of it as one safetensors file, for another process."""
+        tensors = {f"model/{name}": value for name, value in self.model.items()}
+        tensors |= {f"optimiser/{name}": value for name, value in self.optimiser.items()}
+        return safetensors.torch.save(tensors, {"state": canonical_json(self.state).decode()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return what `to_bytes` was called of."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+        for key, value in safetensors.torch.load(data).items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return cls(**parts, state=json.loads(header["__metadata__"]["state"]))
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:

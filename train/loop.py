@@ -6,6 +6,8 @@ before the folder is made.
 
 import logging
 import shutil
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,20 +20,24 @@ from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
 
 from .balance import num_negatives
+from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .device import choose_device
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
 from .moments import Standardiser, merged, stream_moments
+from .place import ALONE, Place
 from .progress import Progress, ProgressCallback, silent
-from .records import Records
-from .resume import find_run
+from .ranks import Ranks
+from .records import NoRecords, Records
+from .result import TrainResult
+from .resume import Resumed, find_run
 from .run import Run, check_absent
 from .selection import Selection, select
 from .signals import Interruptible
 from .skip import read_skip_list, skipped_blocks, without_blocks
 from .source import FrameSource
 from .stream import FrameStream
-from .trainer import Trainer, TrainResult
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +47,7 @@ def train(
     *,
     resume: bool = False,
     save_every_s: float = 60.0,
+    place: Place = ALONE,
     progress: ProgressCallback | None = None,
     annotate: Annotate = read_other_annotations,
 ) -> TrainResult:
@@ -55,33 +62,61 @@ def train(
         config: what to train, on what, and how.
         resume: go on with the run in `config.out`, if there is one.
         save_every_s: seconds after which a checkpoint is due that is only there to go on from.
+        place: of this process among several that train together; all call this with the same
+            config. The first writes the run, and the others need not see its folder.
         progress: called as work goes on, several times a second at most a step.
         annotate: reads `config.annotations`, if there are any. The command line gives one that
             knows data sets, too.
 
     Raises:
         ConfigError: the run exists and `resume` is not asked for, or was begun with other settings
-            or rows; a split is missing or holds nothing to learn from, a setting
-            cannot work, or the loss or a score is no longer finite.
+            or rows; a split is missing or holds nothing to learn from; a setting cannot work; or
+            the loss or a score is no longer finite.
         CorruptData: a shard was altered or cut, or holds values that are not finite.
+        LaughstoreError: another rank died or hangs; the message names it and the step.
     """
     interruptible = Interruptible()
-    with interruptible.installed():
-        return _train(config, resume, save_every_s, interruptible, progress or silent, annotate)
+    device = choose_device(config.device, place.local_rank)
+    with interruptible.installed(), Ranks(place, device, interruptible) as ranks:
+        # Torchrun starts all ranks again when one has died: they go on.
+        begun = _begin(config, resume or place.attempt > 0, ranks)
+        return _train(config, begun, ranks, device, save_every_s, progress or silent, annotate)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What there is of a run before it is trained."""
+
+    resumed: Resumed | None
+    """On the first rank: the run that is gone on with, if there is one."""
+    checkpoint: Checkpoint | None
+    """On all: where it goes on."""
+
+
+def _begin(config: TrainConfig, resume: bool, ranks: Ranks) -> _Begun:
+    """Look on the first rank for a run to go on with, and tell all."""
+    found: list[Resumed | None] = []
+
+    def look() -> bytes:
+        if not resume:
+            check_absent(config.out)
+        found.append(find_run(config))
+        checkpoint = None if found[0] is None else found[0].checkpoint
+        return b"" if checkpoint is None else checkpoint.to_bytes()
+
+    data = ranks.share(look, "the start")
+    return _Begun(found[0] if found else None, Checkpoint.from_bytes(data) if data else None)
 
 
 def _train(
     config: TrainConfig,
-    resume: bool,
+    begun: _Begun,
+    ranks: Ranks,
+    device: torch.device,
     save_every_s: float,
-    interruptible: Interruptible,
     report: ProgressCallback,
     annotate: Annotate,
 ) -> TrainResult:
-    if not resume:
-        check_absent(config.out)
-    resumed = find_run(config)
-    device = choose_device(config.device)
     index = open_shards(config.shards)
     if config.annotations is not None:
         index = annotate(index, config.annotations)
@@ -99,7 +134,7 @@ def _train(
         validation = without_blocks(validation, np.array(list(found), np.int64))
     _check_both_classes(validation)
     with (
-        _open_stream(index, config, device, cache) as stream,
+        _open_stream(index, config, ranks, device, cache) as stream,
         FrameSource(
             index,
             VALIDATION_SPLIT,
@@ -113,36 +148,55 @@ def _train(
         counts = _counts(stream.selection, validation)
         if stream.balance is not None:
             counts[TRAIN_SPLIT]["balanced_negatives"] = _balanced_negatives(stream)
-        course = None if resumed is None else resumed.course
         # A checkpoint holds its own.
-        standardiser = _standardiser(stream, report) if course is None else None
-        with interruptible.held():
+        is_new = begun.checkpoint is None
+        standardiser = _standardiser(stream, ranks, report) if is_new else None
+        made: list[Run] = []
+
+        def make() -> Records:
+            resumed, after = begun.resumed, (0, False)
             if resumed is None:
-                run = Run.create(config, index, counts, fold=fold, skip=skip)
-            else:
-                run = resumed.run
-            after = None if resumed is None else (0, False)
-            if course is not None:
-                after = course.step, course.validated
-            records = Records(run, after, save_every_s=save_every_s)
+                made.append(Run.create(config, index, counts, fold=fold, skip=skip))
+                return Records(made[0], save_every_s=save_every_s)
+            made.append(resumed.run)
+            if begun.checkpoint is not None:
+                state = begun.checkpoint.state
+                after = state["step"], state["validated"]
+            return Records(made[0], after, save_every_s=save_every_s)
+
+        with ranks.interruptible.held():
+            records = ranks.first(make, "the start") or NoRecords()
         logger.info("%r on %s", stream, device)
         try:
-            with records:
+            with closing(records):
                 trainer = Trainer(
-                    config, stream, standardiser, validation, source, device, records, report
+                    config,
+                    stream,
+                    standardiser,
+                    validation,
+                    source,
+                    device,
+                    records,
+                    ranks,
+                    report,
                 )
-                if resumed is not None and resumed.checkpoint is not None and course is not None:
-                    trainer.resume(resumed.checkpoint, course)
-                return trainer.fit(interruptible)
+                if begun.checkpoint is not None:
+                    trainer.resume(begun.checkpoint)
+                return trainer.fit()
         except BaseException:
             # Ended before the first step could be saved: a run that holds nothing is in the way.
-            if not run.checkpoints.exists():
-                shutil.rmtree(run.path, ignore_errors=True)
+            for run in made:
+                if not run.checkpoints.exists():
+                    shutil.rmtree(run.path, ignore_errors=True)
             raise
 
 
 def _open_stream(
-    index: Index, config: TrainConfig, device: torch.device, cache: ShardCache | None
+    index: Index,
+    config: TrainConfig,
+    ranks: Ranks,
+    device: torch.device,
+    cache: ShardCache | None,
 ) -> FrameStream:
     return FrameStream(
         index,
@@ -154,6 +208,8 @@ def _open_stream(
         lanes=config.lanes,
         window_blocks=config.window_blocks,
         seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
         mix=config.mix,
         verify=config.verify,
         reader=config.reader,
@@ -163,7 +219,7 @@ def _open_stream(
     )
 
 
-def _standardiser(stream: FrameStream, report: ProgressCallback) -> Standardiser:
+def _standardiser(stream: FrameStream, ranks: Ranks, report: ProgressCallback) -> Standardiser:
     """Statistics of exactly the streams trained on."""
     selection = stream.selection
 
@@ -175,6 +231,7 @@ def _standardiser(stream: FrameStream, report: ProgressCallback) -> Standardiser
         selection.streams,
         stream.source,
         skip=stream.skipped_blocks,
+        ranks=ranks,
         progress=progress,
     )
     return Standardiser.of(merged(parts, selection.index.dim))

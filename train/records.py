@@ -1,17 +1,35 @@
-"""What a run writes as it goes: its log and its checkpoints."""
+"""What a run writes as it goes: its log and its checkpoints, on the first rank alone."""
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from .checkpoint import Checkpoint, mark_best, prune, save_checkpoint
 from .log import Number, RunLog, cut_log
 from .run import Run
 
 
+class NoRecords:
+    """What the other ranks have in the place of `Records`: writes nothing."""
+
+    is_due = False
+
+    def write(self, kind: str, step: int, values: Mapping[str, Number | str]) -> None:
+        """Write nothing."""
+
+    def save(self, step: int, checkpoint: Checkpoint) -> str:
+        """Write nothing; return no name."""
+        return ""
+
+    def mark_best(self, name: str, metrics: Mapping[str, Any]) -> None:  # Any: JSON values
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class Records:
-    """The log and the checkpoints of a run. A context manager.
+    """The log and the checkpoints of a run.
 
     Args:
         run: whose folder they are in.
@@ -62,13 +80,6 @@ class Records:
         """Make a checkpoint the best one."""
         mark_best(self._run.checkpoints, self._run.checkpoints / name, metrics)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Finish the log."""
         self._log.close()

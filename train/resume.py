@@ -27,8 +27,6 @@ class Resumed:
     run: Run
     checkpoint: Checkpoint | None
     """None: it ended before it saved one, and begins again at its first step."""
-    course: Course | None
-    """Of the checkpoint."""
 
 
 def find_run(config: TrainConfig) -> Resumed | None:
@@ -48,7 +46,7 @@ def find_run(config: TrainConfig) -> Resumed | None:
     found = newest_sound(run.checkpoints)
     if found is None:
         logger.warning("%s holds no checkpoint: it begins at its first step", run.path)
-        return Resumed(run, None, None)
+        return Resumed(run, None)
     path, checkpoint = found
     if checkpoint.state.get("run") != run.identity:
         raise ConfigError(
@@ -58,7 +56,8 @@ def find_run(config: TrainConfig) -> Resumed | None:
     if course.best is not None and course.best_checkpoint is None:
         course.best_checkpoint = path.name
     _check_best(run, course)
-    return Resumed(run, checkpoint, course)
+    state = checkpoint.state | course.to_json()
+    return Resumed(run, Checkpoint(checkpoint.model, checkpoint.optimiser, state))
 
 
 def check_settings(begun: TrainConfig, given: TrainConfig) -> None:

@@ -7,11 +7,10 @@ complete scores, and kept in a `train.course.Course`, from which a checkpoint go
 import logging
 import math
 import time
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing, nullcontext
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .course import Course, Stopped
 from .device import DeviceCopies
+from .gradients import Gradients
 from .log import Interval
 from .losses import bce_loss, pos_weight, prior_bias
 from .metrics import FrameMetrics
@@ -29,12 +29,13 @@ from .model import ScoreModel
 from .moments import Standardiser
 from .optimiser import learning_rate, load_optimiser, make_optimiser, optimiser_tensors
 from .progress import Progress, ProgressCallback
-from .records import Records
+from .ranks import Ranks
+from .records import NoRecords, Records
+from .result import TrainResult
 from .resume import check_made_on, check_rows
 from .run import versions
 from .score import metrics_of, score_streams
 from .selection import Selection
-from .signals import Interruptible
 from .source import FrameSource
 from .stream import Batch, FrameStream
 
@@ -42,34 +43,6 @@ logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 10
 """Steps."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    run: Path
-    epochs: int
-    """Epochs done."""
-    steps: int
-    seconds: float
-    stopped: Stopped
-    best_epoch: int
-    """From 0."""
-    best: FrameMetrics
-    """Validation metrics of the best epoch."""
-
-    def to_json(self) -> dict[str, Any]:  # Any: JSON values
-        """Return a JSON object."""
-        return {
-            "run": str(self.run),
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "seconds": round(self.seconds, 3),
-            "stopped": self.stopped,
-            "best_epoch": self.best_epoch,
-            "validation": self.best.to_json(),
-        }
 
 
 class Trainer:
@@ -83,7 +56,8 @@ class Trainer:
         validation: rows of the validation split.
         source: reads their frames.
         device: to compute on.
-        records: the run's log and checkpoints.
+        records: the run's log and checkpoints, on the first rank.
+        ranks: that train together.
         report: called as work goes on.
     """
 
@@ -95,11 +69,12 @@ class Trainer:
         validation: Selection,
         source: FrameSource,
         device: torch.device,
-        records: Records,
+        records: Records | NoRecords,
+        ranks: Ranks,
         report: ProgressCallback,
     ) -> None:
         self.config, self.stream, self.records, self.report = config, stream, records, report
-        self.validation, self.source = validation, source
+        self.validation, self.source, self.ranks = validation, source, ranks
         counts = stream.selection.counts
         ratio, num_used = stream.balance, counts.negatives
         if ratio is not None:
@@ -114,19 +89,23 @@ class Trainer:
             share_of_negatives=num_used / counts.negatives,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
+        self.gradients = Gradients(self.model.parameters(), ranks)
         self.copies = DeviceCopies(device)
         self.course = Course(stream.state_dict())
         self.interval = Interval()
         self.latest: FrameMetrics | None = None
         self._started_s = time.monotonic()
+        self._saved = (-1, False, "")
+        """Steps, whether they were validated, and name of the latest checkpoint."""
 
-    def resume(self, checkpoint: Checkpoint, course: Course) -> None:
+    def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint.
 
         Raises:
             ConfigError: the rows are others than when it was saved.
             CorruptData: it is no checkpoint of this model.
         """
+        course = Course.from_json(checkpoint.state, where="the checkpoint")
         self.stream.load_state_dict(course.stream)
         check_rows(checkpoint.state, self._digests)
         check_made_on(checkpoint.state["made_on"], self._made_on)
@@ -143,30 +122,32 @@ class Trainer:
         if course.best is not None and course.best_checkpoint is not None:
             self.records.mark_best(course.best_checkpoint, self._told_of_best())
 
-    def fit(self, interruptible: Interruptible) -> TrainResult:
+    def fit(self) -> TrainResult:
         """Train until patience or epochs are used up.
 
         Raises:
             ConfigError: the loss or a score is not finite.
             CorruptData: a block was altered or cut, or holds values that are not finite.
-            KeyboardInterrupt, SystemExit: a signal came.
+            KeyboardInterrupt, SystemExit: a signal came, to whichever rank.
+            RankLost: another rank died or hangs.
         """
-        course, config = self.course, self.config
-        try:
-            while not (stopped := course.stopped(patience=config.patience, epochs=config.epochs)):
-                self._train(course.next_epoch, interruptible)
-                metrics = self._validate()
-                with interruptible.held():
-                    self._keep(metrics)
-            with interruptible.held():
-                self._save()
-        except (KeyboardInterrupt, SystemExit, LaughstoreError):
-            with interruptible.held():
-                self._rescue()
-            raise
+        course, held = self.course, self.ranks.interruptible.held
+        # Of several ranks one alone must not leave.
+        deferred = self.ranks.interruptible.deferred if self.ranks.world_size > 1 else nullcontext
+        with deferred():
+            try:
+                self._share_model()
+                stopped = self._epochs()
+                with held():
+                    self._save()
+                self.ranks.agree("the end")
+            except (KeyboardInterrupt, SystemExit, LaughstoreError):
+                with held():
+                    self._rescue()
+                raise
         assert course.best is not None, "the first epoch is the best so far"
         return TrainResult(
-            run=config.out,
+            run=self.config.out,
             epochs=course.epoch + 1,
             steps=course.step,
             seconds=self._seconds,
@@ -175,15 +156,33 @@ class Trainer:
             best=course.best,
         )
 
-    def _train(self, epoch: int, interruptible: Interruptible) -> None:
+    def _epochs(self) -> Stopped:
+        """Make epochs until there is no other, and return why."""
+        course, config = self.course, self.config
+        while not (stopped := course.stopped(patience=config.patience, epochs=config.epochs)):
+            self._train(course.next_epoch)
+            metrics = self._validate()
+            with self.ranks.interruptible.held():
+                self._keep(metrics)
+        return stopped
+
+    def _share_model(self) -> None:
+        """Begin on all ranks with what the first one has."""
+        ours = self.model.state_dict()
+        tensors = {name: value.cpu() for name, value in ours.items()}
+        data = self.ranks.share(lambda: safetensors.torch.save(tensors), "the start")
+        self.model.load_state_dict(safetensors.torch.load(data))
+
+    def _train(self, epoch: int) -> None:
         """Make the steps that are left of one epoch."""
         self.stream.set_epoch(epoch)
         if not len(self.stream):
             return  # saved behind its last step
         course, interval, num_steps = self.course, self.interval, self.stream.num_steps
+        held = self.ranks.interruptible.held
         with closing(iter(self.stream)) as batches:
             for batch in interval.timed(batches):
-                with interruptible.held():
+                with held():
                     interval.add(self._update(batch), batch)
                     course.step += 1
                     course.epoch, course.validated = batch.epoch, False
@@ -192,18 +191,18 @@ class Trainer:
                 if course.step % _LOG_EVERY == 0 or done == num_steps:
                     self._log_interval()
                 if self.records.is_due:
-                    with interruptible.held():
+                    with held():
                         self._save()
                 self.report(Progress("train", done, num_steps, epoch, interval.loss, self.latest))
+                self.ranks.end_if_told()
                 self.copies.make_room()
                 del batch  # before the next is asked for, which takes its memory
 
     def _update(self, batch: Batch) -> Tensor:
-        """Make one step; return its loss, f32[] on the device, before the step."""
+        """Make one step; return its loss, f32[] on the device, over all ranks before the step."""
         x, y, weight = self.copies.copy(batch)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        self.optimiser.zero_grad(set_to_none=True)
         loss = bce_loss(
             self.model(x),
             y,
@@ -212,9 +211,9 @@ class Trainer:
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
-        loss.backward()
+        mean = self.gradients.of(loss, self.course.step + 1)
         self.optimiser.step()
-        return loss.detach()
+        return mean
 
     def _learning_rate(self) -> float:
         config = self.config
@@ -253,9 +252,16 @@ class Trainer:
             self.report(Progress("validate", done, total, epoch, None, self.latest))
 
         streams = score_streams(
-            self.model, self.validation, self.source, self.config.label, progress=report
+            self.model,
+            self.validation,
+            self.source,
+            self.config.label,
+            ranks=self.ranks,
+            progress=report,
         )
-        metrics = metrics_of(streams)
+        doing = f"the validation of epoch {epoch + 1}"
+        found = self.ranks.decide(lambda: metrics_of(streams).to_json(), doing)
+        metrics = FrameMetrics.from_json(found)
         self.latest = metrics
         values = {"epoch": epoch, "seconds": round(self._seconds, 3), **metrics.to_json()}
         self.records.write("validation", self.course.step, values)
@@ -276,19 +282,25 @@ class Trainer:
         """Save the last step, if it is worth going on from."""
         step = self.course.step
         if all(bool(value.isfinite().all()) for value in self.model.parameters()):
-            logger.warning("stopped at step %d, saved in %s", step, self._save())
+            name = self._save()
+            if name:
+                logger.warning("stopped at step %d, saved in %s", step, name)
         else:
             logger.warning("stopped at step %d, whose weights are not finite: not saved", step)
 
     def _save(self) -> str:
-        """Write a checkpoint; return its name."""
+        """Write a checkpoint, on the first rank; return its name there."""
         course, interval = self.course, self.interval
+        if self._saved[:2] == (course.step, course.validated):
+            return self._saved[2]
         course.num_rows, course.losses = interval.num_rows, interval.losses
         course.seconds = self._seconds
         state = {**course.to_json(), "validation": self._digests, "made_on": self._made_on}
         model = {name: value.cpu() for name, value in self.model.state_dict().items()}
         moments = optimiser_tensors(self.optimiser)
-        return self.records.save(self.course.step, Checkpoint(model, moments, state))
+        name = self.records.save(course.step, Checkpoint(model, moments, state))
+        self._saved = course.step, course.validated, name
+        return name
 
     @property
     def _seconds(self) -> float:
