@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .config import HeadConfig, LossConfig, TrainConfig
+from .place import Place
 from .selection import FrameFilter
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "FrameStream",
     "HeadConfig",
     "LossConfig",
+    "Place",
     "Progress",
     "TrainConfig",
     "TrainResult",

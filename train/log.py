@@ -107,14 +107,15 @@ class Interval:
         """Rows trained on in this epoch."""
         self.loss: float | None = None
         """Mean loss of the latest closed interval."""
-        self._losses = [torch.tensor(loss) for loss in losses]
+        self._earlier = tuple(losses)
+        self._losses: list[Tensor] = []
         self._frames: list[Tensor] = []
         self._num_waits, self._wait_s = 0, 0.0
 
     @property
     def losses(self) -> list[float]:
         """Of the steps since the last line."""
-        return torch.stack(self._losses).tolist() if self._losses else []
+        return self._all_losses().tolist()
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches, adding up the time spent on waiting for them."""
@@ -134,12 +135,17 @@ class Interval:
         self._frames.append(batch.frame)
         self.num_rows += batch.num_real
 
+    def _all_losses(self) -> Tensor:
+        """f32[n], on the CPU."""
+        ours = torch.stack(self._losses).cpu() if self._losses else torch.empty(0)
+        return torch.cat([torch.tensor(self._earlier), ours])
+
     def close(self) -> tuple[float, float, Tensor]:
         """Return (mean loss, milliseconds waited a step, i64[n] frame ids), and begin anew."""
-        self.loss = float(torch.stack(self._losses).mean())
+        self.loss = float(self._all_losses().mean())
         wait_ms = 1000 * self._wait_s / self._num_waits
         frames = torch.cat(self._frames)
-        self._losses, self._frames = [], []
+        self._earlier, self._losses, self._frames = (), [], []
         self._num_waits, self._wait_s = 0, 0.0
         return self.loss, wait_ms, frames
 

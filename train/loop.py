@@ -31,7 +31,8 @@ from .ranks import Ranks
 from .records import NoRecords, Records
 from .result import TrainResult
 from .resume import Resumed, find_run
-from .run import Run, check_absent
+from .run import Run, check_absent, is_run
+from .run_lock import RunLock
 from .selection import Selection, select
 from .signals import Interruptible
 from .skip import read_skip_list, skipped_blocks, without_blocks
@@ -77,9 +78,13 @@ def train(
     """
     interruptible = Interruptible()
     device = choose_device(config.device, place.local_rank)
-    with interruptible.installed(), Ranks(place, device, interruptible) as ranks:
+    with (
+        interruptible.installed(),
+        Ranks(place, device, interruptible) as ranks,
+        RunLock() as lock,
+    ):
         # Torchrun starts all ranks again when one has died: they go on.
-        begun = _begin(config, resume or place.attempt > 0, ranks)
+        begun = _begin(config, resume or place.attempt > 0, lock, ranks)
         return _train(config, begun, ranks, device, save_every_s, progress or silent, annotate)
 
 
@@ -91,21 +96,26 @@ class _Begun:
     """On the first rank: the run that is gone on with, if there is one."""
     checkpoint: Checkpoint | None
     """On all: where it goes on."""
+    lock: RunLock
+    """Of the run, if there is one."""
 
 
-def _begin(config: TrainConfig, resume: bool, ranks: Ranks) -> _Begun:
+def _begin(config: TrainConfig, resume: bool, lock: RunLock, ranks: Ranks) -> _Begun:
     """Look on the first rank for a run to go on with, and tell all."""
     found: list[Resumed | None] = []
 
     def look() -> bytes:
         if not resume:
             check_absent(config.out)
+        if is_run(config.out):
+            lock.take(config.out)
         found.append(find_run(config))
         checkpoint = None if found[0] is None else found[0].checkpoint
         return b"" if checkpoint is None else checkpoint.to_bytes()
 
     data = ranks.share(look, "the start")
-    return _Begun(found[0] if found else None, Checkpoint.from_bytes(data) if data else None)
+    checkpoint = Checkpoint.from_bytes(data) if data else None
+    return _Begun(found[0] if found else None, checkpoint, lock)
 
 
 def _train(
@@ -157,6 +167,7 @@ def _train(
             resumed, after = begun.resumed, (0, False)
             if resumed is None:
                 made.append(Run.create(config, index, counts, fold=fold, skip=skip))
+                begun.lock.take(config.out)
                 return Records(made[0], save_every_s=save_every_s)
             made.append(resumed.run)
             if begun.checkpoint is not None:

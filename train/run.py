@@ -5,6 +5,7 @@ metrics.jsonl        one JSON object a line, as training goes
 tensorboard/         the same numbers as event files
 checkpoints/         see `train.checkpoint`
 evaluation/<split>/  made by `train.evaluate`
+.lock                held by the process that trains it
 """
 
 import platform
@@ -183,6 +184,11 @@ class Run:
             sha256,
             content["about"],
         )
+
+
+def is_run(path: Path) -> bool:
+    """Whether there is a run at this path, sound or not."""
+    return (path / _CONFIG).is_file()
 
 
 def check_absent(path: Path) -> None:

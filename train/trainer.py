@@ -10,8 +10,10 @@ import time
 from contextlib import closing, nullcontext
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from laughstore.errors import ConfigError, CorruptData, LaughstoreError
@@ -230,7 +232,7 @@ class Trainer:
         step = self.course.step
         loss, wait_ms, frames = self.interval.close()
         if not math.isfinite(loss):
-            self.stream.source.check_finite(frames.numpy())
+            self._check_frames(frames.numpy())
             raise ConfigError(
                 f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
             )
@@ -243,6 +245,17 @@ class Trainer:
             "wait_ms": round(wait_ms, 3),
         }
         self.records.write("train", step, values)
+
+    def _check_frames(self, frames: NDArray[np.int64]) -> None:
+        """Raise CorruptData on all ranks when frames of one of them hold what is not finite."""
+        said = b""
+        try:
+            self.stream.source.check_finite(frames)
+        except CorruptData as error:
+            said = str(error).encode()
+        for text in self.ranks.gather(said, f"step {self.course.step}"):
+            if text:
+                raise CorruptData(text.decode())
 
     def _validate(self) -> FrameMetrics:
         """Score the validation split and log its metrics."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from laughstore.errors import ConfigError, LaughstoreError
+from laughstore.errors import ConfigError, CorruptData, LaughstoreError
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from train import FrameStream, HeadConfig, Progress, TrainConfig, TrainResult, train
@@ -311,6 +311,22 @@ def test_what_the_first_rank_refuses_is_refused_on_all(planted_shards, tmp_path)
         assert "run exists" in str(end.error)
     for end in trained_by(3, short(planted_shards, tmp_path / "other")):
         assert "lanes is 16, which 3 ranks cannot share" in str(end.error)
+
+
+def test_features_that_are_not_finite_are_named_on_all_ranks(own_shards, tmp_path):
+    """One rank alone has read them; the loss is spoilt for all."""
+    index = read_index(own_shards)
+    shard = index.split_shards("train")[4]
+    config = short(own_shards, tmp_path / "run", verify="never", balance="off", epochs=1)
+    assert [type(end.error) for end in trained_by(2, config)] == [type(None)] * 2
+    (own_shards / shard.name).chmod(0o644)
+    with (own_shards / shard.name).open("r+b") as file:
+        file.seek(index.geometry.data_offset(1))
+        file.write(b"\x80\x7f")
+    ended = trained_by(2, replace(config, out=tmp_path / "again"))
+    assert {type(end.error) for end in ended} == {CorruptData}
+    assert len({str(end.error) for end in ended}) == 1
+    assert shard.stream.recording_id in str(ended[0].error)
 
 
 def test_statistics_are_shared_and_kept_by_the_first_rank(own_shards, tmp_path, whole):

@@ -27,6 +27,7 @@ from train import LossConfig, Progress, TrainConfig, TrainResult, train
 from train.checkpoint import checkpoint_path, load_checkpoint
 from train.log import cut_log
 from train.run import Run
+from train.run_lock import RunLock
 
 from .conftest import config_for
 from .test_stream import flip_a_bit
@@ -207,14 +208,14 @@ def test_a_damaged_best_checkpoint_is_forgotten_and_another_one_found(stopped, w
     assert named.state["epoch"] == result.best_epoch >= 2
 
 
-def test_an_ended_run_without_its_best_checkpoint_says_so(planted_shards, tmp_path, whole):
-    out = Path(shutil.copytree(whole.run, tmp_path / "run"))
-    best = checkpoint_path(out / "checkpoints", "best")
-    if best == checkpoint_path(out / "checkpoints", "last"):
-        pytest.skip("here the last epoch is the best")
+def test_an_ended_run_without_its_best_checkpoint_says_so(planted_shards, tmp_path):
+    config = short(planted_shards, tmp_path / "run", lr=1e-12, patience=2, epochs=10)
+    train(config)
+    best = checkpoint_path(config.out / "checkpoints", "best")
+    assert best != checkpoint_path(config.out / "checkpoints", "last")
     (best / "model.safetensors").write_bytes(b"")
     with pytest.raises(CorruptData, match=f"has ended, and its best .*{best.name}"):
-        train(short(planted_shards, out), resume=True)
+        train(config, resume=True)
 
 
 def test_the_best_is_named_though_the_run_was_killed_before_it_was(stopped, whole):
@@ -341,3 +342,12 @@ def test_the_command_tells_how_to_go_on_in_its_last_line(number, code, planted_s
     assert f"'{tmp_path / 'a run'}'" in last
     step = load_checkpoint(checkpoint_path(tmp_path / "a run/checkpoints", "last")).state["step"]
     assert f"stopped at step {step}, saved in " in said
+
+
+def test_two_processes_do_not_train_one_run(stopped, monkeypatch):
+    monkeypatch.setattr("train.run_lock._WAIT_S", 0.2)
+    with RunLock() as lock:
+        lock.take(stopped.out)
+        with pytest.raises(ConfigError, match="run is being trained by another process"):
+            train(stopped, resume=True)
+    train(stopped, resume=True)
