@@ -1,5 +1,6 @@
 """Which run is gone on with, from which checkpoint, and whether it still is the same run."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
+from laughstore.sealed import canonical_json
 
 from .checkpoint import Checkpoint, load_checkpoint, newest_sound, set_aside
 from .config import TrainConfig
 from .course import Course
+from .ranks import Ranks
 from .run import Run
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,34 @@ def check_settings(begun: TrainConfig, given: TrainConfig) -> None:
             f"{given.out} was begun with other settings, and cannot go on with these: {told}; give"
             " the same ones, or train into another --out"
         )
+
+
+def check_ranks(
+    ranks: Ranks, config: TrainConfig, identity: str, digests: Mapping[str, str]
+) -> None:
+    """Check that all ranks train the same run, on the same rows: hosts may have their own copies.
+
+    Args:
+        ranks: all of which make this call.
+        config: of this rank.
+        identity: of its stream.
+        digests: of the rows that it validates on.
+
+    Raises:
+        ConfigError: they do not; the message names a rank and what differs.
+    """
+    mine = {**_settings(config), "training rows": identity}
+    mine |= {f"validation {name}": digest for name, digest in digests.items()}
+    first, *others = [
+        json.loads(data) for data in ranks.gather(canonical_json(mine), "the comparison of ranks")
+    ]
+    for rank, theirs in enumerate(others, 1):
+        differ = [name for name in first | theirs if first.get(name) != theirs.get(name)]
+        if differ:
+            raise ConfigError(
+                f"ranks 0 and {rank} differ in {', '.join(differ)}, and would not train one model;"
+                " start all with the same command, on the same generation of the store"
+            )
 
 
 def check_rows(state: Mapping[str, Any], digests: Mapping[str, str]) -> None:  # Any: JSON values

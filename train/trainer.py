@@ -34,7 +34,7 @@ from .progress import Progress, ProgressCallback
 from .ranks import Ranks
 from .records import NoRecords, Records
 from .result import TrainResult
-from .resume import check_made_on, check_rows
+from .resume import check_made_on, check_ranks, check_rows
 from .run import versions
 from .score import metrics_of, score_streams
 from .selection import Selection
@@ -138,6 +138,8 @@ class Trainer:
         deferred = self.ranks.interruptible.deferred if self.ranks.world_size > 1 else nullcontext
         with deferred():
             try:
+                identity = self.course.stream["identity"]
+                check_ranks(self.ranks, self.config, identity, self._digests)
                 self._share_model()
                 stopped = self._epochs()
                 with held():
@@ -294,6 +296,8 @@ class Trainer:
     def _rescue(self) -> None:
         """Save the last step, if it is worth going on from."""
         step = self.course.step
+        if not step:
+            return
         if all(bool(value.isfinite().all()) for value in self.model.parameters()):
             name = self._save()
             if name:

@@ -31,9 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         flags = parse_train(arguments[3:])
-        flags.common.configure_logging()
-        check_packages()
         place = replace(Place(**json.loads(arguments[2])), timeout_s=flags.rank_timeout_s)
+        flags.common.configure_logging()
+        if place.rank > 0:
+            logs.start(verbose=False, quiet=True)  # the first one tells
+        check_packages()
         train_here(flags, place)
     except (LaughstoreError, OSError) as error:
         exit_code = getattr(error, "exit_code", EXIT_FAILED)

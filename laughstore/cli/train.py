@@ -12,6 +12,7 @@ from train.place import ALONE, Place
 from train.plan import rank_share
 
 from ..errors import ConfigError, CorruptData, IncompleteStore
+from . import logs
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
 from .launch import Launch
@@ -78,6 +79,8 @@ def run(arguments: Sequence[str]) -> int:
             )
         die_with(os.getppid())
         place = rank.place(flags.rank_timeout_s)
+        if place.rank > 0:
+            logs.start(verbose=False, quiet=True)  # the first one tells
         command = f"torchrun ... -m {command}"
     bar = TerminalProgress(quiet=flags.common.quiet or place.rank > 0)
     try:

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from laughstore import open_store
+from laughstore.commit import commit_annotations
 from laughstore.errors import ConfigError, CorruptData, LaughstoreError
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
+from laughstore.naming import recording_id
+from tests.stores import laugh
 from train import FrameStream, HeadConfig, Progress, TrainConfig, TrainResult, train
 from train.checkpoint import checkpoint_path, load_checkpoint
 from train.gradients import Gradients
@@ -311,6 +315,39 @@ def test_what_the_first_rank_refuses_is_refused_on_all(planted_shards, tmp_path)
         assert "run exists" in str(end.error)
     for end in trained_by(3, short(planted_shards, tmp_path / "other")):
         assert "lanes is 16, which 3 ranks cannot share" in str(end.error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr": 0.01}, "ranks 0 and 1 differ in lr, and"),
+        ({"seed": 1}, "ranks 0 and 1 differ in seed, training rows, and"),
+    ],
+)
+def test_ranks_of_different_commands_are_refused(changes, said, planted_shards, tmp_path):
+    config = short(planted_shards, tmp_path / "run")
+
+    def work(place: Place) -> TrainResult:
+        return train(replace(config, **changes) if place.rank else config, place=place)
+
+    for end in on_ranks(2, work):
+        assert isinstance(end.error, ConfigError)
+        assert said in str(end.error)
+    assert not config.out.exists()
+
+
+def test_ranks_with_other_annotations_are_refused(planted_shards, own_shards, tmp_path):
+    """Each host may have a copy of the store, and one of them another generation."""
+    name = "validation, part 0"
+    annotations = replace(open_store(own_shards.parent).annotations(name), events=(laugh(3, 4),))
+    commit_annotations(own_shards.parent, {recording_id(name): annotations})
+
+    def work(place: Place) -> TrainResult:
+        shards = own_shards if place.rank else planted_shards
+        return train(short(shards, tmp_path / "run"), place=place)
+
+    for end in on_ranks(2, work):
+        assert "ranks 0 and 1 differ in validation targets, and" in str(end.error)
 
 
 def test_features_that_are_not_finite_are_named_on_all_ranks(own_shards, tmp_path):
