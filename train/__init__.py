@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .config import TrainConfig
 from .heads import HeadConfig
 from .losses import LossConfig
+from .place import Place
 from .selection import FrameFilter
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from .evaluation import EvaluationResult, evaluate
     from .loop import train
     from .progress import Progress
+    from .result import TrainResult
     from .stream import FrameStream
-    from .trainer import TrainResult
 
 __all__ = [
     "Batch",
@@ -27,6 +28,7 @@ __all__ = [
     "FrameStream",
     "HeadConfig",
     "LossConfig",
+    "Place",
     "Progress",
     "TrainConfig",
     "TrainResult",
@@ -39,7 +41,7 @@ _HOMES = {
     "EvaluationResult": "evaluation",
     "FrameStream": "stream",
     "Progress": "progress",
-    "TrainResult": "trainer",
+    "TrainResult": "result",
     "evaluate": "evaluation",
     "train": "loop",
 }

@@ -1,12 +1,14 @@
 """Checkpoints: folders of safetensors and JSON that are whole or absent, and checked when read.
 
-    step-000000123/   model.safetensors, optimiser.safetensors, state.json,
-                      MANIFEST.json: sealed; names every file with its size and SHA-256
-    best.json         sealed; names the checkpoint that is best so far
+    step-000000123/          model.safetensors, optimiser.safetensors, state.json,
+                             MANIFEST.json: sealed; names every file with its size and SHA-256
+    step-000000123.1/        the same step, saved again with another state
+    step-000000120.broken/   one that could not be gone on from
+    best.json                sealed; names the checkpoint that is best so far
 
-A checkpoint is written to a temporary sibling, synced and renamed. The last one is the one with the
-most steps. safetensors finds no flipped bit by itself, so every file is hashed before it is parsed,
-and nothing is ever unpickled.
+A checkpoint is written to a temporary sibling, synced and renamed to a name that is free: none is
+ever replaced. The last one is the one with the most steps. safetensors finds no flipped bit by
+itself, so every file is hashed before it is parsed, and nothing is ever unpickled.
 """
 
 import hashlib
@@ -15,28 +17,37 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from laughstore.errors import CorruptData, NotFound
-from laughstore.files import fsync_dir, make_dirs, temporary_sibling, write_atomic
+from laughstore.errors import CorruptData, LaughstoreError, NotFound
+from laughstore.files import (
+    TEMPORARY_MARK,
+    fsync_dir,
+    make_dirs,
+    named_in_errors,
+    temporary_sibling,
+    write_atomic,
+)
 from laughstore.sealed import canonical_json, seal, unseal
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = "laughstore-checkpoint"
 CHECKPOINT_VERSION = 1
+KEPT = 3
+"""Checkpoints that are kept besides the best: what goes on when the newest is damaged."""
 _MANIFEST = "MANIFEST.json"
 _BEST = "best.json"
 _STATE = "state.json"
-_NAME = re.compile(r"step-\d{9}")
+_BROKEN = ".broken"
+_NAME = re.compile(r"step-(\d{9})(?:\.(\d{1,4}))?")
 _ADVICE = "restore the file, or choose another checkpoint"
 
 Which = Literal["best", "last"]
@@ -49,7 +60,23 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     state: dict[str, Any]  # Any: JSON values
-    """Where training stood, as a JSON object; `train.trainer` says what it holds."""
+    """Where training stood, as a JSON object; `train.course` says what it holds."""
+
+    def to_bytes(self) -> bytes:
+        """Return all of it as one safetensors file, for another process."""
+        tensors = {f"model/{name}": value for name, value in self.model.items()}
+        tensors |= {f"optimiser/{name}": value for name, value in self.optimiser.items()}
+        return safetensors.torch.save(tensors, {"state": canonical_json(self.state).decode()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return what `to_bytes` was called of."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+        for key, value in safetensors.torch.load(data).items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return cls(**parts, state=json.loads(header["__metadata__"]["state"]))
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
@@ -57,9 +84,11 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
     A sound checkpoint of the same step is left as it is if it has the same state, too.
     """
-    path = folder / f"step-{step:09d}"
-    if path.exists() and _holds(path, checkpoint.state):
-        return path
+    make_dirs(folder)
+    there = [path for path in _named(folder) if _order(path)[0] == step]
+    if there and _holds(there[-1], checkpoint.state):
+        return there[-1]
+    name = f"step-{step:09d}" + (f".{_order(there[-1])[1] + 1}" if there else "")
     files = {
         "model.safetensors": safetensors.torch.save(checkpoint.model),
         "optimiser.safetensors": safetensors.torch.save(checkpoint.optimiser),
@@ -73,23 +102,53 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
             for name, data in files.items()
         },
     }
-    make_dirs(folder)
+    path = folder / name
     temporary = temporary_sibling(path)
     temporary.mkdir()
     try:
         for name, data in {**files, _MANIFEST: seal(manifest)}.items():
-            with (temporary / name).open("wb") as file:
+            with named_in_errors(temporary / name), (temporary / name).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         fsync_dir(temporary)
-        with _out_of_the_way(path):
-            temporary.rename(path)
+        temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_dir(folder)
     return path
+
+
+def newest_sound(folder: Path) -> tuple[Path, Checkpoint] | None:
+    """Return the last checkpoint of which every byte is as it was written, or None without any.
+
+    For the one process that goes on with a run: those that are broken are kept under another name
+    and told in a warning, and what a killed process was writing is removed.
+    """
+    if not folder.is_dir():
+        return None
+    for path in folder.glob(f"*{TEMPORARY_MARK}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in reversed(_named(folder)):
+        try:
+            return path, load_checkpoint(path)
+        except (NotFound, CorruptData) as error:
+            set_aside(path, error)
+    return None
+
+
+def set_aside(path: Path, error: LaughstoreError) -> None:
+    """Give a broken checkpoint a name that nothing looks for, and say so in a warning."""
+    if not path.exists():
+        logger.warning("a checkpoint is not used: %s", error)
+        return
+    aside = path.with_name(path.name + _BROKEN)
+    while aside.exists():
+        aside = aside.with_name(aside.name + _BROKEN)
+    path.rename(aside)
+    fsync_dir(path.parent)
+    logger.warning("a checkpoint is not used, and kept as %s: %s", aside.name, error)
 
 
 def mark_best(folder: Path, path: Path, metrics: Mapping[str, Any]) -> None:  # Any: JSON values
@@ -98,13 +157,20 @@ def mark_best(folder: Path, path: Path, metrics: Mapping[str, Any]) -> None:  # 
 
 
 def prune(folder: Path) -> None:
-    """Delete all checkpoints but the best and the last."""
-    keep = {checkpoint_path(folder, "last")}
+    """Delete all checkpoints but the best and the last few, once the last is seen to be sound.
+
+    Raises:
+        CorruptData: it is not; nothing was deleted.
+    """
+    finished = _finished(folder)
+    keep = set(finished[-KEPT:])
     if (folder / _BEST).exists():
         keep.add(checkpoint_path(folder, "best"))
-    for path in _finished(folder):
-        if path not in keep:
-            shutil.rmtree(path)
+    old = [path for path in finished if path not in keep]
+    if old:
+        load_checkpoint(finished[-1])
+    for path in old:
+        shutil.rmtree(path)
 
 
 def checkpoint_path(folder: Path, which: Which) -> Path:
@@ -169,22 +235,6 @@ def _holds(path: Path, state: Mapping[str, Any]) -> bool:  # Any: JSON values
         return False
 
 
-@contextmanager
-def _out_of_the_way(path: Path) -> Iterator[None]:
-    """Move a folder aside while another takes its name; it comes back if that fails."""
-    if not path.exists():
-        yield
-        return
-    aside = temporary_sibling(path)
-    path.rename(aside)
-    try:
-        yield
-    except BaseException:
-        aside.rename(path)
-        raise
-    shutil.rmtree(aside)
-
-
 def _read(path: Path, manifest: Mapping[str, Any]) -> bytes:  # Any: JSON values
     """Bytes of a file, checked against the manifest before anyone parses them."""
     promised = manifest["files"][path.name]
@@ -203,10 +253,18 @@ def _read(path: Path, manifest: Mapping[str, Any]) -> bytes:  # Any: JSON values
 
 def _finished(folder: Path) -> list[Path]:
     """Finished checkpoints, fewest steps first."""
+    return [path for path in _named(folder) if (path / _MANIFEST).exists()]
+
+
+def _named(folder: Path) -> list[Path]:
+    """What has the name of a checkpoint, fewest steps first."""
     if not folder.is_dir():
         return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if _NAME.fullmatch(path.name) and (path / _MANIFEST).exists()
-    )
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_order)
+
+
+def _order(path: Path) -> tuple[int, int]:
+    """(steps, how often they were saved before) of the name of a checkpoint."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None, "only of what has such a name"
+    return int(match[1]), int(match[2] or 0)

@@ -11,14 +11,20 @@ from .batch import Batch
 from .buffers import RING_BUFFERS
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """Return the device of this name; auto is cuda if there is one, else cpu.
+
+    Args:
+        name: cpu, cuda, cuda:N or auto.
+        local_rank: which of the GPUs `cuda` is, counted in a circle.
 
     Raises:
         ConfigError: there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.device_count():
+        name = f"cuda:{local_rank % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
+from laughstore.files import write_atomic
 
 from .stream import Batch
 
@@ -23,11 +26,14 @@ class RunLog:
     Args:
         path: the JSON-lines file; appended to.
         tensorboard: folder of the event files.
+        after: steps done of a run that is gone on with; what older event files tell of later ones
+            is void.
     """
 
-    def __init__(self, path: Path, tensorboard: Path) -> None:
+    def __init__(self, path: Path, tensorboard: Path, *, after: int | None = None) -> None:
         self._file = path.open("a", encoding="utf-8")
-        self._scalars = SummaryWriter(str(tensorboard))
+        purge_step = None if after is None else after + 1
+        self._scalars = SummaryWriter(str(tensorboard), purge_step=purge_step)
 
     def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
         """Write one line at once; each number is also the scalar `<kind>/<name>`.
@@ -44,6 +50,10 @@ class RunLog:
         for name, value in line.items():
             if isinstance(value, int | float):
                 self._scalars.add_scalar(f"{kind}/{name}", value, step)
+
+    def sync(self) -> None:
+        """Make the lines so far survive a power cut."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Finish the files."""
@@ -62,17 +72,50 @@ class RunLog:
         self.close()
 
 
-class Interval:
-    """Loss and waiting time since the last line of the log."""
+def cut_log(path: Path, *, step: int, validated: bool) -> None:
+    """Take off a log, in one step, what will be written again: what lies behind a checkpoint.
 
-    def __init__(self) -> None:
-        self.num_rows = 0
+    Args:
+        path: the JSON-lines file; there may be none.
+        step: steps that the checkpoint holds.
+        validated: whether it holds the validation behind them, too.
+    """
+    if not path.exists():
+        return
+    kept: list[bytes] = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            told = json.loads(line)
+        except ValueError:  # cut by a kill
+            break
+        is_later = told["step"] == step and told["kind"] == "validation" and not validated
+        if line.endswith(b"\n") and told["step"] <= step and not is_later:
+            kept.append(line)
+    write_atomic(path, kept)
+
+
+class Interval:
+    """Loss and waiting time since the last line of the log.
+
+    Args:
+        num_rows: rows of this epoch that an earlier process trained on.
+        losses: of its steps since the last line.
+    """
+
+    def __init__(self, num_rows: int = 0, losses: Sequence[float] = ()) -> None:
+        self.num_rows = num_rows
         """Rows trained on in this epoch."""
         self.loss: float | None = None
         """Mean loss of the latest closed interval."""
+        self._earlier = tuple(losses)
         self._losses: list[Tensor] = []
         self._frames: list[Tensor] = []
-        self._wait_s = 0.0
+        self._num_waits, self._wait_s = 0, 0.0
+
+    @property
+    def losses(self) -> list[float]:
+        """Of the steps since the last line."""
+        return self._all_losses().tolist()
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches, adding up the time spent on waiting for them."""
@@ -88,15 +131,22 @@ class Interval:
     def add(self, loss: Tensor, batch: Batch) -> None:
         """Count a step."""
         self._losses.append(loss)
+        self._num_waits += 1
         self._frames.append(batch.frame)
         self.num_rows += batch.num_real
 
+    def _all_losses(self) -> Tensor:
+        """f32[n], on the CPU."""
+        ours = torch.stack(self._losses).cpu() if self._losses else torch.empty(0)
+        return torch.cat([torch.tensor(self._earlier), ours])
+
     def close(self) -> tuple[float, float, Tensor]:
         """Return (mean loss, milliseconds waited a step, i64[n] frame ids), and begin anew."""
-        self.loss = float(torch.stack(self._losses).mean())
-        wait_ms = 1000 * self._wait_s / len(self._losses)
+        self.loss = float(self._all_losses().mean())
+        wait_ms = 1000 * self._wait_s / self._num_waits
         frames = torch.cat(self._frames)
-        self._losses, self._frames, self._wait_s = [], [], 0.0
+        self._earlier, self._losses, self._frames = (), [], []
+        self._num_waits, self._wait_s = 0, 0.0
         return self.loss, wait_ms, frames
 
 

@@ -6,6 +6,8 @@ before the folder is made.
 
 import logging
 import shutil
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,19 +20,25 @@ from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
 
 from .balance import num_negatives
+from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .device import choose_device
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
-from .log import RunLog
 from .moments import Standardiser, merged, stream_moments
+from .place import ALONE, Place
 from .progress import Progress, ProgressCallback, silent
-from .run import Run, check_absent
+from .ranks import Ranks
+from .records import NoRecords, Records
+from .result import TrainResult
+from .resume import Resumed, find_run
+from .run import Run, check_absent, is_run
+from .run_lock import RunLock
 from .selection import Selection, select
 from .signals import Interruptible
 from .skip import read_skip_list, skipped_blocks, without_blocks
 from .source import FrameSource
 from .stream import FrameStream
-from .trainer import Trainer, TrainResult
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +46,9 @@ logger = logging.getLogger(__name__)
 def train(
     config: TrainConfig,
     *,
+    resume: bool = False,
+    save_every_s: float = 60.0,
+    place: Place = ALONE,
     progress: ProgressCallback | None = None,
     annotate: Annotate = read_other_annotations,
 ) -> TrainResult:
@@ -45,32 +56,77 @@ def train(
 
     Ctrl-C, SIGTERM and errors of this package save the last step before they are raised, unless the
     weights are no longer finite; while statistics are made, there is no run yet, and the statistics
-    are kept for the next one.
+    are kept for the next one. A run that was killed goes on from its last checkpoint, and ends
+    as if nothing had happened.
 
     Args:
         config: what to train, on what, and how.
+        resume: go on with the run in `config.out`, if there is one.
+        save_every_s: seconds after which a checkpoint is due that is only there to go on from.
+        place: of this process among several that train together; all call this with the same
+            config. The first writes the run, and the others need not see its folder.
         progress: called as work goes on, several times a second at most a step.
         annotate: reads `config.annotations`, if there are any. The command line gives one that
             knows data sets, too.
 
     Raises:
-        ConfigError: the run exists, a split is missing or holds nothing to learn from, a setting
-            cannot work, or the loss or a score is no longer finite.
+        ConfigError: the run exists and `resume` is not asked for, or was begun with other settings
+            or rows; a split is missing or holds nothing to learn from; a setting cannot work; or
+            the loss or a score is no longer finite.
         CorruptData: a shard was altered or cut, or holds values that are not finite.
+        LaughstoreError: another rank died or hangs; the message names it and the step.
     """
     interruptible = Interruptible()
-    with interruptible.installed():
-        return _train(config, interruptible, progress or silent, annotate)
+    device = choose_device(config.device, place.local_rank)
+    with (
+        interruptible.installed(),
+        Ranks(place, device, interruptible) as ranks,
+        RunLock() as lock,
+    ):
+        # Torchrun starts all ranks again when one has died: they go on.
+        begun = _begin(config, resume or place.attempt > 0, lock, ranks)
+        return _train(config, begun, ranks, device, save_every_s, progress or silent, annotate)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What there is of a run before it is trained."""
+
+    resumed: Resumed | None
+    """On the first rank: the run that is gone on with, if there is one."""
+    checkpoint: Checkpoint | None
+    """On all: where it goes on."""
+    lock: RunLock
+    """Of the run, if there is one."""
+
+
+def _begin(config: TrainConfig, resume: bool, lock: RunLock, ranks: Ranks) -> _Begun:
+    """Look on the first rank for a run to go on with, and tell all."""
+    found: list[Resumed | None] = []
+
+    def look() -> bytes:
+        if not resume:
+            check_absent(config.out)
+        if is_run(config.out):
+            lock.take(config.out)
+        found.append(find_run(config))
+        checkpoint = None if found[0] is None else found[0].checkpoint
+        return b"" if checkpoint is None else checkpoint.to_bytes()
+
+    data = ranks.share(look, "the start")
+    checkpoint = Checkpoint.from_bytes(data) if data else None
+    return _Begun(found[0] if found else None, checkpoint, lock)
 
 
 def _train(
     config: TrainConfig,
-    interruptible: Interruptible,
+    begun: _Begun,
+    ranks: Ranks,
+    device: torch.device,
+    save_every_s: float,
     report: ProgressCallback,
     annotate: Annotate,
 ) -> TrainResult:
-    check_absent(config.out)
-    device = choose_device(config.device)
     index = open_shards(config.shards)
     if config.annotations is not None:
         index = annotate(index, config.annotations)
@@ -88,7 +144,7 @@ def _train(
         validation = without_blocks(validation, np.array(list(found), np.int64))
     _check_both_classes(validation)
     with (
-        _open_stream(index, config, device, cache) as stream,
+        _open_stream(index, config, ranks, device, cache) as stream,
         FrameSource(
             index,
             VALIDATION_SPLIT,
@@ -102,25 +158,56 @@ def _train(
         counts = _counts(stream.selection, validation)
         if stream.balance is not None:
             counts[TRAIN_SPLIT]["balanced_negatives"] = _balanced_negatives(stream)
-        standardiser = _standardiser(stream, report)
-        with interruptible.held():
-            run = Run.create(config, index, counts, fold=fold, skip=skip)
+        # A checkpoint holds its own.
+        is_new = begun.checkpoint is None
+        standardiser = _standardiser(stream, ranks, report) if is_new else None
+        made: list[Run] = []
+
+        def make() -> Records:
+            resumed, after = begun.resumed, (0, False)
+            if resumed is None:
+                made.append(Run.create(config, index, counts, fold=fold, skip=skip))
+                begun.lock.take(config.out)
+                return Records(made[0], save_every_s=save_every_s)
+            made.append(resumed.run)
+            if begun.checkpoint is not None:
+                state = begun.checkpoint.state
+                after = state["step"], state["validated"]
+            return Records(made[0], after, save_every_s=save_every_s)
+
+        with ranks.interruptible.held():
+            records = ranks.first(make, "the start") or NoRecords()
         logger.info("%r on %s", stream, device)
         try:
-            with RunLog(run.metrics_log, run.tensorboard) as log:
+            with closing(records):
                 trainer = Trainer(
-                    run, stream, standardiser, validation, source, device, log, report
+                    config,
+                    stream,
+                    standardiser,
+                    validation,
+                    source,
+                    device,
+                    records,
+                    ranks,
+                    report,
                 )
-                return trainer.fit(interruptible)
+                if begun.checkpoint is not None:
+                    trainer.resume(begun.checkpoint)
+                return trainer.fit()
         except BaseException:
             # Ended before the first step could be saved: a run that holds nothing is in the way.
-            if not run.checkpoints.exists():
-                shutil.rmtree(run.path, ignore_errors=True)
+            for run in made:
+                if not run.checkpoints.exists():
+                    shutil.rmtree(run.path, ignore_errors=True)
             raise
 
 
 def _open_stream(
-    index: Index, config: TrainConfig, device: torch.device, cache: ShardCache | None
+    index: Index,
+    config: TrainConfig,
+    ranks: Ranks,
+    device: torch.device,
+    cache: ShardCache | None,
 ) -> FrameStream:
     return FrameStream(
         index,
@@ -132,6 +219,8 @@ def _open_stream(
         lanes=config.lanes,
         window_blocks=config.window_blocks,
         seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
         mix=config.mix,
         verify=config.verify,
         reader=config.reader,
@@ -141,7 +230,7 @@ def _open_stream(
     )
 
 
-def _standardiser(stream: FrameStream, report: ProgressCallback) -> Standardiser:
+def _standardiser(stream: FrameStream, ranks: Ranks, report: ProgressCallback) -> Standardiser:
     """Statistics of exactly the streams trained on."""
     selection = stream.selection
 
@@ -153,6 +242,7 @@ def _standardiser(stream: FrameStream, report: ProgressCallback) -> Standardiser
         selection.streams,
         stream.source,
         skip=stream.skipped_blocks,
+        ranks=ranks,
         progress=progress,
     )
     return Standardiser.of(merged(parts, selection.index.dim))

@@ -5,6 +5,7 @@ streams trained on: another fold costs no pass over the features and leaks nothi
 pass uses all frames of a stream, whatever their label.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from laughstore.files import write_atomic
 from laughstore.index import Index, Stream
 from laughstore.sealed import seal, unseal
 
+from .ranks import Ranks
 from .readahead import ReadAhead
 from .source import FrameSource
 
@@ -92,6 +94,11 @@ class Standardiser:
     """f4[D], finite; 0 for channels that are dropped."""
 
     @classmethod
+    def none(cls, dim: int) -> "Standardiser":
+        """Return the one that changes nothing."""
+        return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+
+    @classmethod
     def of(cls, moments: Moments) -> "Standardiser":
         """Return the standardiser of these rows.
 
@@ -121,6 +128,7 @@ def stream_moments(
     source: FrameSource,
     *,
     skip: NDArray[np.int64] | None = None,
+    ranks: Ranks | None = None,
     progress: Callable[[int, int], None] | None = None,
     keep_every_s: float = _KEEP_EVERY_S,
 ) -> list[Moments]:
@@ -135,6 +143,7 @@ def stream_moments(
         streams: of the split that `source` reads.
         source: reads their frames.
         skip: i64[K] global numbers of blocks to leave out; streams that have some are not kept.
+        ranks: all of which make this call, share the streams, and get all moments.
         progress: called with (streams done, streams to do).
         keep_every_s: seconds after which the file is written anew during a long pass.
 
@@ -142,27 +151,40 @@ def stream_moments(
         CorruptData: a block was altered or cut, or a stream holds what has no finite moments; the
             message names it.
     """
-    path = _path(index)
-    known = {} if path is None else _read(path, index)
+    ranks = ranks or Ranks()
     skip = np.empty(0, np.int64) if skip is None else skip
-    parts = {
-        _key(stream): _pass(stream, source, skip) for stream in streams if _is_cut(stream, skip)
-    }
-    whole = [stream for stream in streams if _key(stream) not in parts]
-    missing = [stream for stream in whole if _key(stream) not in known]
-    num_kept, kept_at = len(known), time.monotonic()
+    cut = {_key(stream) for stream in streams if _is_cut(stream, skip)}
+    path = _path(index) if ranks.rank == 0 else None
+    known = {} if path is None else _read(path, index)
+    kept = set(ranks.decide(lambda: sorted(known), "the statistics")) - cut
+    missing = [stream for stream in streams if _key(stream) not in kept]
+    mine = missing[ranks.rank :: ranks.world_size]
+    found: dict[str, Moments] = {}
+
+    def keep() -> None:
+        lasting = {key: item for key, item in found.items() if key not in cut}
+        if lasting:
+            _write(path, index, known | lasting)
+
+    kept_at = time.monotonic()
     try:
-        for done, stream in enumerate(missing):
-            known[_key(stream)] = _pass(stream, source, skip)
+        for done, stream in enumerate(mine):
+            found[_key(stream)] = _pass(stream, source, skip)
             if time.monotonic() - kept_at >= keep_every_s:
-                _write(path, index, known)
-                num_kept, kept_at = len(known), time.monotonic()
+                keep()
+                kept_at = time.monotonic()
             if progress is not None:
-                progress(done + 1, len(missing))
+                progress(done + 1, len(mine))
+        if ranks.world_size > 1:
+            # Sums are of float64, and JSON tells them exactly. What was kept is told, too: other
+            # hosts may not see it.
+            here = {key: known[key] for key in kept if key in known} | found
+            for data in ranks.gather(json.dumps(_encoded(here)).encode(), "the statistics"):
+                told = json.loads(data).items()
+                found |= {key: _decode(item, index.dim, where=key) for key, item in told}
     finally:
-        if len(known) > num_kept:
-            _write(path, index, known)
-    return [(known | parts)[_key(stream)] for stream in streams]
+        keep()
+    return [(known | found)[_key(stream)] for stream in streams]
 
 
 def _is_cut(stream: Stream, skip: NDArray[np.int64]) -> bool:
@@ -236,6 +258,17 @@ def _read(path: Path, index: Index) -> dict[str, Moments]:
         return {}
 
 
+def _encoded(moments: Mapping[str, Moments]) -> dict[str, dict[str, Any]]:  # Any: JSON values
+    return {
+        key: {
+            "n": item.n,
+            "mean": encode_array(item.mean, "<f8"),
+            "m2": encode_array(item.m2, "<f8"),
+        }
+        for key, item in moments.items()
+    }
+
+
 def _decode(item: Mapping[str, Any], dim: int, *, where: str) -> Moments:  # Any: JSON values
     moments = Moments(
         n=int(item["n"]),
@@ -255,14 +288,7 @@ def _write(path: Path | None, index: Index, known: Mapping[str, Moments]) -> Non
         "version": STATS_VERSION,
         "index_id": index.index_id,
         "spec_id": index.spec_id,
-        "streams": {
-            key: {
-                "n": item.n,
-                "mean": encode_array(item.mean, "<f8"),
-                "m2": encode_array(item.m2, "<f8"),
-            }
-            for key, item in known.items()
-        },
+        "streams": _encoded(known),
     }
     try:
         write_atomic(path, seal(content))

@@ -1,8 +1,10 @@
 """AdamW and its learning rate along a run."""
 
 import math
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from .config import TrainConfig
 from .model import ScoreModel
@@ -36,3 +38,22 @@ def make_optimiser(model: ScoreModel, config: TrainConfig) -> torch.optim.AdamW:
         {"params": biases, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return all that an optimiser remembers, on the CPU, by `<parameter>.<name>`."""
+    return {
+        f"{number}.{name}": value.cpu()
+        for number, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Let an optimiser remember what `optimiser_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -5,9 +5,11 @@ metrics.jsonl        one JSON object a line, as training goes
 tensorboard/         the same numbers as event files
 checkpoints/         see `train.checkpoint`
 evaluation/<split>/  made by `train.evaluate`
+.lock                held by the process that trains it
 """
 
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
-from laughstore.files import fsync_dir, make_dirs, write_atomic
+from laughstore.files import fsync_dir, make_dirs, temporary_sibling, write_atomic
 from laughstore.folders import is_url
 from laughstore.index import Index
 from laughstore.other_annotations import tables_digest
@@ -119,7 +121,7 @@ class Run:
         about: dict[str, Any] = {
             "counts": counts,
             "generation": index.generation,
-            "versions": _versions(),
+            "versions": versions(),
         }
         if config.annotations is not None:
             kept = replace(kept, annotations=config.annotations.absolute())
@@ -128,9 +130,6 @@ class Run:
             about["skip"] = sorted(set(skip))
         if fold is not None:
             about["fold"] = fold.to_json()
-        make_dirs(config.out.absolute().parent)
-        config.out.mkdir()
-        fsync_dir(config.out.absolute().parent)
         content = {
             "format": RUN_FORMAT,
             "version": RUN_VERSION,
@@ -142,7 +141,17 @@ class Run:
         }
         data = seal(content)
         _, sha256 = unseal(data, where=_CONFIG)
-        write_atomic(config.out / _CONFIG, data)
+        # Under its name only once it is a run: what kills this process leaves one or nothing.
+        parent = config.out.absolute().parent
+        make_dirs(parent)
+        temporary = temporary_sibling(config.out)
+        try:
+            write_atomic(temporary / _CONFIG, data)
+            temporary.rename(config.out)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_dir(parent)
         return cls(config.out, kept, index.spec, index.index_id, sha256, about)
 
     @classmethod
@@ -177,17 +186,25 @@ class Run:
         )
 
 
+def is_run(path: Path) -> bool:
+    """Whether there is a run at this path, sound or not."""
+    return (path / _CONFIG).is_file()
+
+
 def check_absent(path: Path) -> None:
     """Raise a ConfigError when something exists at the path of a new run."""
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"{path} exists; choose another --out, or delete it")
+        raise ConfigError(
+            f"{path} exists; choose another --out, delete it, or go on with it: --resume"
+        )
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Return the versions of what computes, by name."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "unknown"
-    return versions
+            found[package] = "unknown"
+    return found

@@ -15,6 +15,7 @@ from laughstore.labels import LabelSpec, Whose, asked_of
 
 from .metrics import FrameMetrics, frame_metrics
 from .model import ScoreModel
+from .ranks import Ranks
 from .readahead import ReadAhead
 from .selection import Selection
 from .source import FrameSource
@@ -47,15 +48,20 @@ def score_rows(
     selection: Selection,
     source: FrameSource,
     *,
+    ranks: Ranks | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Return the model's score of every row that takes part.
+
+    Ranks share the batches, and each gets all scores: those of one process, bit for bit, as batches
+    are cut in the same way.
 
     Args:
         model: on the device that does the work.
         selection: N rows of the split that `source` reads.
         source: reads their frames.
-        progress: called with (rows done, N).
+        ranks: all of which make this call.
+        progress: called with (rows done, rows to do).
 
     Returns:
         f4[N], in the order of `selection.frames`.
@@ -64,38 +70,48 @@ def score_rows(
         ConfigError: a score is not finite, because training the model diverged.
         CorruptData: a block was altered or cut, or holds values that are not finite.
     """
-    device = model.mean.device
+    device, ranks = model.mean.device, ranks or Ranks()
     used = np.flatnonzero(selection.block_counts)  # blocks without rows are not read
     batch = np.arange(len(used)) // _BATCH_BLOCKS
     last_blocks = np.append(np.arange(_BATCH_BLOCKS, len(used), _BATCH_BLOCKS), len(used)) - 1
     ends = np.cumsum(selection.block_counts[used])[last_blocks]
     bounds = np.concatenate([np.zeros(1, np.int64), ends])
-    frames, blocks = selection.frames, selection.blocks[used]
-    scores = np.empty(len(frames), np.float32)
+    parts = [ranks.part(len(ends), rank) for rank in range(ranks.world_size)]
+    mine = parts[ranks.rank]
+    is_mine = (batch >= mine.start) & (batch < mine.stop)
+    first_row, num_rows = int(bounds[mine.start]), int(bounds[mine.stop] - bounds[mine.start])
+    frames, blocks = selection.frames, selection.blocks[used[is_mine]]
+    scores = np.empty(num_rows, np.float32)
     bits = torch.empty(int(np.diff(bounds).max()), source.dim, dtype=torch.int16)
     with ReadAhead(
         source.prepare,
-        batch,
+        batch[is_mine],
         blocks,
         max_ahead=2 * _BATCH_BLOCKS,
         release=source.release,
         blocks_a_call=source.blocks_a_call,
     ) as ahead:
-        for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
+        for number in mine:
+            if ranks.told is not None:
+                break  # all end together, below
+            start, stop = bounds[number : number + 2].tolist()
             ahead.wait(number)
             rows = bits[: stop - start]
             source.gather(frames[start:stop], rows)
             x = rows.view(torch.bfloat16).to(device)
-            scores[start:stop] = model.score(x).cpu().numpy()
-            if not np.isfinite(scores[start:stop]).all():
+            here = slice(start - first_row, stop - first_row)
+            scores[here] = model.score(x).cpu().numpy()
+            if not np.isfinite(scores[here]).all():
                 source.check_finite(frames[start:stop])
                 raise ConfigError(
                     "the model's scores are not finite: training it diverged; train again with a"
                     " lower --lr"
                 )
             if progress is not None:
-                progress(stop, len(frames))
-    return scores
+                progress(stop - first_row, num_rows)
+    ranks.agree("validation")
+    counts = [int(bounds[part.stop] - bounds[part.start]) for part in parts]
+    return ranks.gather_rows(scores, counts, "validation")
 
 
 def score_streams(
@@ -105,6 +121,7 @@ def score_streams(
     label: LabelSpec,
     *,
     ignored_too: bool = False,
+    ranks: Ranks | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StreamScores]:
     """Return scores stream by stream, of the streams that have a row.
@@ -118,7 +135,8 @@ def score_streams(
         source: reads their frames.
         label: that the selection was made with.
         ignored_too: score rows that the label ignores, too.
-        progress: called with (rows done, rows).
+        ranks: all of which make this call; each gets all scores.
+        progress: called with (rows done, rows to do).
 
     Raises:
         ConfigError: as `score_rows`.
@@ -127,7 +145,7 @@ def score_streams(
     scored = selection
     if ignored_too:
         scored = replace(selection, eligible=selection.eligible | selection.ignored)
-    scores = score_rows(model, scored, source, progress=progress)
+    scores = score_rows(model, scored, source, ranks=ranks, progress=progress)
     streams = []
     for number, (start, stop) in enumerate(pairwise(scored.stream_starts.tolist())):
         stream = scored.streams[number]

@@ -5,18 +5,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 
 class Interruptible:
     """Turn SIGINT into KeyboardInterrupt and SIGTERM into SystemExit(143), outside `held` only.
 
-    A signal that arrives within a `held` block is raised at its end. In other threads than the main
-    one, where Python allows no handlers, nothing changes.
+    A signal that arrives within a `held` block is raised at its end. Of several ranks one alone
+    must not leave: within a `deferred` block a signal waits until they have agreed (`end`). In
+    other threads than the main one, where Python allows no handlers, nothing changes.
     """
 
     def __init__(self) -> None:
-        self._holding = False
-        self._pending: BaseException | None = None
+        self._holding = self._deferring = False
+        self.pending: int | None = None
+        """The signal that waits."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -40,14 +43,29 @@ class Interruptible:
             yield
         finally:
             self._holding = False
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            raise pending
+        if not self._deferring:
+            self._raise_pending()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Raise no signal in this block but by `end`."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        self._raise_pending()
+
+    def end(self, number: int) -> NoReturn:
+        """Raise what this signal is turned into, whoever got it."""
+        self.pending = None
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    def _raise_pending(self) -> None:
+        if self.pending is not None:
+            self.end(self.pending)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        error: BaseException = (
-            KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-        )
-        if not self._holding:
-            raise error
-        self._pending = error
+        if not (self._holding or self._deferring):
+            self.end(number)
+        self.pending = number

@@ -1,44 +1,42 @@
 """The steps of a run: train, validate, keep the best, stop when it no longer gets better.
 
 Everything that decides the run's course (validate, stop, best) is computed once an epoch from
-complete scores. The state of a checkpoint is a JSON object:
-
-    run         identity of the run (see `train.run`)
-    model       what the tensors are of (`ScoreModel.describe`)
-    step        steps done
-    epoch       of the last of them, from 0
-    validated   the validation of that epoch is done, and counted in `best`
-    stream      where the stream goes on (`FrameStream.load_state_dict`)
-    best_epoch  epoch of the best validation so far, from 0
-    best        its metrics; null before the first
+complete scores, and kept in a `train.course.Course`, from which a checkpoint goes on.
 """
 
 import logging
 import math
 import time
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from contextlib import closing, nullcontext
+from typing import Any
 
+import numpy as np
+import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from laughstore.errors import ConfigError, LaughstoreError
+from laughstore.errors import ConfigError, CorruptData, LaughstoreError
 
-from .checkpoint import Checkpoint, mark_best, prune, save_checkpoint
+from .checkpoint import Checkpoint
+from .config import TrainConfig
+from .course import Course, Stopped
 from .device import DeviceCopies
-from .log import Interval, RunLog
+from .gradients import Gradients
+from .log import Interval
 from .losses import EpochRows, make_loss
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
-from .optimiser import learning_rate, make_optimiser
+from .optimiser import learning_rate, load_optimiser, make_optimiser, optimiser_tensors
 from .progress import Progress, ProgressCallback
-from .run import Run
+from .ranks import Ranks
+from .records import NoRecords, Records
+from .result import TrainResult
+from .resume import check_made_on, check_ranks, check_rows
+from .run import versions
 from .score import metrics_of, score_streams
 from .selection import Selection
-from .signals import Interruptible
 from .source import FrameSource
 from .stream import Batch, FrameStream
 
@@ -46,71 +44,42 @@ logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 10
 """Steps."""
-_SAVE_EVERY_S = 60.0
-"""Epochs that are no better than the best are saved this often: most are only there to go on."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    run: Path
-    epochs: int
-    """Epochs done."""
-    steps: int
-    seconds: float
-    stopped: Literal["patience", "epochs"]
-    best_epoch: int
-    """From 0."""
-    best: FrameMetrics
-    """Validation metrics of the best epoch."""
-
-    def to_json(self) -> dict[str, Any]:  # Any: JSON values
-        """Return a JSON object."""
-        return {
-            "run": str(self.run),
-            "epochs": self.epochs,
-            "steps": self.steps,
-            "seconds": round(self.seconds, 3),
-            "stopped": self.stopped,
-            "best_epoch": self.best_epoch,
-            "validation": self.best.to_json(),
-        }
 
 
 class Trainer:
     """The parts of a run that change as it goes.
 
     Args:
-        run: whose folder checkpoints go to.
+        config: of the run.
         stream: of the training split; its batches are used one after another, so `copy=False` will
             do.
-        standardiser: of the streams trained on.
+        standardiser: of the streams trained on; None when `resume` follows.
         validation: rows of the validation split.
         source: reads their frames.
         device: to compute on.
-        log: of the run.
+        records: the run's log and checkpoints, on the first rank.
+        ranks: that train together.
         report: called as work goes on.
     """
 
     def __init__(
         self,
-        run: Run,
+        config: TrainConfig,
         stream: FrameStream,
-        standardiser: Standardiser,
+        standardiser: Standardiser | None,
         validation: Selection,
         source: FrameSource,
         device: torch.device,
-        log: RunLog,
+        records: Records | NoRecords,
+        ranks: Ranks,
         report: ProgressCallback,
     ) -> None:
-        self.run, self.stream, self.log, self.report = run, stream, log, report
-        self.validation, self.source = validation, source
-        config = run.config
+        self.config, self.stream, self.records, self.report = config, stream, records, report
+        self.validation, self.source, self.ranks = validation, source, ranks
         self.loss = make_loss(config.loss, EpochRows.of(stream.selection, stream.balance))
         self.model = ScoreModel.new(
             config.head,
-            standardiser,
+            standardiser or Standardiser.none(stream.source.dim),
             pos_weight=self.loss.pos_weight,
             bias=self.loss.start,
             share_of_negatives=self.loss.share_of_negatives,
@@ -118,84 +87,123 @@ class Trainer:
             seed=config.seed,
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
+        self.gradients = Gradients(self.model.parameters(), ranks)
         self.copies = DeviceCopies(device)
-        self.step = self.epoch = 0
-        self.validated = False
-        self.position = stream.state_dict()
-        self.started = self.saved = time.monotonic()
-        self.best: FrameMetrics | None = None
-        self.best_epoch = 0
+        self.course = Course(stream.state_dict())
+        self.interval = Interval()
         self.latest: FrameMetrics | None = None
+        self._started_s = time.monotonic()
+        self._saved = (-1, False, "")
+        """Steps, whether they were validated, and name of the latest checkpoint."""
 
-    def fit(self, interruptible: Interruptible) -> TrainResult:
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ConfigError: the rows are others than when it was saved.
+            CorruptData: it is no checkpoint of this model.
+        """
+        course = Course.from_json(checkpoint.state, where="the checkpoint")
+        self.stream.load_state_dict(course.stream)
+        check_rows(checkpoint.state, self._digests)
+        check_made_on(checkpoint.state["made_on"], self._made_on)
+        try:
+            self.model.load_state_dict(checkpoint.model)
+            load_optimiser(self.optimiser, checkpoint.optimiser)
+        except (RuntimeError, ValueError) as error:
+            raise CorruptData(
+                f"the checkpoint of step {course.step} does not fit the run's model ({error})"
+            ) from error
+        self.course = course
+        self.interval = Interval(course.num_rows, course.losses)
+        self._started_s -= course.seconds
+        if course.best is not None and course.best_checkpoint is not None:
+            self.records.mark_best(course.best_checkpoint, self._told_of_best())
+
+    def fit(self) -> TrainResult:
         """Train until patience or epochs are used up.
 
         Raises:
             ConfigError: the loss or a score is not finite.
             CorruptData: a block was altered or cut, or holds values that are not finite.
-            KeyboardInterrupt, SystemExit: a signal came.
+            KeyboardInterrupt, SystemExit: a signal came, to whichever rank.
+            RankLost: another rank died or hangs.
         """
-        try:
-            epoch, stopped = self._epochs(interruptible)
-            with interruptible.held():
-                self._save()
-                prune(self.run.checkpoints)
-        except (KeyboardInterrupt, SystemExit, LaughstoreError):
-            with interruptible.held():
-                self._rescue()
-            raise
-        assert self.best is not None, "the first epoch is the best so far"
+        course, held = self.course, self.ranks.interruptible.held
+        # Of several ranks one alone must not leave.
+        deferred = self.ranks.interruptible.deferred if self.ranks.world_size > 1 else nullcontext
+        with deferred():
+            try:
+                identity = self.course.stream["identity"]
+                check_ranks(self.ranks, self.config, identity, self._digests)
+                self._share_model()
+                stopped = self._epochs()
+                with held():
+                    self._save()
+                self.ranks.agree("the end")
+            except (KeyboardInterrupt, SystemExit, LaughstoreError):
+                with held():
+                    self._rescue()
+                raise
+        assert course.best is not None, "the first epoch is the best so far"
         return TrainResult(
-            run=self.run.path,
-            epochs=epoch + 1,
-            steps=self.step,
-            seconds=time.monotonic() - self.started,
+            run=self.config.out,
+            epochs=course.epoch + 1,
+            steps=course.step,
+            seconds=self._seconds,
             stopped=stopped,
-            best_epoch=self.best_epoch,
-            best=self.best,
+            best_epoch=course.best_epoch,
+            best=course.best,
         )
 
-    def _epochs(self, interruptible: Interruptible) -> tuple[int, Literal["patience", "epochs"]]:
-        """Return (last epoch, why there is no other)."""
-        config = self.run.config
-        for epoch in range(config.epochs):
-            self.stream.set_epoch(epoch)
-            self._train(epoch, interruptible)
-            metrics = self._validate(epoch)
-            with interruptible.held():
-                self._keep(epoch, metrics)
-            if epoch - self.best_epoch >= config.patience:
-                return epoch, "patience"
-        return config.epochs - 1, "epochs"
+    def _epochs(self) -> Stopped:
+        """Make epochs until there is no other, and return why."""
+        course, config = self.course, self.config
+        while not (stopped := course.stopped(patience=config.patience, epochs=config.epochs)):
+            self._train(course.next_epoch)
+            metrics = self._validate()
+            with self.ranks.interruptible.held():
+                self._keep(metrics)
+        return stopped
 
-    def _train(self, epoch: int, interruptible: Interruptible) -> None:
-        """Make the steps of one epoch."""
-        interval = Interval()
+    def _share_model(self) -> None:
+        """Begin on all ranks with what the first one has."""
+        ours = self.model.state_dict()
+        tensors = {name: value.cpu() for name, value in ours.items()}
+        data = self.ranks.share(lambda: safetensors.torch.save(tensors), "the start")
+        self.model.load_state_dict(safetensors.torch.load(data))
+
+    def _train(self, epoch: int) -> None:
+        """Make the steps that are left of one epoch."""
+        self.stream.set_epoch(epoch)
+        if not len(self.stream):
+            return  # saved behind its last step
+        course, interval, num_steps = self.course, self.interval, self.stream.num_steps
+        held = self.ranks.interruptible.held
         with closing(iter(self.stream)) as batches:
             for batch in interval.timed(batches):
-                with interruptible.held():
+                with held():
                     interval.add(self._update(batch), batch)
-                    self.step += 1
-                    self.epoch, self.validated = batch.epoch, False
-                    self.position = self.stream.state_dict(after=batch)
+                    course.step += 1
+                    course.epoch, course.validated = batch.epoch, False
+                    course.stream = self.stream.state_dict(after=batch)
                 done = batch.step + 1
-                if self.step % _LOG_EVERY == 0 or done == self.stream.num_steps:
-                    self._log_interval(epoch, interval)
-                self.report(
-                    Progress(
-                        "train", done, self.stream.num_steps, epoch, interval.loss, self.latest
-                    )
-                )
+                if course.step % _LOG_EVERY == 0 or done == num_steps:
+                    self._log_interval()
+                if self.records.is_due:
+                    with held():
+                        self._save()
+                self.report(Progress("train", done, num_steps, epoch, interval.loss, self.latest))
+                self.ranks.end_if_told()
                 self.copies.make_room()
                 del batch  # before the next is asked for, which takes its memory
 
     def _update(self, batch: Batch) -> Tensor:
-        """Make one step; return its loss, f32[] on the device, before the step."""
+        """Make one step; return its loss, f32[] on the device, over all ranks before the step."""
         x, y, weight = self.copies.copy(batch)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        self.optimiser.zero_grad(set_to_none=True)
-        keys = self.model.row_keys(batch.frame, seed=self.run.config.seed, step=self.step)
+        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=self.course.step)
         loss = self.loss(
             self.model(x, keys),
             y,
@@ -203,90 +211,140 @@ class Trainer:
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
-        loss.backward()
+        mean = self.gradients.of(loss, self.course.step + 1)
         self.optimiser.step()
-        return loss.detach()
+        return mean
 
     def _learning_rate(self) -> float:
-        config = self.run.config
-        return learning_rate(self.step, self.stream.num_steps * config.epochs, peak=config.lr)
+        config = self.config
+        num_steps = self.stream.num_steps * config.epochs
+        return learning_rate(self.course.step, num_steps, peak=config.lr)
 
-    def _log_interval(self, epoch: int, interval: "Interval") -> None:
+    def _log_interval(self) -> None:
         """Write the means since the last line.
 
         Raises:
             ConfigError: the loss is not finite.
             CorruptData: because features are not.
         """
-        loss, wait_ms, frames = interval.close()
+        step = self.course.step
+        loss, wait_ms, frames = self.interval.close()
         if not math.isfinite(loss):
-            self.stream.source.check_finite(frames.numpy())
+            self._check_frames(frames.numpy())
             raise ConfigError(
-                f"the loss is {loss} at step {self.step}; lower --lr (it is {self.run.config.lr})"
+                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
             )
         values = {
-            "epoch": epoch,
-            "frames": interval.num_rows,
-            "seconds": round(time.monotonic() - self.started, 3),
+            "epoch": self.course.epoch,
+            "frames": self.interval.num_rows,
+            "seconds": round(self._seconds, 3),
             "loss": loss,
             "lr": self.optimiser.param_groups[0]["lr"],
             "wait_ms": round(wait_ms, 3),
         }
-        self.log.write("train", self.step, values)
+        self.records.write("train", step, values)
 
-    def _validate(self, epoch: int) -> FrameMetrics:
+    def _check_frames(self, frames: NDArray[np.int64]) -> None:
+        """Raise CorruptData on all ranks when frames of one of them hold what is not finite."""
+        said = b""
+        try:
+            self.stream.source.check_finite(frames)
+        except CorruptData as error:
+            said = str(error).encode()
+        for text in self.ranks.gather(said, f"step {self.course.step}"):
+            if text:
+                raise CorruptData(text.decode())
+
+    def _validate(self) -> FrameMetrics:
         """Score the validation split and log its metrics."""
+        epoch = self.course.epoch
 
         def report(done: int, total: int) -> None:
             self.report(Progress("validate", done, total, epoch, None, self.latest))
 
         streams = score_streams(
-            self.model, self.validation, self.source, self.run.config.label, progress=report
+            self.model,
+            self.validation,
+            self.source,
+            self.config.label,
+            ranks=self.ranks,
+            progress=report,
         )
-        metrics = metrics_of(streams, self.run.config.label)
+        doing = f"the validation of epoch {epoch + 1}"
+        label = self.config.label
+        found = self.ranks.decide(lambda: metrics_of(streams, label).to_json(), doing)
+        metrics = FrameMetrics.from_json(found)
         self.latest = metrics
-        seconds = round(time.monotonic() - self.started, 3)
-        values = {"epoch": epoch, "seconds": seconds, **metrics.to_json()}
-        self.log.write("validation", self.step, values)
+        values = {"epoch": epoch, "seconds": round(self._seconds, 3), **metrics.to_json()}
+        self.records.write("validation", self.course.step, values)
         return metrics
 
-    def _keep(self, epoch: int, metrics: FrameMetrics) -> None:
-        """Save this epoch; it is the best if it beats the best before."""
-        self.validated = True
-        is_best = metrics.beats(self.best, self.run.config.select_by)
-        if is_best:
-            self.best, self.best_epoch = metrics, epoch
-        elif time.monotonic() - self.saved < _SAVE_EVERY_S:
+    def _keep(self, metrics: FrameMetrics) -> None:
+        """Count this epoch, and save it if it is the best, or if that is due."""
+        is_best = self.course.count(metrics, self.config.select_by)
+        self.interval = Interval()
+        if not (is_best or self.records.is_due):
             return
-        path = self._save()
+        name = self._save()
         if is_best:
-            mark_best(self.run.checkpoints, path, {"epoch": epoch, **metrics.to_json()})
-        prune(self.run.checkpoints)
+            self.course.best_checkpoint = name
+            self.records.mark_best(name, self._told_of_best())
 
     def _rescue(self) -> None:
         """Save the last step, if it is worth going on from."""
+        step = self.course.step
+        if not step:
+            return
         if all(bool(value.isfinite().all()) for value in self.model.parameters()):
-            self._save()
-            logger.warning("stopped at step %d, saved in %s", self.step, self.run.checkpoints)
+            name = self._save()
+            if name:
+                logger.warning("stopped at step %d, saved in %s", step, name)
         else:
-            logger.warning("stopped at step %d, whose weights are not finite: not saved", self.step)
+            logger.warning("stopped at step %d, whose weights are not finite: not saved", step)
 
-    def _save(self) -> Path:
+    def _save(self) -> str:
+        """Write a checkpoint, on the first rank; return its name there."""
+        course, interval = self.course, self.interval
+        if self._saved[:2] == (course.step, course.validated):
+            return self._saved[2]
+        course.num_rows, course.losses = interval.num_rows, interval.losses
+        course.seconds = self._seconds
         state = {
-            "run": self.run.identity,
+            **course.to_json(),
             "model": self.model.describe(),
-            "step": self.step,
-            "epoch": self.epoch,
-            "validated": self.validated,
-            "stream": self.position,
-            "best_epoch": self.best_epoch,
-            "best": None if self.best is None else self.best.to_json(),
-        }
-        moments = {
-            f"{number}.{name}": value.cpu()
-            for number, values in self.optimiser.state_dict()["state"].items()
-            for name, value in values.items()
+            "validation": self._digests,
+            "made_on": self._made_on,
         }
         model = {name: value.cpu() for name, value in self.model.state_dict().items()}
-        self.saved = time.monotonic()
-        return save_checkpoint(self.run.checkpoints, self.step, Checkpoint(model, moments, state))
+        moments = optimiser_tensors(self.optimiser)
+        name = self.records.save(course.step, Checkpoint(model, moments, state))
+        self._saved = course.step, course.validated, name
+        return name
+
+    @property
+    def _seconds(self) -> float:
+        """Spent so far, before a resume, too."""
+        return time.monotonic() - self._started_s
+
+    @property
+    def _digests(self) -> dict[str, str]:
+        """Of the rows that are validated on."""
+        return {
+            "features": self.validation.features_digest,
+            "targets": self.validation.targets_digest,
+        }
+
+    @property
+    def _made_on(self) -> dict[str, Any]:  # Any: JSON values
+        """What moves low bits."""
+        return {
+            **versions(),
+            "device": self.model.mean.device.type,
+            "threads": torch.get_num_threads(),
+            "ranks": self.stream.world_size,
+        }
+
+    def _told_of_best(self) -> dict[str, Any]:  # Any: JSON values
+        best = self.course.best
+        assert best is not None, "asked once there is one"
+        return {"epoch": self.course.best_epoch, **best.to_json()}

@@ -2,10 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..errors import ConfigError
 from ..parts import Part
+
+if TYPE_CHECKING:
+    from train.place import Place
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,37 @@ class Rank:
             raise ConfigError(
                 f"TORCHELASTIC_RUN_ID is set as by torchrun, and {' or '.join(names)} is not a"
                 " number; start all processes with torchrun, or unset TORCHELASTIC_RUN_ID"
+            ) from error
+
+    def place(self, timeout_s: float) -> "Place":
+        """Return where this process meets the others, for `train`.
+
+        Args:
+            timeout_s: how long one rank waits for another.
+
+        Raises:
+            ConfigError: a variable is missing or is no number.
+        """
+        from train.place import Place
+
+        try:
+            agent_keeps_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+            return Place(
+                rank=self.rank,
+                local_rank=self.local_rank,
+                world_size=int(os.environ["WORLD_SIZE"]),
+                host=os.environ["MASTER_ADDR"],
+                port=int(os.environ["MASTER_PORT"]),
+                keeps_store=self.rank == 0 and not agent_keeps_store,
+                attempt=int(os.environ["TORCHELASTIC_RESTART_COUNT"]),
+                timeout_s=timeout_s,
+            )
+        except (KeyError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"TORCHELASTIC_RUN_ID is set as by torchrun, and one of its other variables is not"
+                f" ({error}); start all processes with torchrun, or unset TORCHELASTIC_RUN_ID"
             ) from error
 
     @property

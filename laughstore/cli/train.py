@@ -1,18 +1,26 @@
 """`laughstore train`: train a head on the shards of a store."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from train.config import TrainConfig
+from train.place import ALONE, Place
+from train.plan import rank_share
 
-from ..errors import CorruptData, IncompleteStore
+from ..errors import ConfigError, CorruptData, IncompleteStore
+from . import logs
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
+from .launch import Launch
+from .main import EXIT_INTERRUPTED
 from .metric_text import metric_texts
+from .orphans import die_with
 from .progress import TerminalProgress
+from .ranks import Rank
 from .text import program
 
 if TYPE_CHECKING:
@@ -26,34 +34,89 @@ _TASKS = {"statistics": "channel statistics", "train": "epoch", "validate": "val
 class _Flags:
     config: TrainConfig
     common: CommonFlags
+    resume: bool = False
+    """Go on with the run in --out where it was stopped or killed; begin it if there is none."""
+    save_every_s: float = 60.0
+    """Seconds between checkpoints: the most that is lost when the run is killed."""
+    nproc: int | None = None
+    """Processes of this machine that share each step, with a GPU each if there are any; when one
+    is killed, all go on from the last checkpoint. Default: this process."""
+    rank_timeout_s: float = 300.0
+    """Seconds that one process waits for another before it ends with an error."""
+
+    def __post_init__(self) -> None:
+        if not self.save_every_s >= 0:
+            raise ConfigError(f"save_every_s is {self.save_every_s}; it must be 0 or more")
+        Place(timeout_s=self.rank_timeout_s)
+        if self.nproc is not None:
+            if self.nproc < 1:
+                raise ConfigError(f"nproc is {self.nproc}; it must be at least 1")
+            rank_share(self.config.lanes, 0, self.nproc)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the command. Returns the exit code."""
-    flags = parse(
+def parse_train(arguments: Sequence[str]) -> _Flags:
+    """Return the flags. Raises SystemExit as `flags.parse`."""
+    return parse(
         _Flags,
         "train",
         arguments,
         "Stream the shards of a store into a head that predicts vocal events, choosing the epoch by"
         " average precision on the validation split (of numbers, by the root mean squared error).",
     )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command. Returns the exit code."""
+    flags, rank = parse_train(arguments), Rank.of_torchrun()
     flags.common.configure_logging()
+    command = shlex.join(["train", *(word for word in arguments if word != "--resume"), "--resume"])
+    command = f"{program()} {command}"
+    place = ALONE
+    if rank is not None:
+        if flags.nproc is not None:
+            raise ConfigError(
+                "torchrun has started this process, one of several; leave --nproc out, or start"
+                " without torchrun"
+            )
+        die_with(os.getppid())
+        place = rank.place(flags.rank_timeout_s)
+        if place.rank > 0:
+            logs.start(verbose=False, quiet=True)  # the first one tells
+        command = f"torchrun ... -m {command}"
+    bar = TerminalProgress(quiet=flags.common.quiet or place.rank > 0)
+    try:
+        if flags.nproc is None:
+            train_here(flags, place)
+        else:
+            Launch(arguments, flags.nproc, bar).run()
+    except (KeyboardInterrupt, SystemExit) as error:
+        bar.message(f"stopped; go on with:\n  {command}")
+        # The last line is the command: no other is printed for what is no error.
+        code = error.code if isinstance(error, SystemExit) else EXIT_INTERRUPTED
+        raise SystemExit(code) from None
+    return 0
+
+
+def train_here(flags: _Flags, place: Place) -> None:
+    """Train in this process, one of several or alone, and let the first tell how it ended.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: a signal came, to whichever of them.
+    """
     from train import train
 
-    bar = TerminalProgress(quiet=flags.common.quiet)
+    bar = TerminalProgress(quiet=flags.common.quiet or place.rank > 0)
     bar.message(flags.config.label.describe())
     shown = TrainingProgress(bar)
     try:
-        result = train(flags.config, progress=shown, annotate=with_source)
-    except (KeyboardInterrupt, SystemExit):
-        shown.close()
-        if (flags.config.out / "checkpoints").exists():
-            run_path = shlex.quote(str(flags.config.out))
-            bar.message(
-                f"stopped; what it has learned is kept. Score it with:\n  {program()} evaluate"
-                f" {run_path} --checkpoint last"
-            )
-        raise
+        result = train(
+            flags.config,
+            resume=flags.resume,
+            save_every_s=flags.save_every_s,
+            place=place,
+            progress=shown,
+            annotate=with_source,
+        )
     except (CorruptData, IncompleteStore) as error:
         # Of a block or its file; nothing else can be left out.
         if ".tar" not in str(error) or flags.config.skip_corrupt is not None:
@@ -64,8 +127,8 @@ def run(arguments: Sequence[str]) -> int:
         ) from error
     finally:
         shown.close()
-    report(result, as_json=flags.common.json)
-    return 0
+    if place.rank == 0:
+        report(result, as_json=flags.common.json)
 
 
 class TrainingProgress:

@@ -214,7 +214,7 @@ class Workers:
         elif code in _TOLD:
             raise SystemExit(_TOLD[code])
         elif code < 0:
-            self._died(child, _signal_name(-code))
+            self._died(child, signal_name(-code))
         else:
             last = next((line for line in reversed(child.last_lines) if line.strip()), "no message")
             raise LaughstoreError(f"a worker ended with exit code {code}: {last}")
@@ -292,7 +292,8 @@ class Workers:
                 _close(process)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return the name of the signal that killed a process."""
     if number == signal.SIGKILL:
         return "SIGKILL (out of memory, if you did not send it)"
     try:

@@ -12,6 +12,7 @@ import pytest
 
 from laughstore.cli.build import parse_build
 from tests.faults.harness import tree
+from train.run import Run
 
 DOCUMENT = Path(__file__).parents[2] / "docs/clusters.md"
 SCRIPTS = {
@@ -68,7 +69,10 @@ def whole(store: Path) -> dict[str, str]:
     return {path: sha for path, sha in tree(store).items() if not path.startswith("stats/")}
 
 
-@pytest.mark.parametrize("name", ["array.sbatch", "commit.sbatch", "nodes.sbatch"])
+NAMES = ["array.sbatch", "commit.sbatch", "nodes.sbatch", "train.sbatch"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_script_is_bash_and_its_directives_come_first(name):
     text = SCRIPTS[name]
     done = subprocess.run(["bash", "-n"], input=text, text=True, check=False, capture_output=True)
@@ -77,7 +81,7 @@ def test_a_script_is_bash_and_its_directives_come_first(name):
     directives = [number for number, line in enumerate(lines) if line.startswith("#SBATCH ")]
     first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
     assert max(directives) < first_command, "sbatch reads no directive behind a command"
-    assert SCRIPTS.keys() == {"array.sbatch", "commit.sbatch", "nodes.sbatch"}
+    assert list(SCRIPTS) == NAMES
 
 
 def test_a_task_that_is_told_to_stop_is_queued_again(sbatch, tmp_path):
@@ -116,6 +120,18 @@ def test_two_nodes_of_torchrun_build_the_store(sbatch, built, tmp_path, free_por
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("store: ") == 1
     assert whole(tmp_path / "store") == whole(built)
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_train_one_run_and_again_end_as_it_did(
+    sbatch, built, tmp_path, free_port
+):
+    nodes = {"SLURM_NNODES": 2, "SLURM_JOB_NODELIST": "n", "GPUS": 1, "PORT": free_port}
+    for _ in range(2):
+        done = sbatch("train.sbatch", **nodes, STORE=built, RUN=tmp_path / "run")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("validation AP") == 1
+    assert Run.open(tmp_path / "run").config.shards == built / "shards"
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from laughstore.errors import CorruptData, NotFound
+from laughstore.files import TEMPORARY_MARK
 from train.checkpoint import (
     Checkpoint,
     checkpoint_path,
     load_checkpoint,
     mark_best,
+    newest_sound,
     prune,
     save_checkpoint,
 )
@@ -77,29 +79,83 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path):
         checkpoint_path(tmp_path, "last")
 
 
-def test_best_and_last_are_found_and_the_others_pruned(tmp_path):
-    paths = {step: save_checkpoint(tmp_path, step, some_checkpoint(step)) for step in (10, 20, 30)}
+def test_best_and_the_last_three_are_kept(tmp_path):
+    steps = (10, 20, 30, 40, 50)
+    paths = {step: save_checkpoint(tmp_path, step, some_checkpoint(step)) for step in steps}
     with pytest.raises(NotFound, match="--checkpoint last"):
         checkpoint_path(tmp_path, "best")
     mark_best(tmp_path, paths[10], {"average_precision": 0.5})
     assert checkpoint_path(tmp_path, "best") == paths[10]
-    assert checkpoint_path(tmp_path, "last") == paths[30]
+    assert checkpoint_path(tmp_path, "last") == paths[50]
     prune(tmp_path)
-    assert not paths[20].exists()
+    assert [step for step in steps if paths[step].exists()] == [10, 30, 40, 50]
     assert load_checkpoint(paths[10]).model["head.first.weight"][0, 0] == 10
 
 
-def test_saving_a_step_again_keeps_what_is_sound_and_replaces_another_state_or_damage(tmp_path):
+def test_nothing_is_deleted_while_the_last_one_is_damaged(tmp_path):
+    paths = [save_checkpoint(tmp_path, step, some_checkpoint(step)) for step in range(1, 6)]
+    (paths[-1] / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CorruptData, match="step-000000005"):
+        prune(tmp_path)
+    assert all(path.exists() for path in paths)
+
+
+def test_a_step_saved_again_gets_another_name_unless_nothing_has_changed(tmp_path):
     path = save_checkpoint(tmp_path, 5, some_checkpoint(1.0))
-    save_checkpoint(tmp_path, 5, some_checkpoint(2.0))
+    assert save_checkpoint(tmp_path, 5, some_checkpoint(2.0)) == path
     assert load_checkpoint(path).model["head.first.weight"][0, 0] == 1.0
     validated = replace(some_checkpoint(1.0), state={"step": 5, "validated": True})
-    save_checkpoint(tmp_path, 5, validated)
-    assert load_checkpoint(path).state == {"step": 5, "validated": True}
-    assert [item.name for item in tmp_path.iterdir()] == [path.name]
-    (path / "state.json").write_text("{}")
-    save_checkpoint(tmp_path, 5, some_checkpoint(2.0))
-    assert load_checkpoint(path).model["head.first.weight"][0, 0] == 2.0
+    again = save_checkpoint(tmp_path, 5, validated)
+    assert again.name == "step-000000005.1"
+    assert load_checkpoint(again).state == {"step": 5, "validated": True}
+    assert checkpoint_path(tmp_path, "last") == again
+    (again / "state.json").write_text("{}")
+    assert save_checkpoint(tmp_path, 5, validated).name == "step-000000005.2"
+    assert load_checkpoint(path).state == some_checkpoint().state
+    assert checkpoint_path(tmp_path, "last").name == "step-000000005.2"
+    later = [save_checkpoint(tmp_path, 5, some_checkpoint_at(i)) for i in range(9)]
+    assert checkpoint_path(tmp_path, "last") == later[-1], "by number, not by letter"
+
+
+def some_checkpoint_at(place: int) -> Checkpoint:
+    return replace(some_checkpoint(), state={"place": place})
+
+
+@pytest.mark.parametrize("name", [*FILES, ""])
+def test_the_newest_sound_one_wins_and_those_that_are_broken_are_kept_and_named(
+    name, tmp_path, caplog
+):
+    good, *bad = [save_checkpoint(tmp_path, step, some_checkpoint(step)) for step in (1, 2, 3)]
+    before = []
+    for path in bad:
+        if name == "MANIFEST.json" or not name:  # missing, all of it or its seal
+            for file in [path / name] if name else list(path.iterdir()):
+                file.unlink()
+        else:
+            data = bytearray((path / name).read_bytes())
+            data[len(data) // 2] ^= 8
+            (path / name).write_bytes(data)
+        before.append({file.name: file.read_bytes() for file in path.iterdir()})
+    (tmp_path / f"step-000000004{TEMPORARY_MARK}0a1b").mkdir()
+    found = newest_sound(tmp_path)
+    assert found is not None
+    assert (found[0], found[1].model["head.first.weight"][0, 0]) == (good, 1)
+    aside = [path.with_name(path.name + ".broken") for path in bad]
+    assert [{f.name: f.read_bytes() for f in path.iterdir()} for path in aside] == before
+    assert [path.name in caplog.text for path in aside] == [True, True]
+    assert {path.name for path in tmp_path.iterdir()} == {good.name, *(p.name for p in aside)}
+    # The steps made again take the names, and break no less.
+    assert save_checkpoint(tmp_path, 3, some_checkpoint(7)) == bad[1]
+    (bad[1] / "state.json").unlink()
+    assert newest_sound(tmp_path) is not None
+    assert (tmp_path / "step-000000003.broken.broken").exists()
+
+
+def test_without_any_sound_checkpoint_there_is_none(tmp_path):
+    assert newest_sound(tmp_path / "nowhere") is None
+    path = save_checkpoint(tmp_path, 3, some_checkpoint())
+    (path / "state.json").unlink()
+    assert newest_sound(tmp_path) is None
 
 
 def test_a_name_outside_the_folder_is_never_followed(tmp_path):

@@ -1,0 +1,53 @@
+"""Gradients and loss of a step in one vector, which all ranks sum in one go.
+
+The layout is [gradients of all parameters | loss | what ranks tell each other] and never changes,
+so neither does the order in which numbers are added: a run that goes on gets the same bits.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .ranks import TOLD, Ranks
+
+
+class Gradients:
+    """Memory that parameters have their gradients in.
+
+    Args:
+        parameters: of the model, all f32 on one device; their gradients lie here from now on.
+        ranks: that share each step.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+        each = list(parameters)
+        self._ranks = ranks
+        self._num_values = sum(item.numel() for item in each)
+        self._values = torch.zeros(self._num_values + 1 + TOLD, device=each[0].device)
+        start = 0
+        for item in each:
+            item.grad = self._values[start : start + item.numel()].view_as(item)
+            start += item.numel()
+
+    def of(self, loss: Tensor, step: int) -> Tensor:
+        """Compute the gradients of this rank's loss; leave their mean over ranks behind.
+
+        Args:
+            loss: f32[] with its graph.
+            step: that is made, from 1.
+
+        Returns:
+            f32[]: mean loss over ranks.
+
+        Raises:
+            RankLost: another rank did not come.
+        """
+        values = self._values
+        values.zero_()
+        loss.backward()
+        values[self._num_values] = loss.detach()
+        self._ranks.sum_step(values, step)
+        if self._ranks.world_size > 1:
+            values[: self._num_values + 1] /= self._ranks.world_size
+        return values[self._num_values].clone()

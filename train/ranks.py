@@ -1,0 +1,320 @@
+"""What the processes that train one model say to each other.
+
+Every rank makes the same calls in the same order: each of these methods is called by all ranks or
+by none. What changes the course of a run is decided on the first rank and told to all. A rank that
+dies or hangs ends the others with an error that names it and the step, not with a wait without end.
+
+One process alone makes the same calls; they cost it nothing.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from laughstore import errors
+from laughstore.errors import LaughstoreError
+
+from .place import ALONE, Place
+from .signals import Interruptible
+
+TOLD: Final = 3
+"""Numbers at the end of a step's sum: the step, and how many ranks got which signal."""
+_STEPS: Final = 1 << 16
+"""Steps are told modulo this, so that float32 holds their sum over 256 ranks exactly."""
+_GRACE_S: Final = 3.0
+"""Ranks that lose another notice it within this time of each other."""
+
+
+class RankLost(LaughstoreError):
+    """Another rank died, hangs or is somewhere else."""
+
+
+class Ranks:
+    """All ranks, seen from one of them. A context manager: they meet when it is entered.
+
+    Args:
+        place: of this process.
+        device: that gradients are on; NCCL sums them on a GPU, gloo all else.
+        interruptible: knows which signal this process got.
+    """
+
+    def __init__(
+        self,
+        place: Place = ALONE,
+        device: torch.device | None = None,
+        interruptible: Interruptible | None = None,
+    ) -> None:
+        self.rank, self.world_size = place.rank, place.world_size
+        self._place = place
+        self.interruptible = interruptible or Interruptible()
+        """What signals of this process go through."""
+        self._device = device or torch.device("cpu")
+        self._store: dist.PrefixStore | None = None  # pyright: ignore[reportPrivateImportUsage]
+        self._agreed: int | None = None
+
+    @property
+    def told(self) -> int | None:
+        """The signal that waits on this rank until all have agreed to end."""
+        return self.interruptible.pending
+
+    @property
+    def _signals(self) -> list[bool]:
+        return [self.told == signal.SIGINT, self.told == signal.SIGTERM]
+
+    def sum_step(self, values: Tensor, step: int) -> None:
+        """Sum a step's numbers over ranks, in place, and learn of signals; see `end_if_told`.
+
+        Args:
+            values: f32[n + TOLD] on the device; the last ones are filled here.
+            step: that is made, from 1.
+
+        Raises:
+            RankLost: another rank did not come, or is at another step.
+        """
+        if self.world_size == 1:
+            return
+        mine = torch.tensor([step % _STEPS, *self._signals], dtype=torch.float32)
+        if values.device.type == "cpu":
+            values[-TOLD:] = mine
+            self._together(f"step {step}", lambda: dist.all_reduce(values))
+            found = values[-TOLD:].tolist()
+        else:
+            # First on the CPU: whoever is missing is noticed here, not in a kernel of NCCL.
+            self._together(f"step {step}", lambda: dist.all_reduce(mine))
+            found = mine.tolist()
+            self._together(f"step {step}", lambda: dist.all_reduce(values))
+        if found[0] != step % _STEPS * self.world_size:
+            raise RankLost(
+                f"rank {self.rank} is at step {step}, and another one is not: they no longer train"
+                " one model; go on from the last checkpoint: --resume"
+            )
+        self._agree_on(found[1:])
+
+    def agree(self, doing: str) -> None:
+        """End on all ranks when one of them got a signal; else wait until all are here.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: one did.
+            RankLost: another rank did not come.
+        """
+        if self.world_size == 1:
+            return
+        values = torch.tensor(self._signals, dtype=torch.float32)
+        self._together(doing, lambda: dist.all_reduce(values))
+        self._agree_on(values.tolist())
+        self.end_if_told()
+
+    def end_if_told(self) -> None:
+        """Raise the signal that the last `sum_step` told of, if any did."""
+        if self._agreed is not None:
+            self.interruptible.end(self._agreed)
+
+    def first[T](self, make: Callable[[], T], doing: str) -> T | None:
+        """Return what `make` returns on the first rank, and None on the others.
+
+        An error of this package that it raises there is raised on all.
+        """
+        if self.world_size == 1:
+            return make()
+        value, raised = None, b""
+        if self.rank == 0:
+            try:
+                value = make()
+            except LaughstoreError as error:
+                raised = json.dumps([type(error).__name__, str(error)]).encode()
+        told = self._broadcast(raised, doing)
+        if told:
+            name, text = json.loads(told)
+            raise getattr(errors, name, LaughstoreError)(text)
+        return value
+
+    def share(self, make: Callable[[], bytes], doing: str) -> bytes:
+        """Return, on all ranks, what `make` returns on the first; errors as `first`."""
+        value = self.first(make, doing)
+        return self._broadcast(value or b"", doing) if self.world_size > 1 else value or b""
+
+    def decide[T](self, make: Callable[[], T], doing: str) -> T:
+        """Return, on all ranks, the JSON value that `make` returns on the first; see `first`."""
+        return json.loads(self.share(lambda: json.dumps(make()).encode(), doing))
+
+    def gather(self, data: bytes, doing: str) -> list[bytes]:
+        """Return what every rank gave, in the order of ranks."""
+        if self.world_size == 1:
+            return [data]
+        counts = self.gather_rows(np.array([len(data)], np.float64), [1] * self.world_size, doing)
+        rows = self.gather_rows(
+            np.frombuffer(data, np.uint8), [int(count) for count in counts], doing
+        )
+        ends = np.cumsum(counts.astype(np.int64))[:-1]
+        return [part.tobytes() for part in np.split(rows, ends)]
+
+    def gather_rows[T: np.generic](
+        self, rows: NDArray[T], counts: Sequence[int], doing: str
+    ) -> NDArray[T]:
+        """Return the rows of all ranks one behind the other.
+
+        Args:
+            rows: [counts[rank]] of this rank.
+            counts: rows of each rank.
+            doing: what for, for messages.
+        """
+        if self.world_size == 1:
+            return rows
+        padded = np.zeros(max(*counts, 1), rows.dtype)
+        padded[: len(rows)] = rows
+        parts = [torch.from_numpy(np.empty_like(padded)) for _ in counts]
+        self._together(doing, lambda: dist.all_gather(parts, torch.from_numpy(padded)))
+        return np.concatenate([part.numpy()[:n] for part, n in zip(parts, counts, strict=True)])
+
+    def part(self, number: int, rank: int | None = None) -> range:
+        """Return a rank's share (default: this one's) of so many things: neighbours."""
+        rank = self.rank if rank is None else rank
+        return range(rank * number // self.world_size, (rank + 1) * number // self.world_size)
+
+    def _agree_on(self, found: Sequence[float]) -> None:
+        interrupted, terminated = found
+        self._agreed = signal.SIGTERM if terminated else signal.SIGINT if interrupted else None
+
+    def _broadcast(self, data: bytes, doing: str) -> bytes:
+        """Bytes of the first rank, on all."""
+        size = torch.tensor([len(data)])
+        self._together(doing, lambda: dist.broadcast(size, 0))
+        payload = torch.empty(int(size), dtype=torch.uint8)
+        if self.rank == 0:
+            payload = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else payload
+        if len(payload):
+            self._together(doing, lambda: dist.broadcast(payload, 0))
+        return payload.numpy().tobytes()
+
+    def _together(self, doing: str, call: Callable[[], object]) -> None:
+        """Make a call that all ranks make.
+
+        Raises:
+            RankLost: it failed, or took longer than ranks wait.
+        """
+        started_s = time.monotonic()
+        try:
+            call()
+        except RuntimeError as error:
+            raise self._lost(doing, time.monotonic() - started_s, error) from error
+
+    def _lost(self, doing: str, waited_s: float, error: RuntimeError) -> RankLost:
+        """The error that names who did not come. Those who did say so in the store."""
+        came: set[int] = {self.rank}
+        thread = threading.Thread(target=self._roll_call, args=(doing, came), daemon=True)
+        thread.start()
+        thread.join(2 * _GRACE_S)  # its keeper may be the one who hangs
+        missing = sorted(set(range(self.world_size)) - came)
+        if not missing:
+            reason = str(error).strip().splitlines()[0]
+            return RankLost(f"rank {self.rank}: the ranks lost each other at {doing} ({reason})")
+        return self._missing(missing, doing, waited_s)
+
+    def _missing(self, ranks: Sequence[int], doing: str, waited_s: float) -> RankLost:
+        names = ", ".join(str(rank) for rank in ranks)
+        who = f"rank {names}" if len(ranks) == 1 else f"ranks {names}"
+        return RankLost(
+            f"{who} of {self.world_size} did not come to {doing}: rank {self.rank} has waited"
+            f" {waited_s:.0f} s (at most {self._place.timeout_s:g}: --rank-timeout-s); it has"
+            " ended, with an error of its own, or hangs; go on from the last checkpoint: --resume"
+        )
+
+    def _roll_call(self, doing: str, came: set[int]) -> None:
+        store, until_s = self._store, time.monotonic() + _GRACE_S
+        if store is None:
+            return
+        try:
+            store.set(f"{doing}/{self.rank}", "here")
+            while len(came) < self.world_size and time.monotonic() < until_s:
+                for rank in set(range(self.world_size)) - came:
+                    if store.check([f"{doing}/{rank}"]):
+                        came.add(rank)
+                time.sleep(0.05)
+        except RuntimeError:  # who kept it has ended
+            came.discard(0)
+
+    def __enter__(self) -> Self:
+        place = self._place
+        if place.world_size > 1:
+            self._together("the start", self._join)
+        return self
+
+    def _join(self) -> None:
+        place, timeout = self._place, timedelta(seconds=self._place.timeout_s)
+        store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+            place.host,
+            place.port,
+            place.world_size,
+            is_master=place.keeps_store,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=place.listener,
+        )
+        # torchrun keeps one store for all attempts, in which a new rank would find a dead one.
+        self._store = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
+            f"attempt{place.attempt}", store
+        )
+        self._meet()
+        is_cpu = self._device.type == "cpu"
+        if not is_cpu:
+            torch.cuda.set_device(self._device)
+        with _no_output():
+            dist.init_process_group(
+                "gloo" if is_cpu else "cpu:gloo,cuda:nccl",
+                store=self._store,
+                rank=place.rank,
+                world_size=place.world_size,
+                timeout=timeout,
+            )
+
+    def _meet(self) -> None:
+        """Wait until all are here, in a way that a signal ends.
+
+        Raises:
+            RankLost: some did not come.
+        """
+        store, until_s = self._store, time.monotonic() + self._place.timeout_s
+        assert store is not None, "joined"
+        store.set(f"here/{self.rank}", "")
+        missing = [rank for rank in range(self.world_size) if rank != self.rank]
+        while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+            if time.monotonic() > until_s:
+                raise self._missing(missing, "the start", self._place.timeout_s)
+            time.sleep(0.02)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _no_output() -> Iterator[None]:
+    """Keep what gloo prints, each time it has connected, out of the results on stdout."""
+    sys.stdout.flush()
+    ours, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(ours, 1)
+        os.close(ours)
+        os.close(nowhere)
