@@ -63,6 +63,21 @@ def test_a_kept_target_keeps_those_of_256_rows_a_lane_or_of_its_step(planted_sha
         assert held_rows <= max(12 * 256, batch)
 
 
+def test_targets_changed_in_place_are_those_of_their_step_alone(planted_shards):
+    with stream(planted_shards) as frames:
+        expected = kept(frames)
+        weights = torch.ones(96, requires_grad=True)
+        first, second, third, *rest = list(frames)
+        loss = (weights.sigmoid() * first.y).sum()  # keeps these targets for its gradient
+        second.y.mul_(0.5)
+        second.weight.zero_()
+        second.frame.fill_(-7)
+        third.y.mul_(weights)
+        loss.backward()
+        assert_same(kept([first, *rest]), [expected[0], *expected[3:]])
+        assert_same(kept(frames), expected)
+
+
 def test_batches_begin_at_cache_lines(planted_shards):
     with stream(planted_shards) as frames:
         assert all(batch.x.data_ptr() % 64 == 0 for batch in list(frames))
