@@ -6,7 +6,6 @@ workers, readers and checksum settings only decide who reads and when.
 """
 
 from collections.abc import Generator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -214,10 +213,7 @@ class FrameStream(IterableDataset[Batch]):
     def _in_worker(self, start: int, num_workers: int) -> Generator[Batch]:
         self._source = self._source.for_worker(num_workers)
         buffers = SharedBuffers(self._shape, num_workers)
-        for batch in self._batches(start, num_workers, buffers, 1):
-            # Views would take the targets of all steps planned together along to shared memory.
-            y, weight, frame = batch.y.clone(), batch.weight.clone(), batch.frame.clone()
-            yield replace(batch, y=y, weight=weight, frame=frame)
+        yield from self._batches(start, num_workers, buffers, 1)
 
     def _batches(
         self, start: int, stride: int, buffers: BufferRing | SharedBuffers, num_threads: int
