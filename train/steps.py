@@ -59,8 +59,10 @@ def steps_of(
             frames[pads], y[pads], weight[pads] = -1, 0, 0
         rows = fixed_rows(frames) if is_full else None
         for i in range(len(frames)):
-            # No views of torch's: those share one count of versions (a target changed in place would
-            # spoil the gradients of the steps beside it), and saved or sent they take all along.
-            frame, target, row_weight = (torch.from_numpy(array[i]) for array in (frames, y, weight))
+            # No views of torch's: they share one count of versions, so that a target changed in
+            # place spoils gradients of the steps beside it, and saved or sent they take all along.
+            frame, target, row_weight = (
+                torch.from_numpy(array[i]) for array in (frames, y, weight)
+            )
             yield Step(number, frame, target, row_weight, None if rows is None else rows[i])
             number += stride

@@ -185,7 +185,7 @@ class FrameStream(IterableDataset[Batch]):
             ConfigError: shared memory is too small for the batches of a DataLoader's workers, or a
                 remote store would be read after a fork.
             CorruptData: a block was altered or cut.
-            ValueError: the stream was closed.
+            ValueError: the stream was closed; with `threads`, batches in the making may come first.
         """
         worker = get_worker_info()
         if worker is None:

@@ -73,11 +73,10 @@ def test_an_error_of_the_items_comes_behind_all_that_was_made_of_those_before(
         yield from range(num_before)
         raise ValueError("the next")
 
-    made: list[int] = []
+    made = in_order(lambda number: number, items(), num_threads)
+    assert [next(made) for _ in range(num_before)] == list(range(num_before))
     with pytest.raises(ValueError, match="the next"):
-        for number in in_order(lambda number: number, items(), num_threads):
-            made.append(number)  # noqa: PERF402
-    assert made == list(range(num_before))
+        next(made)
 
 
 def test_leaving_early_waits_for_what_is_being_made():
