@@ -81,8 +81,9 @@ class FrameStream(IterableDataset[Batch]):
             0.6 of the memory.
         copy: yield features in fresh memory, always.
         threads: that copy frames. 1: the caller's own, when it asks for a batch. More make batches
-            ahead of it, one each; a step is then copied while the one before is used. Workers of a
-            DataLoader copy by themselves.
+            ahead of it, one each; a step is then copied while the one before is used. Blocks that
+            are fetched then stay in memory for so many steps more. Workers of a DataLoader copy by
+            themselves.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
         skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
         cache: keeps what is fetched of remote shards on a disk of this machine.
