@@ -1,4 +1,4 @@
-"""What no loader of mapped rows can beat by much: copies of memory, and bare gathers."""
+"""What the stream is held against: copies of memory, and gathers of its rows and nothing else."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,9 +74,10 @@ def bare_gathers(
     copy: Contestant,
     copy_by_two: Contestant,
 ) -> list[Contestant]:
-    """Return what FrameStream cannot beat: the same rows in the same order, and nothing else.
+    """Return bare copies, by torch and by the stream's own loop: the same rows in the same order.
 
-    Row numbers are known beforehand, pages are mapped, one buffer is used over and over.
+    Row numbers are known beforehand, pages are mapped, one buffer is used over and over
+    (five in turn by two threads).
     """
     rows = open_rows(data.index, SPLIT)
     rows.prepare(np.arange(data.index.num_blocks), verify=False)

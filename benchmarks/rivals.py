@@ -2,7 +2,8 @@
 
 All of them run in one process without DataLoader workers: sending finished batches between
 processes costs more than making them. Each yields every frame once an epoch, in shuffled batches
-i2[B, D] that may be overwritten by the next one.
+i2[B, D] that may be overwritten by the next one. Buffers that are used again begin at cache lines,
+as ours do.
 """
 
 import json
@@ -17,6 +18,7 @@ from torch import Tensor
 from webdataset.compat import WebDataset
 
 from laughstore import layout
+from train.buffers import aligned_empty
 
 from .data import DIM, SPLIT, BenchData
 
@@ -37,7 +39,7 @@ class Memmap:
     def __init__(self, data: BenchData, batch: int, *, reuse: bool) -> None:
         self._rows = flat_rows(data)
         self._batch = batch
-        self._buffer = np.empty((batch, DIM), np.int16) if reuse else None
+        self._buffer = aligned_empty((batch, DIM)) if reuse else None
 
     def epoch(self, number: int) -> Iterator[Tensor]:
         """Yield the batches of one epoch."""
@@ -68,7 +70,7 @@ class Pool:
     """
 
     def __init__(self, batch: int) -> None:
-        self._batch = np.empty((batch, DIM), np.int16)
+        self._batch = aligned_empty((batch, DIM))
         self._blocks: list[NDArray[np.int16]] = []
         self._num_rows = 0
 

@@ -34,12 +34,15 @@ class RowMatrix:
         """Copy rows into an array, in this thread; other threads of Python run meanwhile.
 
         Args:
-            rows: i64[N], 0 to R - 1; others are taken for the nearest.
+            rows: i64[N], 0 to R - 1. Negative ones are not noticed: `row_numbers` gives none.
             out: i2[N, D].
+
+        Raises:
+            IndexError: a row lies behind the matrix.
         """
         words = (rows * self._dim)[:, None] + self._page_words
         for start in range(0, len(rows), _TOUCHED_TOGETHER):
             part = slice(start, start + _TOUCHED_TOGETHER)
-            self._words.take(words[part])
+            self._words.take(words[part])  # raises if a row is too large
             # With `clip` numpy gathers straight into `out`; the default copies twice.
             np.take(self._rows, rows[part], axis=0, out=out[part], mode="clip")

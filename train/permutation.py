@@ -59,7 +59,10 @@ class Permutations:
             kept[num_kept : num_kept + len(draws)] = draws
             num_kept += len(draws)
         num_kept, _ = _sifted(kept[:num_kept], size)
-        return np.sort(kept[:num_kept] & mask).view(np.int64)
+        found = kept[:num_kept]
+        found &= mask
+        found.sort()
+        return found.copy().view(np.int64)  # the room is not kept
 
     def _begin(self, purpose: int, window: int) -> None:
         self._state["state"]["counter"] = np.array([0, 0, window, purpose], np.uint64)

@@ -43,8 +43,8 @@ def steps_of(
     """Yield a rank's steps start, start + stride, ...
 
     A step of 512 rows is gathered in half a millisecond: a few dozen calls of numpy would be a
-    tenth of it, so they are made once for several steps, and the tensors of a step are views of
-    theirs (some hundred KiB at most).
+    tenth of it, so they are made once for several steps (256 rows a lane, or one step), and the
+    tensors of a step lie in the memory of all of them.
     """
     number = start
     for positions in order.plan.runs(start, rank=rank, world_size=world_size, stride=stride):
@@ -58,7 +58,11 @@ def steps_of(
             pads = positions < 0
             frames[pads], y[pads], weight[pads] = -1, 0, 0
         rows = fixed_rows(frames) if is_full else None
-        columns = (torch.from_numpy(array).unbind() for array in (frames, y, weight))
-        for i, (frame, target, row_weight) in enumerate(zip(*columns, strict=True)):
+        for i in range(len(frames)):
+            # No views of torch's: they share one count of versions, so that a target changed in
+            # place spoils gradients of the steps beside it, and saved or sent they take all along.
+            frame, target, row_weight = (
+                torch.from_numpy(array[i]) for array in (frames, y, weight)
+            )
             yield Step(number, frame, target, row_weight, None if rows is None else rows[i])
             number += stride

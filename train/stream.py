@@ -6,7 +6,6 @@ workers, readers and checksum settings only decide who reads and when.
 """
 
 from collections.abc import Generator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -82,8 +81,9 @@ class FrameStream(IterableDataset[Batch]):
             0.6 of the memory.
         copy: yield features in fresh memory, always.
         threads: that copy frames. 1: the caller's own, when it asks for a batch. More make batches
-            ahead of it, one each; a step is then copied while the one before is used. Workers of a
-            DataLoader copy by themselves.
+            ahead of it, one each; a step is then copied while the one before is used. Blocks that
+            are fetched then stay in memory for so many steps more. Workers of a DataLoader copy by
+            themselves.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
         skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
         cache: keeps what is fetched of remote shards on a disk of this machine.
@@ -186,7 +186,7 @@ class FrameStream(IterableDataset[Batch]):
             ConfigError: shared memory is too small for the batches of a DataLoader's workers, or a
                 remote store would be read after a fork.
             CorruptData: a block was altered or cut.
-            ValueError: the stream was closed.
+            ValueError: the stream was closed; with `threads`, batches in the making may come first.
         """
         worker = get_worker_info()
         if worker is None:
@@ -214,10 +214,7 @@ class FrameStream(IterableDataset[Batch]):
     def _in_worker(self, start: int, num_workers: int) -> Generator[Batch]:
         self._source = self._source.for_worker(num_workers)
         buffers = SharedBuffers(self._shape, num_workers)
-        for batch in self._batches(start, num_workers, buffers, 1):
-            # Views would take the targets of all steps planned together along to shared memory.
-            y, weight, frame = batch.y.clone(), batch.weight.clone(), batch.frame.clone()
-            yield replace(batch, y=y, weight=weight, frame=frame)
+        yield from self._batches(start, num_workers, buffers, 1)
 
     def _batches(
         self, start: int, stride: int, buffers: BufferRing | SharedBuffers, num_threads: int

@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import os
 import struct
+from contextlib import suppress
 from typing import Final
 
 try:
@@ -40,9 +41,10 @@ class _Pagemap:
 
     def forget(self) -> None:
         """In a forked child: the open file tells of the parent's pages."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with suppress(OSError):  # somebody may have closed all files of the process
+                os.close(handle)
 
 
 _own = _Pagemap()
@@ -54,7 +56,8 @@ def are_mapped(address: int, num_bytes: int) -> bool:
     """Tell whether all pages of a range are mapped now; False where the system does not tell.
 
     Args:
-        address: of a page.
+        address: of a page, in mapped files or memory: of addresses that are neither the kernel says
+            nothing is missing.
         num_bytes: 1 or more; the last page counts as a whole.
     """
     if fcntl is None:

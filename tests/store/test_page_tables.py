@@ -1,5 +1,6 @@
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,34 @@ def test_a_forked_child_is_told_of_its_own_pages(tmp_path):
     _, files = one_file(tmp_path)
     files.populate(0, 64 << 10)
     assert files.is_populated(0, 64 << 10)
-    if (child := os.fork()) == 0:
-        before = files.is_populated(0, 64 << 10)  # the kernel copies no page tables of files
+    assert in_child(lambda: is_told_of_own_pages(files))
+
+
+@needs_answers
+def test_a_child_of_a_process_that_closed_all_its_files_is_told_too(tmp_path):
+    _, files = one_file(tmp_path)
+
+    def daemonised() -> bool:
         files.populate(0, 64 << 10)
-        os._exit(0 if (before, files.is_populated(0, 64 << 10)) == (False, True) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert files.is_populated(0, 64 << 10)
+        os.close(page_tables._own.handle())
+        return in_child(lambda: is_told_of_own_pages(files))
+
+    assert in_child(daemonised)
+
+
+def is_told_of_own_pages(files: MappedFiles) -> bool:
+    before = files.is_populated(0, 64 << 10)  # the kernel copies no page tables of files
+    files.populate(0, 64 << 10)
+    return not before and files.is_populated(0, 64 << 10)
+
+
+def in_child(holds: Callable[[], bool]) -> bool:
+    """Whether it holds in a forked child."""
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            code = 0 if holds() else 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 from fractions import Fraction
 from typing import Any
 
@@ -56,6 +57,19 @@ def test_the_first_of_a_permutation_are_found_without_making_it(count, size, see
         patch.setattr(permutation, "_DRAWN_TOGETHER", together)
         found = Permutations((seed, 1)).first_of(count, min(size, count), 5)
     assert found.tolist() == sorted(whole[:size].tolist())
+
+
+@pytest.mark.parametrize("size", [50_000, 500_000, 1_900_000])
+def test_the_first_of_a_permutation_take_no_more_memory_than_all_or_three_times_their_own(size):
+    count, spare = 2_000_000, 8 << 20
+    tracemalloc.start()
+    try:
+        found = Permutations((0, 0)).first_of(count, size, BALANCE_PURPOSE)
+        assert tracemalloc.get_traced_memory()[1] < min(2 * 8 * count, 3 * found.nbytes) + spare
+        # What was room for more is not kept.
+        assert tracemalloc.get_traced_memory()[0] < found.nbytes + (1 << 20)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_ratio_is_taken_as_it_is_written():

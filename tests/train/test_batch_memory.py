@@ -54,13 +54,26 @@ def test_whatever_holds_the_memory_of_a_batch_keeps_it(planted_shards, hold):
             assert ctypes.string_at(address, len(content)) == content
 
 
-@pytest.mark.parametrize("batch", [12, 12 * 300])
-def test_a_kept_target_keeps_those_of_256_rows_a_lane_or_of_its_step(planted_shards, batch):
-    with stream(planted_shards, global_batch=batch, lanes=12) as frames:
+def test_a_target_that_is_saved_or_sent_takes_no_other_step_along(planted_shards):
+    with stream(planted_shards) as frames:
         kept = next(iter(frames))
     for target in (kept.y, kept.weight, kept.frame):
-        held_rows = target.untyped_storage().nbytes() // target.element_size()
-        assert held_rows <= max(12 * 256, batch)
+        assert target.untyped_storage().nbytes() == target.nbytes
+
+
+def test_targets_changed_in_place_are_those_of_their_step_alone(planted_shards):
+    with stream(planted_shards) as frames:
+        expected = kept(frames)
+        weights = torch.ones(96, requires_grad=True)
+        first, second, third, *rest = list(frames)
+        loss = (weights.sigmoid() * first.y).sum()  # keeps these targets for its gradient
+        second.y.mul_(0.5)
+        second.weight.zero_()
+        second.frame.fill_(-7)
+        third.y.mul_(weights)
+        loss.backward()
+        assert_same(kept([first, *rest]), [expected[0], *expected[3:]])
+        assert_same(kept(frames), expected)
 
 
 def test_batches_begin_at_cache_lines(planted_shards):

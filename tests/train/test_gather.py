@@ -18,3 +18,12 @@ def test_rows_are_copied_as_they_are_whatever_their_width_and_number(dim, seed, 
     RowMatrix(bits).gather(rows, out[:num_rows])
     np.testing.assert_array_equal(out[:num_rows].view(np.uint16), bits[rows])
     assert (out[num_rows:] == 7).all()
+
+
+@pytest.mark.parametrize("dim", [1, 2048, 2049])
+@pytest.mark.parametrize("row", [37, 38, 2**40])
+def test_a_row_behind_the_matrix_is_refused(dim, row):
+    rows = np.arange(300) % 37
+    rows[280] = row
+    with pytest.raises(IndexError):
+        RowMatrix(np.zeros((37, dim), np.uint16)).gather(rows, np.empty((300, dim), np.int16))

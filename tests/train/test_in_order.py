@@ -64,6 +64,21 @@ def test_an_error_comes_in_its_place_and_ends_the_rest(num_threads):
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+@pytest.mark.parametrize("num_before", [0, 1, 7])
+def test_an_error_of_the_items_comes_behind_all_that_was_made_of_those_before(
+    num_threads, num_before
+):
+    def items():
+        yield from range(num_before)
+        raise ValueError("the next")
+
+    made = in_order(lambda number: number, items(), num_threads)
+    assert [next(made) for _ in range(num_before)] == list(range(num_before))
+    with pytest.raises(ValueError, match="the next"):
+        next(made)
+
+
 def test_leaving_early_waits_for_what_is_being_made():
     done: list[int] = []
 
