@@ -42,6 +42,9 @@ from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+_BEGUN = "begun"
+"""What the attempts of one launch remember: there was no run when the first one looked."""
+
 
 def train(
     config: TrainConfig,
@@ -83,8 +86,7 @@ def train(
         Ranks(place, device, interruptible) as ranks,
         RunLock() as lock,
     ):
-        # Torchrun starts all ranks again when one has died: they go on.
-        begun = _begin(config, resume or place.attempt > 0, lock, ranks)
+        begun = _begin(config, resume, lock, ranks)
         return _train(config, begun, ranks, device, save_every_s, progress or silent, annotate)
 
 
@@ -105,8 +107,11 @@ def _begin(config: TrainConfig, resume: bool, lock: RunLock, ranks: Ranks) -> _B
     found: list[Resumed | None] = []
 
     def look() -> bytes:
-        if not resume:
+        # torchrun starts all ranks again when one has died, by the same command: they go on with
+        # what they have begun, and with nothing else.
+        if not (resume or ranks.remember(_BEGUN)):
             check_absent(config.out)
+            ranks.keep_in_mind(_BEGUN)
         if is_run(config.out):
             lock.take(config.out)
         found.append(find_run(config))

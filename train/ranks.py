@@ -64,6 +64,7 @@ class Ranks:
         """What signals of this process go through."""
         self._device = device or torch.device("cpu")
         self._store: dist.PrefixStore | None = None  # pyright: ignore[reportPrivateImportUsage]
+        self._all_attempts: dist.TCPStore | None = None  # pyright: ignore[reportPrivateImportUsage]
         self._agreed: int | None = None
 
     @property
@@ -180,6 +181,15 @@ class Ranks:
         self._together(doing, lambda: dist.all_gather(parts, torch.from_numpy(padded)))
         return np.concatenate([part.numpy()[:n] for part, n in zip(parts, counts, strict=True)])
 
+    def keep_in_mind(self, name: str) -> None:
+        """Let later attempts of the same launch by torchrun `remember` this."""
+        if self._all_attempts is not None:
+            self._all_attempts.set(name, "")
+
+    def remember(self, name: str) -> bool:
+        """Whether an attempt of this launch has kept this in mind."""
+        return self._all_attempts is not None and self._all_attempts.check([name])
+
     def part(self, number: int, rank: int | None = None) -> range:
         """Return a rank's share (default: this one's) of so many things: neighbours."""
         rank = self.rank if rank is None else rank
@@ -264,6 +274,7 @@ class Ranks:
             wait_for_workers=False,
             master_listen_fd=place.listener,
         )
+        self._all_attempts = store
         # torchrun keeps one store for all attempts, in which a new rank would find a dead one.
         self._store = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
             f"attempt{place.attempt}", store

@@ -113,6 +113,7 @@ class Launch:
         }
         words = [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
         words += [str(os.getpid()), str(writer), json.dumps(place), *self._arguments]
+        words += ["--resume"] if attempt and "--resume" not in words else []
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         # Blocked here, it is blocked there too until the rank can say goodbye.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

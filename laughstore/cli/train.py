@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from train.config import TrainConfig
 from train.place import ALONE, Place
 from train.plan import rank_share
+from train.run import check_absent
 
 from ..errors import ConfigError, CorruptData, IncompleteStore
 from . import logs
@@ -88,6 +89,8 @@ def run(arguments: Sequence[str]) -> int:
         if flags.nproc is None:
             train_here(flags, place)
         else:
+            if not flags.resume:
+                check_absent(flags.config.out)
             Launch(arguments, flags.nproc, bar).run()
     except (KeyboardInterrupt, SystemExit) as error:
         bar.message(f"stopped; go on with:\n  {command}")

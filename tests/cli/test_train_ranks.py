@@ -189,6 +189,19 @@ def test_torchrun_starts_killed_ranks_again_and_no_weight_changes(rank, shards, 
 
 
 @pytest.mark.slow
+def test_torchrun_does_not_go_on_with_a_run_that_it_did_not_begin(shards, tmp_path):
+    """Its second attempt finds what the first one has refused."""
+    out = tmp_path / "run"
+    assert laughstore(*words(shards, out, "--epochs", "1")).returncode == 0
+    before = weights(out)
+    command = [*TORCHRUN, "--max-restarts", "1", "-m", "laughstore", *words(shards, out)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count(b"run exists; choose another --out") == 4
+    assert weights(out) == before
+
+
+@pytest.mark.slow
 def test_ranks_end_with_torchrun_and_another_goes_on(shards, tmp_path, expected):
     out = tmp_path / "run"
     command = [*TORCHRUN, "-m", "laughstore", *words(shards, out)]

