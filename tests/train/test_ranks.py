@@ -44,9 +44,8 @@ def whole(planted_shards, tmp_path_factory) -> dict[int, TrainResult]:
     folder = tmp_path_factory.mktemp("whole")
     ends = {n: trained_by(n, short(planted_shards, folder / str(n))) for n in (1, 2, 4)}
     for ended in ends.values():
-        assert len({replace(end.result(), seconds=0) for end in ended}) == 1, (
-            "all ranks know how it ended"
-        )
+        first, *others = [replace(end.result(), seconds=0) for end in ended]
+        assert all(other == first for other in others), "all ranks know how it ended"
     return {n: ended[0].result() for n, ended in ends.items()}
 
 

@@ -13,7 +13,7 @@ from laughstore.store import open_shards
 from laughstore.timebase import FRAME_US, Span
 from laughstore.turns import legacy_rows
 from tests.stores import SPEAKERS, Episode, laugh, random_features, write_store
-from train import FrameFilter, FrameStream, TrainConfig
+from train import FrameFilter, FrameStream
 from train.selection import Selection, select
 
 
@@ -171,11 +171,3 @@ def test_a_filter_has_one_identity_which_reads_back_and_older_ones_do_too():
     )
     with pytest.raises(ConfigError, match=r"turn_within 0s: .* longer than 0"):
         FrameFilter(turn_within=Span("0s"))
-
-
-def test_training_for_a_regression_is_refused_in_one_line(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"^label regression:10s: no loss and no metric"
-    ) as caught:
-        TrainConfig(tmp_path, tmp_path / "run", LabelSpec("regression:10s"))
-    assert "\n" not in str(caught.value)
