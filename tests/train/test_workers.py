@@ -215,10 +215,13 @@ def test_a_killed_worker_is_an_error_and_no_hang(planted_shards):
 
         def kill_and_go_on(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
-            list(batches)
+            try:
+                list(batches)
+            finally:
+                worker.join()  # torch's handler of SIGCHLD raises here at the latest
 
-        # torch's handler of SIGCHLD may raise as soon as the worker is dead.
-        with pytest.raises(RuntimeError, match=r"killed by signal|exited unexpectedly"):
+        # The last two: a batch is under way, whose memory is asked of the dead worker.
+        with pytest.raises((RuntimeError, ConnectionError, EOFError)):
             kill_and_go_on(worker.pid)
 
 
