@@ -244,3 +244,29 @@ def test_training_and_evaluation_from_a_url_use_the_cache(planted_shards, server
     assert server.count() > 0
     home = evaluate(run, shards=planted_shards, out=tmp_path / "e", timelines=0)
     assert scored.metrics == home.metrics
+
+
+def test_answers_that_come_late_are_waited_for_together_and_ahead(planted_shards):
+    late_s, step_s = 0.05, 0.02
+
+    def answer(request):
+        if request.path.endswith(".tar"):
+            time.sleep(late_s)
+        request.reply_file(planted_shards / request.path.lstrip("/"))
+
+    with (
+        LoopbackServer(answer) as server,
+        FrameStream(server.url, "train", **SMALL) as stream,
+    ):
+        batches = iter(stream)
+        next(batches)
+        waited_s = 0.0
+        for _ in range(len(stream) - 1):
+            began_s = time.monotonic()
+            next(batches)
+            waited_s += time.monotonic() - began_s
+            time.sleep(step_s)  # as training would
+        num_answers = server.count("GET", r"\.tar")
+    one_by_one_s = late_s * num_answers
+    assert one_by_one_s > 2 * step_s * len(stream), "enough to hide"
+    assert waited_s < 0.2 * one_by_one_s
