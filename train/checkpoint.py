@@ -80,14 +80,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint durably under `folder` and return its path.
-
-    A sound checkpoint of the same step is left as it is if it has the same state, too.
-    """
+    """Write a checkpoint durably under `folder` and return its path; nothing is replaced."""
     make_dirs(folder)
     there = [path for path in _named(folder) if _order(path)[0] == step]
-    if there and _holds(there[-1], checkpoint.state):
-        return there[-1]
     name = f"step-{step:09d}" + (f".{_order(there[-1])[1] + 1}" if there else "")
     files = {
         "model.safetensors": safetensors.torch.save(checkpoint.model),
@@ -224,15 +219,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except SafetensorError as error:
         raise CorruptData(f"{path}: no safetensors file ({error}); {_ADVICE}") from error
-
-
-def _holds(path: Path, state: Mapping[str, Any]) -> bool:  # Any: JSON values
-    """Whether the checkpoint at this path is sound and has this state."""
-    try:
-        return canonical_json(load_checkpoint(path).state) == canonical_json(state)
-    except (NotFound, CorruptData) as error:
-        logger.warning("written again: %s", error)
-        return False
 
 
 def _read(path: Path, manifest: Mapping[str, Any]) -> bytes:  # Any: JSON values

@@ -77,6 +77,12 @@ class Course:
         """Go on without the best epoch so far, of which nothing is left."""
         self.best, self.best_epoch, self.best_checkpoint = None, self.next_epoch, None
 
+    @property
+    def about_best(self) -> dict[str, Any]:  # Any: JSON values
+        """What is told of the best epoch, once there is one."""
+        assert self.best is not None, "asked once there is one"
+        return {"epoch": self.best_epoch, **self.best.to_json()}
+
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return the part of a checkpoint's state that is the course."""
         return {

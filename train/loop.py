@@ -30,7 +30,7 @@ from .progress import Progress, ProgressCallback, silent
 from .ranks import Ranks
 from .records import NoRecords, Records
 from .result import TrainResult
-from .resume import Resumed, find_run
+from .resume import Resumed, check_ranks, find_run
 from .run import Run, check_absent, is_run
 from .run_lock import RunLock
 from .selection import Selection, select
@@ -163,6 +163,8 @@ def _train(
         counts = _counts(stream.selection, validation)
         if stream.balance is not None:
             counts[TRAIN_SPLIT]["balanced_negatives"] = _balanced_negatives(stream)
+        # Before the statistics: ranks share the streams, and must mean the same ones.
+        check_ranks(ranks, config, stream.identity, validation.digests)
         # A checkpoint holds its own.
         is_new = begun.checkpoint is None
         standardiser = _standardiser(stream, ranks, report) if is_new else None
@@ -197,7 +199,8 @@ def _train(
                     report,
                 )
                 if begun.checkpoint is not None:
-                    trainer.resume(begun.checkpoint)
+                    name = "" if begun.resumed is None else begun.resumed.name
+                    trainer.resume(begun.checkpoint, name)
                 return trainer.fit()
         except BaseException:
             # Ended before the first step could be saved: a run that holds nothing is in the way.

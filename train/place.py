@@ -28,8 +28,6 @@ class Place:
     """This process keeps it."""
     listener: int | None = None
     """File descriptor of a socket that already listens on that port, for the one who keeps it."""
-    attempt: int = 0
-    """How often all ranks were started before: a dead rank's addresses must not be found again."""
     timeout_s: float = 300.0
     """How long one rank waits for another."""
 

@@ -24,10 +24,12 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 from laughstore import errors
 from laughstore.errors import LaughstoreError
 
+from .meeting import NotMetError, meet
 from .place import ALONE, Place
 from .signals import Interruptible
 
@@ -224,13 +226,21 @@ class Ranks:
 
     def _lost(self, doing: str, waited_s: float, error: RuntimeError) -> RankLost:
         """The error that names who did not come. Those who did say so in the store."""
+        reason = " ".join(str(error).split("\n", 1)[0].split())
+        if self._store is None:
+            return RankLost(
+                f"rank {self.rank} does not reach the place where the ranks meet,"
+                f" {self._place.host} port {self._place.port} ({reason}); see to it that this port"
+                " is free on that host and open to the others, and go on with --resume"
+            )
         came: set[int] = {self.rank}
-        thread = threading.Thread(target=self._roll_call, args=(doing, came), daemon=True)
+        thread = threading.Thread(
+            target=self._roll_call, args=(self._store, doing, came), daemon=True
+        )
         thread.start()
         thread.join(2 * _GRACE_S)  # its keeper may be the one who hangs
         missing = sorted(set(range(self.world_size)) - came)
         if not missing:
-            reason = str(error).strip().splitlines()[0]
             return RankLost(f"rank {self.rank}: the ranks lost each other at {doing} ({reason})")
         return self._missing(missing, doing, waited_s)
 
@@ -243,10 +253,8 @@ class Ranks:
             " ended, with an error of its own, or hangs; go on from the last checkpoint: --resume"
         )
 
-    def _roll_call(self, doing: str, came: set[int]) -> None:
-        store, until_s = self._store, time.monotonic() + _GRACE_S
-        if store is None:
-            return
+    def _roll_call(self, store: Store, doing: str, came: set[int]) -> None:
+        until_s = time.monotonic() + _GRACE_S
         try:
             store.set(f"{doing}/{self.rank}", "here")
             while len(came) < self.world_size and time.monotonic() < until_s:
@@ -275,11 +283,13 @@ class Ranks:
             master_listen_fd=place.listener,
         )
         self._all_attempts = store
-        # torchrun keeps one store for all attempts, in which a new rank would find a dead one.
+        try:
+            name = meet(store, self.rank, self.world_size, timeout_s=place.timeout_s)
+        except NotMetError as error:
+            raise self._missing(error.ranks, "the start", place.timeout_s) from None
         self._store = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
-            f"attempt{place.attempt}", store
+            name, store
         )
-        self._meet()
         is_cpu = self._device.type == "cpu"
         if not is_cpu:
             torch.cuda.set_device(self._device)
@@ -291,21 +301,6 @@ class Ranks:
                 world_size=place.world_size,
                 timeout=timeout,
             )
-
-    def _meet(self) -> None:
-        """Wait until all are here, in a way that a signal ends.
-
-        Raises:
-            RankLost: some did not come.
-        """
-        store, until_s = self._store, time.monotonic() + self._place.timeout_s
-        assert store is not None, "joined"
-        store.set(f"here/{self.rank}", "")
-        missing = [rank for rank in range(self.world_size) if rank != self.rank]
-        while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
-            if time.monotonic() > until_s:
-                raise self._missing(missing, "the start", self._place.timeout_s)
-            time.sleep(0.02)
 
     def __exit__(
         self,

@@ -30,6 +30,8 @@ class Resumed:
     run: Run
     checkpoint: Checkpoint | None
     """None: it ended before it saved one, and begins again at its first step."""
+    name: str = ""
+    """Of that checkpoint."""
 
 
 def find_run(config: TrainConfig) -> Resumed | None:
@@ -60,7 +62,7 @@ def find_run(config: TrainConfig) -> Resumed | None:
         course.best_checkpoint = path.name
     _check_best(run, course)
     state = checkpoint.state | course.to_json()
-    return Resumed(run, Checkpoint(checkpoint.model, checkpoint.optimiser, state))
+    return Resumed(run, Checkpoint(checkpoint.model, checkpoint.optimiser, state), path.name)
 
 
 def check_settings(begun: TrainConfig, given: TrainConfig) -> None:

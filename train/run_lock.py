@@ -31,13 +31,24 @@ class RunLock:
         self._descriptor: int | None = None
 
     def take(self, run: Path) -> None:
-        """Take the lock of a run's folder.
+        """Take the lock of a run's folder, if there still is one.
 
         Raises:
             ConfigError: another process has it.
         """
         assert self._descriptor is None, "one run for each lock"
-        self._descriptor = os.open(run / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        path = run / _NAME
+        try:
+            while self._descriptor is None:
+                self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._wait(run)
+                # Who had it may have deleted the run, which held nothing: then this was its lock.
+                if not os.path.samestat(os.fstat(self._descriptor), path.stat()):
+                    self._let_go()
+        except FileNotFoundError:
+            self._let_go()
+
+    def _wait(self, run: Path) -> None:
         until_s = time.monotonic() + _WAIT_S
         while not self._try(run):
             if time.monotonic() > until_s:
@@ -70,5 +81,9 @@ class RunLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
+            self._descriptor = None

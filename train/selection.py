@@ -228,6 +228,11 @@ class Selection:
         digest.update((np.packbits(self.y > 0) if classes else self.y.astype("<f4")).tobytes())
         return digest.hexdigest()
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of what these rows are, by name."""
+        return {"features": self.features_digest, "targets": self.targets_digest}
+
     def __repr__(self) -> str:
         counts = self.counts
         return (

@@ -33,7 +33,7 @@ from .progress import Progress, ProgressCallback
 from .ranks import Ranks
 from .records import NoRecords, Records
 from .result import TrainResult
-from .resume import check_made_on, check_ranks, check_rows
+from .resume import check_made_on, check_rows
 from .run import versions
 from .score import metrics_of, score_streams
 from .selection import Selection
@@ -96,8 +96,12 @@ class Trainer:
         self._saved = (-1, False, "")
         """Steps, whether they were validated, and name of the latest checkpoint."""
 
-    def resume(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint, name: str) -> None:
         """Go on from a checkpoint.
+
+        Args:
+            checkpoint: of this run.
+            name: of it, on the first rank: the same state is not saved again.
 
         Raises:
             ConfigError: the rows are others than when it was saved.
@@ -105,20 +109,22 @@ class Trainer:
         """
         course = Course.from_json(checkpoint.state, where="the checkpoint")
         self.stream.load_state_dict(course.stream)
-        check_rows(checkpoint.state, self._digests)
+        check_rows(checkpoint.state, self.validation.digests)
         check_made_on(checkpoint.state["made_on"], self._made_on)
         try:
             self.model.load_state_dict(checkpoint.model)
             load_optimiser(self.optimiser, checkpoint.optimiser)
         except (RuntimeError, ValueError) as error:
             raise CorruptData(
-                f"the checkpoint of step {course.step} does not fit the run's model ({error})"
+                f"the checkpoint of step {course.step} does not fit the run's model"
+                f" ({' '.join(str(error).split())})"
             ) from error
         self.course = course
+        self._saved = course.step, course.validated, name
         self.interval = Interval(course.num_rows, course.losses)
         self._started_s -= course.seconds
         if course.best is not None and course.best_checkpoint is not None:
-            self.records.mark_best(course.best_checkpoint, self._told_of_best())
+            self.records.mark_best(course.best_checkpoint, self.course.about_best)
 
     def fit(self) -> TrainResult:
         """Train until patience or epochs are used up.
@@ -134,8 +140,6 @@ class Trainer:
         deferred = self.ranks.interruptible.deferred if self.ranks.world_size > 1 else nullcontext
         with deferred():
             try:
-                identity = self.course.stream["identity"]
-                check_ranks(self.ranks, self.config, identity, self._digests)
                 self._share_model()
                 stopped = self._epochs()
                 with held():
@@ -187,11 +191,11 @@ class Trainer:
                     course.step += 1
                     course.epoch, course.validated = batch.epoch, False
                     course.stream = self.stream.state_dict(after=batch)
-                done = batch.step + 1
-                if course.step % _LOG_EVERY == 0 or done == num_steps:
-                    self._log_interval()
-                if self.records.is_due:
-                    with held():
+                    done = batch.step + 1
+                    # A step that is saved has its line: a resume goes on behind it.
+                    if course.step % _LOG_EVERY == 0 or done == num_steps:
+                        self._log_interval()
+                    if self.records.is_due and self._is_finite:
                         self._save()
                 self.report(Progress("train", done, num_steps, epoch, interval.loss, self.latest))
                 self.ranks.end_if_told()
@@ -288,19 +292,26 @@ class Trainer:
         name = self._save()
         if is_best:
             self.course.best_checkpoint = name
-            self.records.mark_best(name, self._told_of_best())
+            self.records.mark_best(name, self.course.about_best)
 
     def _rescue(self) -> None:
         """Save the last step, if it is worth going on from."""
         step = self.course.step
         if not step:
             return
-        if all(bool(value.isfinite().all()) for value in self.model.parameters()):
+        if self._is_finite:
             name = self._save()
             if name:
                 logger.warning("stopped at step %d, saved in %s", step, name)
         else:
             logger.warning("stopped at step %d, whose weights are not finite: not saved", step)
+
+    @property
+    def _is_finite(self) -> bool:
+        """Whether weights and losses are; what is not is told in the log's next line."""
+        return all(map(math.isfinite, self.interval.losses)) and all(
+            bool(value.isfinite().all()) for value in self.model.parameters()
+        )
 
     def _save(self) -> str:
         """Write a checkpoint, on the first rank; return its name there."""
@@ -312,7 +323,7 @@ class Trainer:
         state = {
             **course.to_json(),
             "model": self.model.describe(),
-            "validation": self._digests,
+            "validation": self.validation.digests,
             "made_on": self._made_on,
         }
         model = {name: value.cpu() for name, value in self.model.state_dict().items()}
@@ -327,14 +338,6 @@ class Trainer:
         return time.monotonic() - self._started_s
 
     @property
-    def _digests(self) -> dict[str, str]:
-        """Of the rows that are validated on."""
-        return {
-            "features": self.validation.features_digest,
-            "targets": self.validation.targets_digest,
-        }
-
-    @property
     def _made_on(self) -> dict[str, Any]:  # Any: JSON values
         """What moves low bits."""
         return {
@@ -343,8 +346,3 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "ranks": self.stream.world_size,
         }
-
-    def _told_of_best(self) -> dict[str, Any]:  # Any: JSON values
-        best = self.course.best
-        assert best is not None, "asked once there is one"
-        return {"epoch": self.course.best_epoch, **best.to_json()}

@@ -109,7 +109,6 @@ class Launch:
             "port": port,
             "keeps_store": first,
             "listener": listener if first else None,
-            "attempt": attempt,
         }
         words = [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
         words += [str(os.getpid()), str(writer), json.dumps(place), *self._arguments]

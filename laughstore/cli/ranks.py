@@ -61,7 +61,6 @@ class Rank:
                 host=os.environ["MASTER_ADDR"],
                 port=int(os.environ["MASTER_PORT"]),
                 keeps_store=self.rank == 0 and not agent_keeps_store,
-                attempt=int(os.environ["TORCHELASTIC_RESTART_COUNT"]),
                 timeout_s=timeout_s,
             )
         except (KeyError, ValueError) as error:

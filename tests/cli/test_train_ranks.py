@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -185,6 +186,35 @@ def test_torchrun_starts_killed_ranks_again_and_no_weight_changes(rank, shards, 
         told, said = process.communicate(timeout=90)
         assert process.returncode == 0, said
     assert told.count("validation AP") == 1
+    assert weights(out) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", [0, 1])
+def test_a_rank_killed_on_one_host_has_those_of_all_hosts_begin_again(
+    host, shards, tmp_path, expected
+):
+    """Only the agent of the host where it died counts that as a restart."""
+    out = tmp_path / "run"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    command += ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "a-job"]
+    command += ["--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
+    command += ["--max-restarts", "3", "-m", "laughstore"]
+    command += words(shards, out, "--save-every-s", "0.05", "--rank-timeout-s", "20")
+    other = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    try:
+        with running(command, out) as process:
+            (rank,) = children((process.pid, other.pid)[host])
+            os.kill(rank, signal.SIGKILL)
+            said = process.communicate(timeout=90)[1]
+            assert process.returncode == 0, said
+        said = other.communicate(timeout=30)[1]
+        assert other.returncode == 0, said
+    finally:
+        other.kill()
+        other.communicate()
     assert weights(out) == expected
 
 

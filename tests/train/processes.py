@@ -44,7 +44,6 @@ def on_ranks(
     world_size: int,
     work: Callable[[Place], object],
     *,
-    attempt: int = 0,
     wait_s: float = 20.0,
     kill_stuck: bool = False,
 ) -> list[Ended]:
@@ -53,7 +52,6 @@ def on_ranks(
     Args:
         world_size: number of ranks.
         work: called with the place of each.
-        attempt: as torchrun counts.
         wait_s: how long ranks wait for each other.
         kill_stuck: kill the ranks that still run when another has ended with an error.
     """
@@ -67,7 +65,6 @@ def on_ranks(
                     port=server.getsockname()[1],
                     keeps_store=rank == 0,
                     listener=server.fileno() if rank == 0 else None,
-                    attempt=attempt,
                     timeout_s=wait_s,
                 ),
                 work,

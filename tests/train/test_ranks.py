@@ -2,7 +2,9 @@
 
 import json
 import signal
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from laughstore.naming import recording_id
 from tests.stores import laugh
-from train import FrameStream, HeadConfig, Progress, TrainConfig, TrainResult, train
+from train import FrameFilter, FrameStream, HeadConfig, Progress, TrainConfig, TrainResult, train
 from train.checkpoint import checkpoint_path, load_checkpoint
 from train.gradients import Gradients
 from train.losses import EpochRows, LossConfig, make_loss
+from train.meeting import NotMetError, meet
 from train.model import ScoreModel
 from train.place import Place
 from train.ranks import TOLD, RankLost, Ranks
@@ -235,7 +238,7 @@ def test_a_killed_rank_ends_the_others_and_the_next_attempt_ends_as_if_nobody_ha
     assert f"rank {victim} of 2 did not come to step 14" in str(error)
     state = load_checkpoint(checkpoint_path(config.out / "checkpoints", "last")).state
     assert 0 < state["step"] <= 13
-    ended = on_ranks(2, lambda place: train(config, place=place, resume=True), attempt=1)
+    ended = on_ranks(2, lambda place: train(config, place=place, resume=True))
     assert_same(ended[0].result(), whole[2])
 
 
@@ -269,6 +272,37 @@ def test_a_rank_that_never_starts_is_named():
 
     ended = on_ranks(2, work, wait_s=2, kill_stuck=True)
     assert "rank 1 of 2 did not come to the start" in str(ended[0].error)
+
+
+def test_a_place_that_cannot_be_kept_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        place = Place(world_size=2, port=port, keeps_store=True, timeout_s=5)
+        with pytest.raises(RankLost, match=rf"where the ranks meet, 127.0.0.1 port {port} \(.*use"):
+            Ranks(place).__enter__()
+
+
+def test_nobody_meets_the_dead():
+    """A store that outlives attempts, of which no rank knows the number."""
+    store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+
+    def attempt(world_size: int, *, late: int) -> str:
+        with ThreadPoolExecutor(world_size) as pool:
+            ranks = [rank for rank in range(world_size) if rank != late]
+            early = [pool.submit(meet, store, rank, world_size, timeout_s=10) for rank in ranks]
+            time.sleep(0.1)
+            assert not any(one.done() for one in early)
+            names = {meet(store, late, world_size, timeout_s=10)}
+            names |= {one.result() for one in early}
+        (name,) = names
+        return name
+
+    numbers = [(2, 1), (2, 0), (2, 1), (3, 0), (2, 0)]
+    assert len({attempt(world_size, late=late) for world_size, late in numbers}) == len(numbers)
+    for rank in range(2):  # everyone else has been here, and is dead
+        with pytest.raises(NotMetError) as error:
+            meet(store, rank, 2, timeout_s=0.1)
+        assert error.value.ranks == [1 - rank]
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
@@ -320,10 +354,15 @@ def test_what_the_first_rank_refuses_is_refused_on_all(planted_shards, tmp_path)
     [
         ({"lr": 0.01}, "ranks 0 and 1 differ in lr, and"),
         ({"seed": 1}, "ranks 0 and 1 differ in seed, training rows, and"),
+        (
+            {"filter": FrameFilter(exclude="train-part-0*")},
+            "ranks 0 and 1 differ in filter.exclude",
+        ),
     ],
 )
-def test_ranks_of_different_commands_are_refused(changes, said, planted_shards, tmp_path):
-    config = short(planted_shards, tmp_path / "run")
+def test_ranks_of_different_commands_are_refused(changes, said, own_shards, tmp_path):
+    """Before the statistics, of which ranks with other recordings would expect others."""
+    config = short(own_shards, tmp_path / "run")
 
     def work(place: Place) -> TrainResult:
         return train(replace(config, **changes) if place.rank else config, place=place)
@@ -332,6 +371,7 @@ def test_ranks_of_different_commands_are_refused(changes, said, planted_shards, 
         assert isinstance(end.error, ConfigError)
         assert said in str(end.error)
     assert not config.out.exists()
+    assert not (own_shards.parent / "stats").exists()
 
 
 def test_ranks_with_other_annotations_are_refused(planted_shards, own_shards, tmp_path):

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from laughstore import open_store
 from laughstore.commit import commit_annotations
@@ -134,6 +137,26 @@ def test_a_run_killed_at_any_step_ends_as_one_that_nobody_disturbed(
     assert_same(train(short(planted_shards, out), resume=True), whole)
 
 
+@pytest.mark.parametrize("step", [10, STEPS_AN_EPOCH], ids=["line of the log", "end of an epoch"])
+def test_a_signal_within_a_step_loses_no_line_of_the_log(step, planted_shards, tmp_path, whole):
+    config = short(planted_shards, tmp_path / "run")
+    num_steps = 0
+
+    def press(*_: object) -> None:
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    hook = register_optimizer_step_post_hook(press)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    finally:
+        hook.remove()
+    assert_same(train(config, resume=True), whole)
+
+
 def test_patience_is_remembered(planted_shards, tmp_path):
     changes = {"lr": 1e-12, "patience": 2, "epochs": 10}
     expected = train(short(planted_shards, tmp_path / "whole", **changes))
@@ -147,10 +170,11 @@ def test_patience_is_remembered(planted_shards, tmp_path):
 
 def test_an_ended_run_tells_how_it_ended_and_trains_no_more(planted_shards, tmp_path, whole):
     out = Path(shutil.copytree(whole.run, tmp_path / "run"))
-    before = weights(out)
+    before, names = weights(out), sorted(path.name for path in (out / "checkpoints").iterdir())
     reports: list[Progress] = []
     result = train(short(planted_shards, out), resume=True, progress=reports.append)
     assert reports == []
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == names
     assert weights(out) == before
     assert_same(result, whole)
 
@@ -351,3 +375,21 @@ def test_two_processes_do_not_train_one_run(stopped, monkeypatch):
         with pytest.raises(ConfigError, match="run is being trained by another process"):
             train(stopped, resume=True)
     train(stopped, resume=True)
+
+
+def test_a_lock_of_a_run_that_was_deleted_meanwhile_is_none(tmp_path):
+    """Who ends before the first step deletes the run; whoever waited for it begins another one."""
+    run = tmp_path / "run"
+    run.mkdir()
+    with ThreadPoolExecutor(1) as pool, RunLock() as waiting:
+        with RunLock() as lock:
+            lock.take(run)
+            taken = pool.submit(waiting.take, run)
+            time.sleep(0.3)
+            assert not taken.done()
+            shutil.rmtree(run)
+        taken.result(timeout=5)
+        run.mkdir()
+        waiting.take(run)
+        with RunLock() as other, pytest.raises(ConfigError, match="another process"):
+            other.take(run)

@@ -261,6 +261,11 @@ def test_a_run_that_diverges_says_what_to_lower_and_saves_no_broken_weights(
         train(config_for(planted_shards, tmp_path / "run", lr=1e3, loss=loss))
     with pytest.raises(NotFound):
         checkpoint_path(tmp_path / "run" / "checkpoints", "last")
+    # Nor when checkpoints are due at each step.
+    with pytest.raises(ConfigError, match=r"the loss is (nan|inf) at step 10; lower --lr"):
+        train(config_for(planted_shards, tmp_path / "due", lr=1e3, loss=loss), save_every_s=0)
+    for path in (tmp_path / "due" / "checkpoints").glob("step-*"):
+        assert all(value.isfinite().all() for value in load_checkpoint(path).model.values())
 
 
 def test_scores_that_are_not_finite_are_refused(planted_shards):
