@@ -249,8 +249,8 @@ class Ranks:
         who = f"rank {names}" if len(ranks) == 1 else f"ranks {names}"
         return RankLost(
             f"{who} of {self.world_size} did not come to {doing}: rank {self.rank} has waited"
-            f" {waited_s:.0f} s (at most {self._place.timeout_s:g}: --rank-timeout-s); it has"
-            " ended, with an error of its own, or hangs; go on from the last checkpoint: --resume"
+            f" {waited_s:.0f} s (at most {self._place.timeout_s:g}: --rank-timeout-s): ended,"
+            " with an error of its own, or hanging; go on from the last checkpoint: --resume"
         )
 
     def _roll_call(self, store: Store, doing: str, came: set[int]) -> None:
