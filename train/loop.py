@@ -24,7 +24,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .device import choose_device
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
-from .moments import Standardiser, merged, stream_moments
+from .moments import Standardiser, merged
 from .place import ALONE, Place
 from .progress import Progress, ProgressCallback, silent
 from .ranks import Ranks
@@ -37,6 +37,7 @@ from .selection import Selection, select
 from .signals import Interruptible
 from .skip import read_skip_list, skipped_blocks, without_blocks
 from .source import FrameSource
+from .statistics import stream_moments
 from .stream import FrameStream
 from .trainer import Trainer
 
