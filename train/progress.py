@@ -11,9 +11,9 @@ from .metrics import FrameMetrics
 class Progress:
     """Where a run stands."""
 
-    phase: Literal["statistics", "train", "validate"]
+    phase: Literal["statistics", "preload", "train", "validate"]
     done: int
-    """Of `total` in this phase: streams, steps of the epoch, or rows."""
+    """Of `total` in this phase: streams, rows, steps of the epoch, or rows."""
     total: int
     epoch: int
     """From 0."""

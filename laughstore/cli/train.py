@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from train import TrainResult
     from train.progress import Progress
 
-_TASKS = {"statistics": "channel statistics", "train": "epoch", "validate": "validate"}
+_TASKS = {
+    "statistics": "channel statistics",
+    "preload": "rows into memory",
+    "train": "epoch",
+    "validate": "validate",
+}
+
+_ROWS = ("preload", "validate")
 
 
 @dataclass(frozen=True)
@@ -150,9 +157,7 @@ class TrainingProgress:
             self.close()
             task = _TASKS[progress.phase]
             named = f"{task} {progress.epoch + 1}" if progress.phase == "train" else task
-            self._bar.begin(
-                named, progress.total, "row" if progress.phase == "validate" else "step"
-            )
+            self._bar.begin(named, progress.total, "row" if progress.phase in _ROWS else "step")
             self._phase, self._done = phase, 0
             self._tell(progress)
         note = f"loss {progress.loss:.4f}" if progress.loss is not None else ""
