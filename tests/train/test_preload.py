@@ -200,8 +200,11 @@ def test_what_has_no_room_is_refused_ahead_and_told_in_numbers(
     assert len(kept(stream(planted_shards))) > 0
 
 
-def test_workers_and_a_missing_gpu_are_refused_in_one_line(planted_shards, tmp_path, where):
-    with stream(planted_shards, **where) as ours, pytest.raises(ConfigError, match="num_workers=0"):
+def test_workers_and_a_missing_gpu_are_refused_in_one_line(planted_shards, tmp_path):
+    with (
+        stream(planted_shards, preload="cpu") as ours,
+        pytest.raises(ConfigError, match="num_workers=0"),
+    ):
         list(DataLoader(ours, batch_size=None, num_workers=1))
     with pytest.raises(ConfigError, match="preload is 'disk'; use none, cpu or gpu"):
         stream(planted_shards, preload="disk")
