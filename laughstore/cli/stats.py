@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from ..errors import ConfigError, LaughstoreError
+from ..errors import ConfigError, CorruptData, LaughstoreError
 from ..store import open_shards
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
@@ -68,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     progress = TerminalProgress(quiet=flags.common.quiet)
     again = f"{program()} {shlex.join(['stats', *arguments])}"
     to_keep: dict[str, Moments] = {}
+    damaged: list[CorruptData] = []
 
     def keep() -> None:
         if to_keep and not files.write(to_keep):
@@ -82,7 +83,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with closing(moments_by_processes(index, missing, jobs)) as found:
             for stream, moments in found:
-                to_keep[stream_key(stream)] = moments
+                if isinstance(moments, CorruptData):
+                    damaged.append(moments)
+                else:
+                    to_keep[stream_key(stream)] = moments
                 progress.advance(stream.num_frames)
                 if time.monotonic() - kept_s >= _KEEP_EVERY_S:
                     keep()
@@ -95,6 +99,10 @@ def run(arguments: Sequence[str]) -> int:
         raise
     finally:
         progress.end()
+    if damaged:
+        others = len(damaged) - 1
+        more = f" (and so for {counted(others, 'streams')} more)" if others else ""
+        raise CorruptData(f"{damaged[0]}{more}; statistics of all sound streams are kept")
     _report(flags, files.folder, streams, len(missing), time.monotonic() - began_s)
     return 0
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import errors
-from ..errors import LaughstoreError
+from ..errors import CorruptData, LaughstoreError
 from ..index import Index, Stream
 from ..store import open_shards
 from .orphans import die_with
 
 if TYPE_CHECKING:
     from train.moments import Moments
+
+    Found = tuple[Stream, Moments | CorruptData]
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class _Work:
     streams: Sequence[Stream]
 
 
-def moments_by_processes(
-    index: Index, streams: Sequence[Stream], jobs: int
-) -> "Generator[tuple[Stream, Moments]]":
-    """Yield the moments of each stream, in the order in which they are known.
+def moments_by_processes(index: Index, streams: Sequence[Stream], jobs: int) -> "Generator[Found]":
+    """Yield the moments of each stream, in the order in which they are known, or what is wrong.
+
+    Of a stream of which a block was altered or cut, or that has no finite moments, comes the error.
 
     Closing the generator ends the processes.
 
@@ -44,7 +46,7 @@ def moments_by_processes(
         jobs: number of processes; 1: this one.
 
     Raises:
-        CorruptData: a block was altered or cut, or has no finite moments.
+        IncompleteStore, CorruptData: shards are missing or have another size.
         LaughstoreError: a process was killed.
     """
     if jobs == 1:
@@ -90,7 +92,7 @@ def _shares(streams: Sequence[Stream], jobs: int) -> list[list[Stream]]:
     return shares
 
 
-def _results(running: dict[Connection, SpawnProcess]) -> "Iterator[tuple[Stream, Moments]]":
+def _results(running: dict[Connection, SpawnProcess]) -> "Iterator[Found]":
     """Yield what the processes send; each ends with None, or an error as (name, text)."""
     left = dict(running)
     while left:
@@ -114,7 +116,7 @@ def _results(running: dict[Connection, SpawnProcess]) -> "Iterator[tuple[Stream,
                     yield message
 
 
-def _moments(index: Index, streams: Sequence[Stream]) -> "Iterator[tuple[Stream, Moments]]":
+def _moments(index: Index, streams: Sequence[Stream]) -> "Iterator[Found]":
     from train.source import FrameSource
     from train.statistics import moments_of
 
@@ -126,7 +128,11 @@ def _moments(index: Index, streams: Sequence[Stream]) -> "Iterator[tuple[Stream,
             split = splits[stream]
             if split not in sources:
                 sources[split] = stack.enter_context(FrameSource(index, split))
-            yield stream, moments_of(stream, sources[split])
+            try:
+                found = moments_of(stream, sources[split])
+            except CorruptData as error:
+                found = error
+            yield stream, found
 
 
 def _work(pipe: Connection, work: _Work) -> None:

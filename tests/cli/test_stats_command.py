@@ -20,6 +20,7 @@ from laughstore.index_file import read_index
 from laughstore.integrity.verify import verify
 from tests.stores import Episode, laugh, random_features, write_store
 from train import TrainConfig, train
+from train.kept_moments import KeptMoments, stream_key
 from train.source import FrameSource
 from train.statistics import stream_moments
 
@@ -101,7 +102,10 @@ def test_damage_is_named_and_what_is_sound_is_kept(store, run):
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert f"{shard.name}, sample {shard.stream.recording_id}/" in err
-    assert f"{shard.stream.recording_id}.json" not in files(store)
+    assert "statistics of all sound streams are kept" in err
+    kept = KeptMoments(index).read(s for item in index.recordings for s in item.streams)
+    assert len(kept) == 6
+    assert stream_key(shard.stream) not in kept
     assert not multiprocessing.active_children()
 
 
