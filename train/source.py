@@ -217,7 +217,12 @@ class FrameSource:
         return self._rows.row_numbers(frames.reshape(-1)).reshape(frames.shape)
 
     def gather(
-        self, frames: NDArray[np.int64], out: Tensor, rows: NDArray[np.int64] | None = None
+        self,
+        frames: NDArray[np.int64],
+        out: Tensor,
+        rows: NDArray[np.int64] | None = None,
+        *,
+        one_call: bool = False,
     ) -> None:
         """Copy frames into rows of a tensor, in this thread. Thread safe.
 
@@ -226,19 +231,21 @@ class FrameSource:
             out: int16[N, D], the bits of bfloat16; pad rows become zeros. On the CPU, or on the
                 device that the rows were loaded to.
             rows: i64[N] `fixed_rows` of these frames, if they are known and none is a pad row.
+            one_call: other threads gather side by side with this one.
 
         Raises:
             ValueError: this was closed.
         """
         matrix, loaded = self._matrix, self._loaded  # another thread may close this meanwhile
         if loaded is not None:
-            loaded.gather(loaded.rows_of(frames) if rows is None else rows, out)
+            rows = loaded.rows_of(frames) if rows is None else rows
+            loaded.gather(rows, out, one_call=one_call)
             return
         if matrix is None:
             raise _closed()
         into = out.numpy()
         if rows is not None:
-            matrix.gather(rows, into)
+            matrix.gather(rows, into, one_call=one_call)
             return
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
@@ -248,7 +255,7 @@ class FrameSource:
             # One gather for all rows is quicker than a gather of some: pads copy any real row.
             frames = frames.copy()
             frames[pads] = frames.max()
-        matrix.gather(self._rows.row_numbers(frames), into)
+        matrix.gather(self._rows.row_numbers(frames), into, one_call=one_call)
         into[pads] = 0
 
     def check_finite(self, frames: NDArray[np.int64]) -> None:
