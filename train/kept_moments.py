@@ -91,9 +91,9 @@ class KeptMoments:
                 self._content(recording_id, [i for i in its if stream_key(i) in kept], kept)
             )
             try:
-                write_atomic(self._store.local / path, data)
-            except OSError as error:
-                where = self._store.local / path
+                write_atomic(self._store.path(path), data)
+            except (OSError, CorruptData) as error:  # CorruptData: a link leads elsewhere
+                where = self._store.describe(path)
                 logger.info("statistics are not kept: %s cannot be written (%s)", where, error)
                 return False
         return True

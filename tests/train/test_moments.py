@@ -238,6 +238,17 @@ def test_a_store_that_cannot_be_written_is_no_obstacle(own_shards, caplog):
     assert "statistics are not kept" in caplog.text
 
 
+def test_nothing_is_written_through_a_link_out_of_the_store(own_shards, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "outside").mkdir()
+    (own_shards.parent / "stats").symlink_to(tmp_path / "outside")
+    index = read_index(own_shards)
+    with FrameSource(index, "train") as source:
+        assert len(stream_moments(index, index.streams("train")[:1], source)) == 1
+    assert "statistics are not kept" in caplog.text
+    assert not list((tmp_path / "outside").iterdir())
+
+
 def test_nothing_is_written_around_a_shards_folder_that_stands_alone(own_shards, tmp_path):
     alone = shutil.copytree(own_shards, tmp_path / "elsewhere" / "shards")
     index = read_index(alone)

@@ -200,6 +200,13 @@ def test_what_has_no_room_is_refused_ahead_and_told_in_numbers(
     assert len(kept(stream(planted_shards))) > 0
 
 
+def test_each_process_of_the_machine_counts(planted_shards, tmp_path):
+    config = config_for(planted_shards, tmp_path / "run", preload="cpu")
+    with pytest.raises(ConfigError, match="in each of 1000000 processes for the"):
+        train(config, place=Place(local_world_size=1_000_000))
+    assert not (tmp_path / "run").exists()
+
+
 def test_workers_and_a_missing_gpu_are_refused_in_one_line(planted_shards, tmp_path):
     with (
         stream(planted_shards, preload="cpu") as ours,
