@@ -2,14 +2,12 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,23 +141,17 @@ def test_where_nothing_can_be_kept_one_line_says_so(store, tmp_path, run):
 
 def test_a_killed_process_is_told_and_nothing_waits_for_it(store):
     index = read_index(store / "shards")
-    ended = threading.Event()
 
-    def kill() -> None:
-        while not ended.is_set():
-            for child in multiprocessing.active_children():
-                with suppress(ProcessLookupError):
-                    os.kill(child.pid or 0, signal.SIGKILL)
-            time.sleep(0.05)
+    def kill_one() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.02)
+        children[0].kill()  # importing torch takes it a second
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
+    with ThreadPoolExecutor(1) as thread:
+        killing = thread.submit(kill_one)
         with pytest.raises(LaughstoreError, match="ended with code -9; what was known is kept"):
             list(moments_by_processes(index, index.streams("train"), 2))
-    finally:
-        ended.set()
-        thread.join()
+        killing.result()
     assert not multiprocessing.active_children()
 
 
