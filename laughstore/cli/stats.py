@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..index import Stream
 
 _KEEP_EVERY_S = 60.0
+_BYTES_A_PROCESS = 2 << 30
+"""About what one process computes while another loads torch."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class _Flags:
     """A store of this machine, or its shards folder."""
     common: CommonFlags
     jobs: int | None = None
-    """Processes that share the streams, by default one for each CPU; the numbers are the same."""
+    """Processes that share the streams; the numbers are the same. Default: one for each CPU, fewer
+    where there is little to do."""
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
@@ -61,10 +64,13 @@ def run(arguments: Sequence[str]) -> int:
             f"{index.where} stands in no store, and statistics are kept in a store's folder; give"
             " the store (training on shards alone computes them by itself)"
         )
+    _check_writable(files.folder)
     streams = [stream for recording in index.recordings for stream in recording.streams]
     known = files.read(streams)
     missing = [stream for stream in streams if stream_key(stream) not in known]
-    jobs = min(flags.jobs or _num_cpus(), max(1, len(missing)))
+    num_bytes = sum(stream.num_frames for stream in missing) * index.geometry.row_bytes
+    jobs = flags.jobs or min(_num_cpus(), 1 + num_bytes // _BYTES_A_PROCESS)
+    jobs = min(jobs, max(1, len(missing)))
     progress = TerminalProgress(quiet=flags.common.quiet)
     again = f"{program()} {shlex.join(['stats', *arguments])}"
     to_keep: dict[str, Moments] = {}
@@ -72,10 +78,7 @@ def run(arguments: Sequence[str]) -> int:
 
     def keep() -> None:
         if to_keep and not files.write(to_keep):
-            raise LaughstoreError(
-                f"{files.folder} cannot be written, so nothing is kept there (-v tells why); a"
-                " training on this store computes its statistics by itself"
-            )
+            raise _unwritable(files.folder)
         to_keep.clear()
 
     progress.begin("statistics", sum(stream.num_frames for stream in missing), "frame")
@@ -105,6 +108,20 @@ def run(arguments: Sequence[str]) -> int:
         raise CorruptData(f"{damaged[0]}{more}; statistics of all sound streams are kept")
     _report(flags, files.folder, streams, len(missing), time.monotonic() - began_s)
     return 0
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse before a long pass, not after it."""
+    around = folder if folder.exists() else folder.parent
+    if not around.is_dir() or not os.access(around, os.W_OK):
+        raise _unwritable(folder)
+
+
+def _unwritable(folder: Path | None) -> LaughstoreError:
+    return LaughstoreError(
+        f"{folder} cannot be written, so nothing is kept there; a training on this"
+        " store computes its statistics by itself"
+    )
 
 
 def _num_cpus() -> int:
