@@ -9,6 +9,8 @@ It is the state of a checkpoint, as a JSON object:
     validated        the validation of that epoch is done, and counted in `best`
     stream           where the stream goes on (`FrameStream.load_state_dict`)
     validation       digests of the rows that are validated on
+    threshold        chosen by that validation: the score from which on a row is an alarm; null
+                     without one
     best_epoch       epoch of the best validation so far, from 0
     best             its metrics; null before the first
     best_checkpoint  name of its checkpoint; null if it is this one, or there is none
@@ -40,6 +42,7 @@ class Course:
     step: int = 0
     epoch: int = 0
     validated: bool = False
+    threshold: float | None = None
     best: FrameMetrics | None = None
     best_epoch: int = 0
     best_checkpoint: str | None = None
@@ -67,7 +70,7 @@ class Course:
             metrics: of this epoch.
             by: what chooses the best.
         """
-        self.validated = True
+        self.validated, self.threshold = True, metrics.threshold
         if not metrics.beats(self.best, by):
             return False
         self.best, self.best_epoch, self.best_checkpoint = metrics, self.epoch, None
@@ -89,6 +92,7 @@ class Course:
             "step": self.step,
             "epoch": self.epoch,
             "validated": self.validated,
+            "threshold": self.threshold if self.validated else None,
             "stream": self.stream,
             "best_epoch": self.best_epoch,
             "best": None if self.best is None else self.best.to_json(),
@@ -112,6 +116,7 @@ class Course:
                 step=state["step"],
                 epoch=state["epoch"],
                 validated=state["validated"],
+                threshold=state["threshold"],
                 best=None if best is None else FrameMetrics.from_json(best),
                 best_epoch=state["best_epoch"],
                 best_checkpoint=state["best_checkpoint"],
