@@ -281,6 +281,7 @@ class Trainer:
         self.latest = metrics
         values = {"epoch": epoch, "seconds": round(self._seconds, 3), **metrics.to_json()}
         self.records.write("validation", self.course.step, values)
+        self.records.write_scores(self.course.step, streams)
         return metrics
 
     def _keep(self, metrics: FrameMetrics) -> None:
