@@ -151,6 +151,8 @@ class Interval:
         self._losses: list[Tensor] = []
         self._frames: list[Tensor] = []
         self._num_waits, self._wait_s = 0, 0.0
+        self.waited_s = 0.0
+        """Spent on waiting for batches in this epoch, by this process."""
 
     @property
     def losses(self) -> list[float]:
@@ -162,7 +164,9 @@ class Interval:
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
-            self._wait_s += time.perf_counter() - started
+            waited_s = time.perf_counter() - started
+            self._wait_s += waited_s
+            self.waited_s += waited_s
             if batch is None:
                 return
             yield batch

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
 from .optimiser import learning_rate, load_optimiser, make_optimiser, optimiser_tensors
-from .progress import Progress, ProgressCallback
+from .progress import ProgressCallback, Reporter
 from .ranks import Ranks
 from .records import NoRecords, Records
 from .result import TrainResult
@@ -74,7 +75,7 @@ class Trainer:
         ranks: Ranks,
         report: ProgressCallback,
     ) -> None:
-        self.config, self.stream, self.records, self.report = config, stream, records, report
+        self.config, self.stream, self.records = config, stream, records
         self.validation, self.source, self.ranks = validation, source, ranks
         self.loss = make_loss(config.loss, EpochRows.of(stream.selection, stream.balance))
         self.model = ScoreModel.new(
@@ -91,7 +92,7 @@ class Trainer:
         self.copies = DeviceCopies(device)
         self.course = Course(stream.state_dict())
         self.interval = Interval()
-        self.latest: FrameMetrics | None = None
+        self.report = Reporter(report, ranks.world_size)
         self._started_s = time.monotonic()
         self._saved = (-1, False, "")
         """Steps, whether they were validated, and name of the latest checkpoint."""
@@ -197,7 +198,7 @@ class Trainer:
                         self._log_interval()
                     if self.records.is_due and self._is_finite:
                         self._save()
-                self.report(Progress("train", done, num_steps, epoch, interval.loss, self.latest))
+                self.report.step(epoch, done, num_steps, interval)
                 self.ranks.end_if_told()
                 self.copies.make_room()
                 del batch  # before the next is asked for, which takes its memory
@@ -262,23 +263,19 @@ class Trainer:
     def _validate(self) -> FrameMetrics:
         """Score the validation split and log its metrics."""
         epoch = self.course.epoch
-
-        def report(done: int, total: int) -> None:
-            self.report(Progress("validate", done, total, epoch, None, self.latest))
-
         streams = score_streams(
             self.model,
             self.validation,
             self.source,
             self.config.label,
             ranks=self.ranks,
-            progress=report,
+            progress=partial(self.report.validated, epoch),
         )
         doing = f"the validation of epoch {epoch + 1}"
         label = self.config.label
         found = self.ranks.decide(lambda: metrics_of(streams, label).to_json(), doing)
         metrics = FrameMetrics.from_json(found)
-        self.latest = metrics
+        self.report.latest = metrics
         values = {"epoch": epoch, "seconds": round(self._seconds, 3), **metrics.to_json()}
         self.records.write("validation", self.course.step, values)
         self.records.write_scores(self.course.step, streams)
