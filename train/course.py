@@ -14,22 +14,25 @@ It is the state of a checkpoint, as a JSON object:
     best_epoch       epoch of the best validation so far, from 0
     best             its metrics; null before the first
     best_checkpoint  name of its checkpoint; null if it is this one, or there is none
+    plateau          drops and waited of `train.plateau`, when the learning rate falls by it
     rows             of that epoch, so far
     losses           of the steps since the last line of the log
     seconds          spent so far
     made_on          versions, device, threads and ranks: what moves low bits
 
-The learning rate is a function of the step, the order of rows one of (seed, epoch), and dropout
-one of (seed, step, frame). No random generator runs while a run is trained, so none is saved.
+The learning rate is a function of the step and of the plateau, the order of rows one of (seed,
+epoch), and dropout one of (seed, step, frame). No random generator runs while a run is trained, so
+none is saved.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from laughstore.errors import ConfigError
 
 from .metrics import FrameMetrics, SelectBy
+from .plateau import Plateau
 
 Stopped = Literal["patience", "epochs"]
 
@@ -46,6 +49,7 @@ class Course:
     best: FrameMetrics | None = None
     best_epoch: int = 0
     best_checkpoint: str | None = None
+    plateau: Plateau = field(default_factory=Plateau)
     num_rows: int = 0
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -97,6 +101,7 @@ class Course:
             "best_epoch": self.best_epoch,
             "best": None if self.best is None else self.best.to_json(),
             "best_checkpoint": self.best_checkpoint,
+            "plateau": asdict(self.plateau),
             "rows": self.num_rows,
             "losses": self.losses,
             "seconds": round(self.seconds, 3),
@@ -120,6 +125,7 @@ class Course:
                 best=None if best is None else FrameMetrics.from_json(best),
                 best_epoch=state["best_epoch"],
                 best_checkpoint=state["best_checkpoint"],
+                plateau=Plateau(**state["plateau"]),
                 num_rows=state["rows"],
                 losses=list(state["losses"]),
                 seconds=state["seconds"],

@@ -108,6 +108,7 @@ def train_here(flags: _Flags, place: Place) -> None:
 
     bar = TerminalProgress(quiet=flags.common.quiet or place.rank > 0)
     bar.message(flags.config.label.describe())
+    bar.message(flags.config.describe_steps())
     shown = TrainingProgress(bar, epochs=flags.config.epochs)
     try:
         result = train(
