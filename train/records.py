@@ -51,6 +51,8 @@ class Records:
     ) -> None:
         self._run, self._save_every_s = run, save_every_s
         self._saved_s = time.monotonic()
+        self._best: str | None = None
+        """Name of the best checkpoint."""
         if after is not None:
             cut_log(run.metrics_log, step=after[0], validated=after[1])
         self._log = RunLog(run.metrics_log, run.tensorboard, after=after)
@@ -79,13 +81,14 @@ class Records:
         state = {"run": self._run.identity, **checkpoint.state}
         whole = Checkpoint(checkpoint.model, checkpoint.optimiser, state)
         path = save_checkpoint(self._run.checkpoints, step, whole)
-        prune(self._run.checkpoints)
+        prune(self._run.checkpoints, best=self._best)
         self._saved_s = time.monotonic()
         return path.name
 
     def mark_best(self, name: str, metrics: Mapping[str, Any]) -> None:  # Any: JSON values
         """Make a checkpoint the best one."""
         mark_best(self._run.checkpoints, self._run.checkpoints / name, metrics)
+        self._best = name
 
     def close(self) -> None:
         """Finish the log."""

@@ -242,11 +242,6 @@ class Trainer:
         """
         step = self.course.step
         loss, wait_ms, frames = self.interval.close()
-        if not math.isfinite(loss):
-            self._check_frames(frames.numpy())
-            raise ConfigError(
-                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
-            )
         values = {
             "epoch": self.course.epoch,
             "frames": self.interval.num_rows,
@@ -256,6 +251,11 @@ class Trainer:
             "wait_ms": round(wait_ms, 3),
         }
         self.records.write("train", step, values)
+        if not math.isfinite(loss):
+            self._check_frames(frames.numpy())
+            raise ConfigError(
+                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
+            )
 
     def _check_frames(self, frames: NDArray[np.int64]) -> None:
         """Raise CorruptData on all ranks when frames of one of them hold what is not finite."""

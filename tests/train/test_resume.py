@@ -246,6 +246,15 @@ def test_the_best_is_named_though_the_run_was_killed_before_it_was(stopped, whol
     assert_same(train(stopped, resume=True), whole)
 
 
+def test_a_damaged_name_of_the_best_stops_no_run(planted_shards, tmp_path, whole):
+    config = short(planted_shards, tmp_path / "run")
+    for step in (3, STEPS_AN_EPOCH - 1):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, resume=True, progress=Press(step), save_every_s=0)
+        (config.out / "checkpoints/best.json").write_bytes(b"{")
+    assert_same(train(config, resume=True), whole)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
