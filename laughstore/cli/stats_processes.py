@@ -1,7 +1,6 @@
 """Processes that share the streams of `laughstore stats`. A stream is computed whole by one."""
 
 import multiprocessing
-import signal
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from .. import errors
 from ..errors import CorruptData, LaughstoreError
 from ..index import Index, Stream
 from ..store import open_shards
+from .children import interrupts_blocked, signal_name
 from .orphans import die_with
 
 if TYPE_CHECKING:
@@ -57,13 +57,9 @@ def moments_by_processes(index: Index, streams: Sequence[Stream], jobs: int) -> 
     try:
         for part in _shares(streams, jobs):
             work = _Work(getpid(), index.folder.local.absolute(), index.index_id, part)
-            # Blocked here, Ctrl-C is blocked there for good: this process hears it, and ends those.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-            try:
+            with interrupts_blocked():  # there for good: this process hears them, and ends those
                 pipe, process = _start(work)
                 running[pipe] = process
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield from _results(running)
     finally:
         for pipe, process in running.items():
@@ -102,10 +98,11 @@ def _results(running: dict[Connection, SpawnProcess]) -> "Iterator[Found]":
                 message = pipe.recv()
             except EOFError:
                 left[pipe].join()
+                code = left[pipe].exitcode or 0
+                how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with {code}"
                 raise LaughstoreError(
-                    f"a process of the statistics ended with code {left[pipe].exitcode}; what was"
-                    " known is kept: run the same command again, with fewer --jobs if memory was"
-                    " short"
+                    f"a process of the statistics {how}; what was known is kept: run the same"
+                    " command again, with fewer --jobs if memory was short"
                 ) from None
             match message:
                 case None:
