@@ -72,6 +72,9 @@ class TrainConfig:
     standardised channels a logit by at most about 1. Fewer channels want more: 3e-3 for 64."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    l2: float = 0.0
+    """Adds l2 / 2 times the sum of squares of weights, not of biases, to the loss. Of the linear
+    head with bce, n rows and no weight decay, scikit-learn's C is 1 / (n * l2)."""
     select_by: SelectBy = "auto"
     """Metric on the validation split that chooses the epoch; auto: val_ap (average precision), or
     for label regression val_rmse."""
@@ -120,6 +123,8 @@ class TrainConfig:
             raise ConfigError(f"lr is {self.lr}; it must be above 0 and at most {_MAX_LR:g}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
+        if not (self.l2 >= 0 and math.isfinite(self.l2)):
+            raise ConfigError(f"l2 is {self.l2}; it must be at least 0")
         if not (self.cache_gb > 0 and math.isfinite(self.cache_gb)):
             raise ConfigError(f"cache_gb is {self.cache_gb}; it must be above 0 and finite")
 

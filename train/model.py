@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laughstore.errors import ConfigError, CorruptData
@@ -19,6 +18,7 @@ from .heads import HeadConfig, make_head
 from .heads.dropout import row_keys
 from .losses import LOSSES, ScoreKind
 from .moments import Standardiser
+from .row_product import row_product
 
 
 class ScoreModel(nn.Module):
@@ -132,7 +132,7 @@ class ScoreModel(nn.Module):
         first = self.head.first
         weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
-        return self.head.rest(F.linear(x.float(), weight, bias), keys)
+        return self.head.rest(row_product(x, weight, bias), keys)
 
     def score(self, x: Tensor) -> Tensor:
         """Return scores f32[B] of bf16[B, D].

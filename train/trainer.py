@@ -28,7 +28,7 @@ from .losses import EpochRows, make_loss
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
-from .optimiser import learning_rate, load_optimiser, make_optimiser, optimiser_tensors
+from .optimiser import l2_term, learning_rate, load_optimiser, make_optimiser, optimiser_tensors
 from .progress import Progress, ProgressCallback
 from .ranks import Ranks
 from .records import NoRecords, Records
@@ -215,6 +215,8 @@ class Trainer:
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
+        if self.config.l2:
+            loss = loss + l2_term(self.model, self.config.l2)
         mean = self.gradients.of(loss, self.course.step + 1)
         self.optimiser.step()
         return mean

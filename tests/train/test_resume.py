@@ -40,7 +40,9 @@ EPOCHS = 4
 
 def short(shards: Path, out: Path, **changes: object) -> TrainConfig:
     return config_for(
-        shards, out, **{"epochs": EPOCHS, "balance": 3.0, "global_batch": 288, **changes}
+        shards,
+        out,
+        **{"epochs": EPOCHS, "balance": 3.0, "l2": 1e-3, "global_batch": 288, **changes},
     )
 
 

@@ -158,6 +158,8 @@ def test_splits_without_positives_are_refused_before_anything_is_made(tmp_path):
         ({"lr": 1e38}, "lr is 1e\\+38; it must be above 0 and at most 1000"),
         ({"global_batch": 100}, "96 and 112"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"l2": -1.0}, "l2 is -1.0"),
+        ({"l2": float("nan")}, "l2 is nan"),
         ({"seed": -1}, "seed"),
     ],
 )
