@@ -5,6 +5,7 @@ to memory once and read it twice. Here rows are read as they are, once forward a
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -12,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_BYTES_A_THREAD: Final = 4 << 20
-"""Float32 rows that a thread works on at a time: 256 of 4096 channels. Of 1 to 32 MiB, this was the
-fastest, and half of it or twice as much within a tenth."""
+_BYTES: Final = 4 << 20
+"""Float32 rows of a part: 256 of 4096 channels. Of 1 to 32 MiB, this was the fastest, and half of
+it or twice as much within a tenth."""
+_THREADED_OUTPUTS: Final = 16
+"""Fewer outputs than these do so little with a row that memory is what they wait for, and threads
+wait for each other: on two busy cores, two made a step of one output ten times slower."""
 
 
 def row_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -25,13 +29,14 @@ def row_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight: f32[H, D].
         bias: f32[H].
     """
-    if x.device.type != "cpu":
+    is_threaded = torch.get_num_threads() > 1 and len(weight) >= _THREADED_OUTPUTS
+    if x.device.type != "cpu" or is_threaded:
         return F.linear(x.float(), weight, bias)
     return _RowProduct.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
 
 
 class _RowProduct(torch.autograd.Function):
-    """On a CPU, where threads share the rows of each part."""
+    """On a CPU, by one thread."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401
@@ -39,8 +44,9 @@ class _RowProduct(torch.autograd.Function):
         ctx.save_for_backward(x)
         out = torch.empty(len(x), len(weight))
         columns = weight.t()
-        for rows, part in _parts(x):
-            torch.addmm(bias, part, columns, out=out[rows])
+        with _one_thread():
+            for rows, part in _parts(x):
+                torch.addmm(bias, part, columns, out=out[rows])
         return out
 
     @staticmethod
@@ -53,15 +59,30 @@ class _RowProduct(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         by_weight = torch.zeros(by_out.shape[1], x.shape[1])
         columns = by_out.t()
-        for rows, part in _parts(x):
-            by_weight.addmm_(columns[:, rows], part)
+        with _one_thread():
+            for rows, part in _parts(x):
+                by_weight.addmm_(columns[:, rows], part)
         return None, by_weight, by_out.sum(0)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread in this block, and as many as before behind it."""
+    allowed = torch.get_num_threads()
+    if allowed == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(allowed)
 
 
 def _parts(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of rows with these rows as f32[b, D], in memory that the next ones take."""
     num_rows, dim = x.shape
-    step = max(1, _BYTES_A_THREAD // (4 * dim)) * torch.get_num_threads()
+    step = max(1, _BYTES // (4 * dim))
     memory = torch.empty(min(step, num_rows), dim)
     for start in range(0, num_rows, step):
         rows = slice(start, min(start + step, num_rows))
