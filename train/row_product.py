@@ -22,17 +22,18 @@ wait for each other: on two busy cores, two made a step of one output ten times 
 
 
 def row_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return f32[B, H]: x times the transposed weight, plus bias; both can be derived by.
+    """Return f32[..., H]: x times the transposed weight, plus bias; both can be derived by.
 
     Args:
-        x: bf16[B, D], which needs no gradient.
+        x: bf16[..., D], which needs no gradient.
         weight: f32[H, D].
         bias: f32[H].
     """
     is_threaded = torch.get_num_threads() > 1 and len(weight) >= _THREADED_OUTPUTS
     if x.device.type != "cpu" or is_threaded:
         return F.linear(x.float(), weight, bias)
-    return _RowProduct.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
+    rows: Any = _RowProduct.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # untyped in torch
+    return rows.view(*x.shape[:-1], len(weight))
 
 
 class _RowProduct(torch.autograd.Function):

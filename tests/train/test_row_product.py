@@ -47,6 +47,15 @@ def test_a_row_has_the_same_product_with_and_without_a_gradient():
     assert torch.equal(row_product(x, weight, bias), scored)
 
 
+def test_rows_of_sequences_are_rows():
+    x, weight, bias, by_out = some_numbers(600, 1)
+    flat = derived(row_product, x, weight, bias, by_out)
+    shaped = derived(row_product, x.view(3, 200, DIM), weight, bias, by_out.view(3, 200, 1))
+    assert shaped[0].shape == (3, 200, 1)
+    for mine, theirs in zip(shaped, flat, strict=True):
+        assert torch.equal(mine.view(theirs.shape), theirs)
+
+
 @pytest.mark.usefixtures("two_threads")
 def test_one_output_is_the_same_whatever_the_threads_and_leaves_them_as_they_were():
     x, weight, bias, by_out = some_numbers(1100, 1)
