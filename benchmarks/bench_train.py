@@ -151,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "checked": "rows of each epoch; loss and gradients of a step, by autograd; weights of two"
         " processes, by those of one",
     }
+    if any(result.name.startswith("GPU: ") for result in results):
+        settings["gpu"] = torch.cuda.get_device_name()
     report.finish(settings, results)
 
 
