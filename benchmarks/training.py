@@ -24,6 +24,7 @@ from train.run import Run
 from train.selection import select
 from train.source import FrameSource
 from train.stream import FrameStream
+from train.threads import threads_for
 from train.trainer import Trainer
 
 from .data import DIM, SPLIT
@@ -105,7 +106,8 @@ class Training:
     def steps(self, batches: Sequence[Batch]) -> int:
         """Only make the trainer's steps, as many as an epoch has. Returns the rows of an epoch."""
         for number in range(self.stream.num_steps):
-            self.trainer._update(batches[number % len(batches)])
+            with threads_for(self.trainer.model.num_outputs):
+                self.trainer._update(batches[number % len(batches)])
             self.trainer.copies.make_room()
         self._wait()
         return self.num_rows

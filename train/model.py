@@ -83,6 +83,11 @@ class ScoreModel(nn.Module):
         """D, channels of a frame."""
         return len(self.mean)
 
+    @property
+    def num_outputs(self) -> int:
+        """H, of the first layer."""
+        return self.head.first.out_features
+
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return the JSON object that a model is made from again, before its tensors are loaded."""
         return {"head": self.config.to_json(), "dim": self.dim, "scores": self.scores}

@@ -5,7 +5,6 @@ to memory once and read it twice. Here rows are read as they are, once forward a
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -16,9 +15,6 @@ from torch.autograd.function import once_differentiable
 _BYTES: Final = 4 << 20
 """Float32 rows of a part: 256 of 4096 channels. Of 1 to 32 MiB, this was the fastest, and half of
 it or twice as much within a tenth."""
-_THREADED_OUTPUTS: Final = 16
-"""Fewer outputs than these do so little with a row that memory is what they wait for, and threads
-wait for each other: on two busy cores, two made a step of one output ten times slower."""
 
 
 def row_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -29,8 +25,8 @@ def row_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight: f32[H, D].
         bias: f32[H].
     """
-    is_threaded = torch.get_num_threads() > 1 and len(weight) >= _THREADED_OUTPUTS
-    if x.device.type != "cpu" or is_threaded:
+    # Threads would meet after each part: where they pay (`train.threads`), the plain way does, too.
+    if x.device.type != "cpu" or torch.get_num_threads() > 1:
         return F.linear(x.float(), weight, bias)
     rows: Any = _RowProduct.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # untyped in torch
     return rows.view(*x.shape[:-1], len(weight))
@@ -45,9 +41,8 @@ class _RowProduct(torch.autograd.Function):
         ctx.save_for_backward(x)
         out = torch.empty(len(x), len(weight))
         columns = weight.t()
-        with _one_thread():
-            for rows, part in _parts(x):
-                torch.addmm(bias, part, columns, out=out[rows])
+        for rows, part in _parts(x):
+            torch.addmm(bias, part, columns, out=out[rows])
         return out
 
     @staticmethod
@@ -60,24 +55,9 @@ class _RowProduct(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         by_weight = torch.zeros(by_out.shape[1], x.shape[1])
         columns = by_out.t()
-        with _one_thread():
-            for rows, part in _parts(x):
-                by_weight.addmm_(columns[:, rows], part)
+        for rows, part in _parts(x):
+            by_weight.addmm_(columns[:, rows], part)
         return None, by_weight, by_out.sum(0)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread in this block, and as many as before behind it."""
-    allowed = torch.get_num_threads()
-    if allowed == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(allowed)
 
 
 def _parts(x: Tensor) -> Iterator[tuple[slice, Tensor]]:

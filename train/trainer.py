@@ -39,6 +39,7 @@ from .score import metrics_of, score_streams
 from .selection import Selection
 from .source import FrameSource
 from .stream import Batch, FrameStream
+from .threads import threads_for
 
 logger = logging.getLogger(__name__)
 
@@ -172,8 +173,7 @@ class Trainer:
 
     def _share_model(self) -> None:
         """Begin on all ranks with what the first one has."""
-        ours = self.model.state_dict()
-        tensors = {name: value.cpu() for name, value in ours.items()}
+        tensors = {name: value.cpu() for name, value in self.model.state_dict().items()}
         data = self.ranks.share(lambda: safetensors.torch.save(tensors), "the start")
         self.model.load_state_dict(safetensors.torch.load(data))
 
@@ -186,7 +186,7 @@ class Trainer:
         held = self.ranks.interruptible.held
         with closing(iter(self.stream)) as batches:
             for batch in interval.timed(batches):
-                with held():
+                with held(), threads_for(self.model.num_outputs):
                     interval.add(self._update(batch), batch)
                     course.step += 1
                     course.epoch, course.validated = batch.epoch, False
@@ -222,9 +222,8 @@ class Trainer:
         return mean
 
     def _learning_rate(self) -> float:
-        config = self.config
-        num_steps = self.stream.num_steps * config.epochs
-        return learning_rate(self.course.step, num_steps, peak=config.lr)
+        num_steps = self.stream.num_steps * self.config.epochs
+        return learning_rate(self.course.step, num_steps, peak=self.config.lr)
 
     def _log_interval(self) -> None:
         """Write the means since the last line.

@@ -50,6 +50,7 @@ def test_the_l2_term_adds_l2_times_each_weight_to_its_gradient_and_nothing_to_a_
         term.backward()
         for value in model.parameters():
             if value.ndim == 2:
+                assert value.grad is not None
                 assert torch.allclose(value.grad, 0.3 * value, rtol=1e-6)
             else:
                 assert value.grad is None

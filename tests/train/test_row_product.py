@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from train.row_product import row_product
+from train.threads import threads_for
 
 DIM = 4096
 
@@ -57,9 +58,13 @@ def test_rows_of_sequences_are_rows():
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_one_output_is_the_same_whatever_the_threads_and_leaves_them_as_they_were():
+def test_one_output_is_the_same_whatever_the_threads_which_stay_as_they_were():
     x, weight, bias, by_out = some_numbers(1100, 1)
-    of_two = derived(row_product, x, weight, bias, by_out)
+    with threads_for(1):
+        of_two = derived(row_product, x, weight, bias, by_out)
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError), threads_for(1):
+        raise ZeroDivisionError
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     of_one = derived(row_product, x, weight, bias, by_out)
@@ -69,7 +74,9 @@ def test_one_output_is_the_same_whatever_the_threads_and_leaves_them_as_they_wer
 @pytest.mark.usefixtures("two_threads")
 def test_threads_share_many_outputs_and_repeat_the_same_bits():
     x, weight, bias, by_out = some_numbers(600, 16)
-    first, again = (derived(row_product, x, weight, bias, by_out) for _ in range(2))
+    with threads_for(16):
+        assert torch.get_num_threads() == 2
+        first, again = (derived(row_product, x, weight, bias, by_out) for _ in range(2))
     exact = derived(F.linear, *(value.double() for value in (x, weight, bias, by_out)))
     for mine, same, theirs in zip(first, again, exact, strict=True):
         assert torch.equal(mine, same)
