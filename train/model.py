@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laughstore.errors import ConfigError, CorruptData
