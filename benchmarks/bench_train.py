@@ -8,7 +8,6 @@ that, too.
 
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -99,7 +98,7 @@ def on_gpu(training: Training) -> list[Contestant]:
 
 def of_slowest(results: Sequence[Result]) -> Result:
     """Return the speed of training on a GPU as a part of that of its slowest part."""
-    *parts, whole = (result.median for result in results if result.name.startswith("GPU: "))
+    *parts, whole = (result.median for result in results)
     return summary("GPU: training, of its slowest part", "of it", [whole / min(parts)])
 
 
@@ -113,21 +112,20 @@ def _contestant(
 
 
 def _measure(store: Path, folder: Path, options: Options) -> list[Result]:
-    with ExitStack() as stack:
-        found: list[Contestant] = []
-        if options.device != "cuda":
-            training = stack.enter_context(opened(store, folder / "here", "cpu"))
-            alone, together = (
-                stack.enter_context(RankProcesses(store, folder / str(n), n, _THREADS // n))
-                for n in (1, 2)
-            )
-            found += on_cpu(training) + by_processes(alone, together)
-        if options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()):
-            training = stack.enter_context(opened(store, folder / "gpu", "cuda"))
-            found += on_gpu(training)
-        results = measure(found, repeats=options.repeats, say=print)
-    if any(result.name.startswith("GPU: ") for result in results):
-        results.append(of_slowest(results))
+    """Measure one process before others are there, then several, then a GPU."""
+    results: list[Result] = []
+    if options.device != "cuda":
+        with opened(store, folder / "here", "cpu") as training:
+            results += measure(on_cpu(training), repeats=options.repeats, say=print)
+        with (
+            RankProcesses(store, folder / "alone", 1, _THREADS) as alone,
+            RankProcesses(store, folder / "together", 2, _THREADS // 2) as together,
+        ):
+            results += measure(by_processes(alone, together), repeats=options.repeats, say=print)
+    if options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()):
+        with opened(store, folder / "gpu", "cuda") as training:
+            found = measure(on_gpu(training), repeats=options.repeats, say=print)
+        results += [*found, of_slowest(found)]
     return results
 
 
