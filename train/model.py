@@ -19,6 +19,7 @@ from .heads import HeadConfig, make_head
 from .heads.dropout import row_keys
 from .losses import LOSSES, ScoreKind
 from .moments import Standardiser
+from .row_product import row_product
 
 
 class ScoreModel(nn.Module):
@@ -83,6 +84,11 @@ class ScoreModel(nn.Module):
         """D, channels of a frame."""
         return len(self.mean)
 
+    @property
+    def num_outputs(self) -> int:
+        """H, of the first layer."""
+        return self.head.first.out_features
+
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return the JSON object that a model is made from again, before its tensors are loaded."""
         return {"head": self.config.to_json(), "dim": self.dim, "scores": self.scores}
@@ -139,7 +145,7 @@ class ScoreModel(nn.Module):
             return self.head.rest(product.float() + first.bias, keys)
         weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
-        return self.head.rest(F.linear(x.float(), weight, bias), keys)
+        return self.head.rest(row_product(x, weight, bias), keys)
 
     def score(self, x: Tensor) -> Tensor:
         """Return scores f32[B] of bf16[B, D].

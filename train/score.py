@@ -21,6 +21,7 @@ from .readahead import ReadAhead
 from .scored_rows import FIT
 from .selection import Selection
 from .source import FrameSource
+from .threads import threads_for
 
 _BATCH_BLOCKS = 32
 """Blocks in a batch: 4,096 frames of the default block."""
@@ -102,7 +103,8 @@ def score_rows(
             source.gather(frames[start:stop], rows)
             x = rows.view(torch.bfloat16).to(device)
             here = slice(start - first_row, stop - first_row)
-            scores[here] = model.score(x).cpu().numpy()
+            with threads_for(model.num_outputs):
+                scores[here] = model.score(x).cpu().numpy()
             if not np.isfinite(scores[here]).all():
                 source.check_finite(frames[start:stop])
                 raise ConfigError(
