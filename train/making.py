@@ -11,6 +11,7 @@ from .in_order import in_order
 from .order import Order
 from .readahead import ReadAhead
 from .selection import Selection
+from .sequences import Sequences, sequence_steps_of
 from .source import FrameSource
 from .steps import Step, steps_of
 
@@ -35,6 +36,7 @@ def batches_of(
     stride: int,
     max_ahead: int,
     num_threads: int,
+    sequences: Sequences | None = None,
 ) -> Generator[Batch]:
     """Yield a rank's batches of the steps start, start + stride, ...
 
@@ -49,6 +51,7 @@ def batches_of(
         stride: steps from one batch to the next; 1 with more than one thread.
         max_ahead: most blocks that are prepared before they are needed.
         num_threads: that gather; 1: the caller's own.
+        sequences: of the selection, if they are what the order orders.
 
     Raises:
         CorruptData: a block was altered or cut.
@@ -57,18 +60,25 @@ def batches_of(
     assert stride == 1 or num_threads == 1, "steps in the making are counted one by one"
     share = {"rank": rank, "world_size": world_size, "stride": stride}
     reads = order.plan.reads(start, **share)
+    if sequences is None:
+        steps = steps_of(order, selection, source.fixed_rows, start, **share)
+    else:
+        steps = sequence_steps_of(order, sequences, source.fixed_rows, start, **share)
+        alone, reads = len(reads.step), sequences.reads(reads)
+        max_ahead = max_ahead * len(reads.step) // max(1, alone)  # as many sequences
 
     def make(step: Step) -> Batch:
         bits = buffers.next()
-        source.gather(step.frame.numpy(), bits, step.rows)
+        source.gather(step.frame.numpy().reshape(-1), bits, step.rows)
+        x = bits.view(torch.bfloat16)
         return Batch(
-            x=bits.view(torch.bfloat16),
+            x=x if sequences is None else x.view(*step.frame.shape, -1),
             y=step.y,
             weight=step.weight,
             frame=step.frame,
             epoch=order.epoch,
             step=step.number,
-            num_real=order.plan.num_real(step.number),
+            num_real=step.num_real,
         )
 
     with ReadAhead(
@@ -84,7 +94,7 @@ def batches_of(
     ) as ahead:
 
         def prepared() -> Iterator[Step]:
-            for step in steps_of(order, selection, source.fixed_rows, start, **share):
+            for step in steps:
                 ahead.wait(step.number)
                 yield step
 

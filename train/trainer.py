@@ -207,11 +207,14 @@ class Trainer:
         x, y, weight = self.copies.copy(batch)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=self.course.step)
+        model, context = self.model, self.model.context
+        targets = batch.frame[..., context:]  # of sequences, whose context is not answered
+        keys = model.row_keys(targets, seed=self.config.seed, step=self.course.step)
+        present = batch.present.to(x.device) if context else None
         loss = self.loss(
-            self.model(x, keys),
-            y,
-            weight,
+            model(x, keys, present),
+            y[..., context:],
+            weight[..., context:],
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
