@@ -22,9 +22,8 @@ class SequenceShape:
     """C, most rows before them that are read, too."""
 
     def __post_init__(self) -> None:
-        for name, value, least in (("rows", self.rows, 1), ("context", self.context, 0)):
-            if value is None:
-                continue
+        rows = 1 if self.rows is None else self.rows
+        for name, value, least in (("rows", rows, 1), ("context", self.context, 0)):
             check_whole(f"sequence {name}", value)
             if value < least:
                 raise ConfigError(f"sequence {name} is {value}; it must be at least {least}")
