@@ -170,6 +170,7 @@ def test_every_row_is_a_target_once_behind_its_own_context(planted_shards, shape
         }
         length, seen = of.context + (of.rows or 0), []
         b = frames.global_batch // (of.rows or 1)
+        step = -1
         for step, batch in enumerate(frames):
             assert batch.step == step
             assert batch.x.dtype == torch.bfloat16
@@ -292,7 +293,7 @@ def test_the_shape_is_part_of_the_identity_and_rows_have_none(planted_shards):
         stream(planted_shards, sequence=None) as rows,
         stream(planted_shards) as one,
         stream(planted_shards, sequence=SequenceShape(8, 38)) as two,
-        stream(planted_shards, sequence=SequenceShape(np.int32(8), np.int32(37))) as same,
+        stream(planted_shards, sequence=SequenceShape(*np.array([8, 37]))) as same,
     ):
         assert "sequence" not in rows.state_dict()["fields"]
         assert one.state_dict()["fields"]["sequence"] == [8, 37]
