@@ -28,6 +28,17 @@ class SequenceShape:
             if value < least:
                 raise ConfigError(f"sequence {name} is {value}; it must be at least {least}")
 
+    @property
+    def target_rows(self) -> int:
+        """S, once it is a number."""
+        assert self.rows is not None, "of blocks"
+        return self.rows
+
+    @property
+    def length(self) -> int:
+        """C + S, once that is a number."""
+        return self.context + self.target_rows
+
     def of_blocks(self, block_frames: int) -> Self:
         """Return this shape for blocks of so many frames, with its rows as a number.
 
@@ -44,17 +55,26 @@ class SequenceShape:
             )
         return type(self)(rows, int(self.context))
 
-    def units(self, global_batch: int, lanes: int) -> int:
-        """Return how many sequences a step has over all ranks; `rows` is a number.
+    def of_stream(
+        self, block_frames: int, global_batch: int, lanes: int, balance: float | None
+    ) -> Self:
+        """Return this shape for blocks of so many frames, checked beside a stream's settings.
 
         Raises:
-            ConfigError: the target rows of a step are no multiple of lanes times rows.
+            ConfigError: as `of_blocks`; the target rows of a step are no multiple of lanes times
+                rows; or rows shall be balanced.
         """
-        assert self.rows is not None, "of blocks"
-        if global_batch % (lanes * self.rows):
+        if balance is not None:
+            raise ConfigError(
+                f"balance is {balance:g}: single rows cannot be left out of sequences; use no"
+                " balance, or a head that reads one row"
+            )
+        shape = self.of_blocks(block_frames)
+        together = lanes * shape.target_rows
+        if global_batch % together:
             raise ConfigError(
                 f"global_batch is {global_batch}, which is no multiple of lanes ({lanes}) times"
-                f" rows of a sequence ({self.rows}); the nearest values that work are"
-                f" {nearest_multiples(global_batch, lanes * self.rows)}"
+                f" rows of a sequence ({shape.rows}); the nearest values that work are"
+                f" {nearest_multiples(global_batch, together)}"
             )
-        return global_batch // self.rows
+        return shape

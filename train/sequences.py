@@ -72,8 +72,10 @@ class Sequences:
     """
 
     def __init__(self, selection: Selection, shape: SequenceShape) -> None:
-        assert shape.rows is not None, "of blocks"
-        self.selection, self.rows, self.context = selection, shape.rows, shape.context
+        self.selection = selection
+        self.rows, self.context = shape.target_rows, shape.context
+        self.length = shape.length
+        """C + S, rows of a sequence."""
         self._streams = StreamRows(selection)
         num_blocks, width = selection.eligible.shape
         self._num_parts = width // self.rows
@@ -88,11 +90,6 @@ class Sequences:
         self._blocks_before = np.minimum(
             -(-before // width), np.arange(num_blocks) - self._streams.first_block
         )
-
-    @property
-    def length(self) -> int:
-        """C + S, rows of a sequence."""
-        return self.context + self.rows
 
     def num_targets(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many rows of weight 1 these sequences have, i64[...]; 0 where they are PAD."""

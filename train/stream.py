@@ -26,7 +26,7 @@ from .batch import Batch
 from .buffers import BufferRing, SharedBuffers
 from .config import Verify
 from .in_order import check_threads
-from .making import batches_of
+from .making import batches_of, steps_together
 from .order import Order
 from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
@@ -86,9 +86,9 @@ class FrameStream(IterableDataset[Batch]):
             [b, C + S], rows before a sequence included. global_batch still counts target rows, and
             is a multiple of lanes times S; balance cannot be had.
         threads: that copy frames. 1: the caller's own, when it asks for a batch. More make batches
-            ahead of it, one each; a step is then copied while the one before is used. Blocks that
-            are fetched then stay in memory for so many steps more. Workers of a DataLoader copy by
-            themselves.
+            ahead of it, each at least 2048 rows in one go and in one piece of memory; a step is
+            then copied while the one before is used. Blocks that are fetched then stay in memory
+            for so many steps more. Workers of a DataLoader copy by themselves.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
         skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
         cache: keeps what is fetched of remote shards on a disk of this machine.
@@ -129,13 +129,13 @@ class FrameStream(IterableDataset[Batch]):
         index = shards if isinstance(shards, Index) else open_shards(shards)
         # Read now: states name these, and `gc` may collect this generation while the stream runs.
         _ = index.block_crc32c
-        self._units = int(global_batch)
         if sequence is not None:
-            sequence = sequence.of_blocks(index.block_frames)
-            self._units = sequence.units(self._units, lanes)
+            sequence = sequence.of_stream(index.block_frames, global_batch, lanes, balance)
         self.sequence = sequence
         """Shape of the sequences that are yielded; None: rows."""
-        self._share = self._units // lanes * lane_share
+        rows, length = (1, 1) if sequence is None else (sequence.target_rows, sequence.length)
+        self._units = int(global_batch) // rows  # of the plan
+        self._share = self._units // lanes * lane_share * length
         self.selection = select(index, split, label, frames)
         skipped: dict[int, str] = {}
         if skip_corrupt is not None:
@@ -144,11 +144,6 @@ class FrameStream(IterableDataset[Batch]):
         """i64[K]: global numbers of the blocks that are left out as corrupt."""
         self.selection = without_blocks(self.selection, self.skipped_blocks)
         if balance is not None:
-            if sequence is not None:
-                raise ConfigError(
-                    f"balance is {balance:g}: single rows cannot be left out of sequences; use no"
-                    " balance, or a head that reads one row"
-                )
             check_can_balance(self.selection, balance)
         self._sequences = None if sequence is None else Sequences(self.selection, sequence)
         self.balance = balance
@@ -219,8 +214,9 @@ class FrameStream(IterableDataset[Batch]):
         # An iteration that begins while another still runs gets buffers of its own.
         ring, self._ring = self._ring, None
         if ring is None:
+            together = steps_together(self._share, self.threads)
             ring = BufferRing(
-                self._shape,
+                (together * self._share, self._source.dim),
                 pin_memory=self.pin_memory,
                 reuse=not self.copy,
                 num_ahead=self.threads if self.threads > 1 else 0,
@@ -232,7 +228,7 @@ class FrameStream(IterableDataset[Batch]):
 
     def _in_worker(self, start: int, num_workers: int) -> Generator[Batch]:
         self._source = self._source.for_worker(num_workers)
-        buffers = SharedBuffers(self._shape, num_workers)
+        buffers = SharedBuffers((self._share, self._source.dim), num_workers)
         yield from self._batches(start, num_workers, buffers, 1)
 
     def _batches(
@@ -252,12 +248,6 @@ class FrameStream(IterableDataset[Batch]):
             num_threads=num_threads,
             sequences=self._sequences,
         )
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        """Of a buffer: rows that a batch reads, and their channels."""
-        length = 1 if self._sequences is None else self._sequences.length
-        return self._share * length, self._source.dim
 
     def _order_now(self) -> Order:
         if self._order.epoch != self.epoch:
@@ -358,7 +348,7 @@ class FrameStream(IterableDataset[Batch]):
 
     def __repr__(self) -> str:
         rows = self._sequences
-        shown = self._share if rows is None else f"{self._share}, {rows.context} + {rows.rows}"
+        shown = self._share if rows is None else f"{self._share // rows.length}, {rows.length}"
         return (
             f"FrameStream({self.selection!r}, bf16[{shown}, {self._source.dim}] a batch,"
             f" {self.num_steps} steps an epoch)"
