@@ -18,11 +18,12 @@ from laughstore.errors import ConfigError
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import open_rows
+from laughstore.reading.window_rows import WindowRows
 from laughstore.timebase import Span
-from train import FrameFilter, FrameStream
+from tests.store.loopback import FileServer
+from train import FrameFilter, FrameStream, SequenceShape
 from train.plan import PAD, Plan
 from train.selection import Selection, select
-from train.sequence_shape import SequenceShape
 from train.sequences import ABSENT, Sequences
 
 from .test_skip import bad_blocks
@@ -141,7 +142,7 @@ SMALL: dict[str, Any] = {"global_batch": 192, "lanes": 12, "window_blocks": 2}
 SHAPE = SequenceShape(8, 37)
 
 
-def stream(shards: Path, **changes) -> FrameStream:
+def stream(shards: Path | str, **changes) -> FrameStream:
     return FrameStream(shards, "train", **{**SMALL, "sequence": SHAPE, **changes})
 
 
@@ -192,6 +193,8 @@ def test_every_row_is_a_target_once_behind_its_own_context(planted_shards, shape
         assert not expected
         assert sorted(seen) == sorted(target)
         assert len(frames) == frames.num_steps == step + 1
+        if isinstance(window := frames.source._rows, WindowRows):
+            assert window.num_ready == 0, "no block is held behind the last step"
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -228,6 +231,26 @@ def test_workers_of_a_loader_yield_the_same_sequences(planted_shards, reader):
         found = list(DataLoader(frames, batch_size=None, num_workers=2, timeout=60))
         assert_same(kept(found), expected)
         assert [batch.num_real for batch in found] == num_real
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["map", "window"])
+def test_spawned_workers_of_a_loader_yield_the_same_sequences(planted_shards, reader):
+    with stream(planted_shards, global_batch=768, reader=reader) as frames:
+        loader = DataLoader(
+            frames, batch_size=None, num_workers=2, multiprocessing_context="spawn", timeout=120
+        )
+        assert_same(kept(loader), kept(frames))
+
+
+def test_sequences_of_remote_shards_are_those_of_home(planted_shards):
+    with (
+        FileServer(planted_shards.parent) as server,
+        stream(planted_shards, global_batch=768) as home,
+        stream(f"{server.url}/shards", global_batch=768) as far,
+    ):
+        assert far.identity == home.identity
+        assert_same(kept(far), kept(home))
 
 
 def test_a_block_that_cannot_be_read_is_absent_from_the_context_behind_it(own_shards, tmp_path):
