@@ -152,7 +152,8 @@ class ScoreModel(nn.Module):
         first = self.head.first
         weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
-        outputs = F.linear(x.float(), weight, bias)
+        rows = x.reshape(-1, self.dim)  # of sequences, all of them
+        outputs = F.linear(rows.float(), weight, bias).view(*x.shape[:-1], -1)
         return outputs if present is None else outputs.masked_fill(~present[..., None], 0)
 
     def score(self, x: Tensor, present: Tensor | None = None) -> Tensor:
