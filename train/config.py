@@ -68,8 +68,8 @@ class TrainConfig:
     window_blocks: int = 8
     """Blocks of a lane whose rows are shuffled together."""
     sequence: Literal["auto"] | Span = "auto"
-    """Rows of a block that a head with context is trained on at a time; divides a block. auto: the
-    longest part of a block that a lane gives to a step."""
+    """Rows of a block that head temporal is trained on at a time; they divide a block, and
+    global_batch is a multiple of lanes times them. auto: the most for which it is one."""
     epochs: int = 50
     """Most passes over the training rows."""
     lr: float = 3e-4

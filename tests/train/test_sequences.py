@@ -152,7 +152,7 @@ def stream(shards: Path | str, **changes) -> FrameStream:
         (SHAPE, {"reader": "map"}),
         (SHAPE, {"reader": "window", "window_blocks": 1}),
         (SHAPE, {"reader": "window", "mix": "global", "threads": 2}),
-        (SequenceShape(16), {"frames": FrameFilter(min_context=Span("50f"))}),
+        (SequenceShape(16), {"frames": FrameFilter(min_context=Span("50f")), "threads": 3}),
         (SequenceShape(None, 70), {"label": LabelSpec("onset:5f"), "global_batch": 12 * BLOCK}),
     ],
 )

@@ -39,6 +39,8 @@ HEADS: Final[dict[str, _Home]] = {
 }
 _OPTIONS: Final = {name: home.options for name, home in HEADS.items()}
 _MAX_HIDDEN: Final = 1 << 16
+_MAX_CHANNELS: Final = 4096
+"""Layers have the square of it in weights, 64 MiB; a checkpoint says how many are allocated."""
 _MAX_CONTEXT: Final = 4096
 """Rows, 5 minutes: each sequence reads its context anew."""
 _CONTEXT: Final = Span("30f")
@@ -78,8 +80,8 @@ class HeadConfig:
             raise ConfigError(f"head is {self.head!r}; it must be {', '.join(HEADS)}")
         if not (isinstance(self.hidden, int) and 1 <= self.hidden <= _MAX_HIDDEN):
             raise ConfigError(f"hidden is {self.hidden}; it must be 1 to {_MAX_HIDDEN} units")
-        if not (isinstance(self.channels, int) and 1 <= self.channels <= _MAX_HIDDEN):
-            raise ConfigError(f"channels is {self.channels}; it must be 1 to {_MAX_HIDDEN}")
+        if not (isinstance(self.channels, int) and 1 <= self.channels <= _MAX_CHANNELS):
+            raise ConfigError(f"channels is {self.channels}; it must be 1 to {_MAX_CHANNELS}")
         if not isinstance(self.context, Span) or not 1 <= self.context.frames <= _MAX_CONTEXT:
             raise ConfigError(
                 f"context is {self.context}; it must be 1 to {_MAX_CONTEXT} frames (head mlp sees"
