@@ -153,7 +153,7 @@ class ScoreModel(nn.Module):
         weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
         rows = x.reshape(-1, self.dim)  # of sequences, all of them
-        outputs = F.linear(rows.float(), weight, bias).view(*x.shape[:-1], -1)
+        outputs = F.linear(rows.float(), weight, bias).view(*x.shape[:-1], len(weight))
         return outputs if present is None else outputs.masked_fill(~present[..., None], 0)
 
     def score(self, x: Tensor, present: Tensor | None = None) -> Tensor:

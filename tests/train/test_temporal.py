@@ -278,6 +278,28 @@ def test_scores_of_ranks_are_those_of_one_process_bit_for_bit(world_size, contex
         assert np.array_equal(ended.result(), alone)
 
 
+def test_stretches_beside_what_cannot_be_read_score_as_a_stream_with_a_gap(planted_shards):
+    model = begun_model(temporal(45, 8))
+    selection = some_of(planted_shards)
+    assert selection.left_out is not None
+    gone = selection.blocks[selection.left_out]
+    with FrameSource(selection.index, "validation") as source:
+        scores = score_rows(model, selection, source)
+        for stream in selection.streams:
+            first = stream.first_block * BLOCK
+            ids = np.arange(first, first + stream.num_frames)
+            ids[np.isin(ids // BLOCK, gone)] = -1
+            source.prepare(np.unique(ids[ids >= 0] // BLOCK))
+            bits = torch.empty(len(ids), DIM, dtype=torch.int16)
+            source.gather(ids, bits)
+            at_once = StreamScorer(model).score(
+                bits.view(torch.bfloat16), torch.from_numpy(ids >= 0)
+            )
+            here = np.isin(selection.frames, ids)
+            expected = at_once.numpy()[selection.frames[here] - first]
+            assert scores[here] == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
 class Later(tuple[Episode, ...]):
     """Features of which a channel tells, 25 rows before, that the main speaker laughs."""
 
