@@ -8,7 +8,6 @@ nothing else begins, and what its scores are corrected for. Its arguments are fi
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
@@ -289,20 +288,13 @@ class LossConfig:
         if not (self.huber_delta > 0 and math.isfinite(self.huber_delta)):
             raise ConfigError(f"huber_delta is {self.huber_delta}; it must be above 0 and finite")
         if self.loss != "auto":
-            check_options(self, "loss", _OPTIONS)
+            targets = LOSSES[self.loss].targets
+            fitting = {n: loss.options for n, loss in LOSSES.items() if loss.targets == targets}
+            check_options(self, "loss", fitting)
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return the JSON object of the fields that this loss, whose name is not auto, reads."""
         return read_options(self, "loss", _OPTIONS)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:  # Any: JSON values
-        """Return the settings that `to_json` wrote.
-
-        Raises:
-            ConfigError, TypeError: it did not.
-        """
-        return cls(**data)
 
     def for_label(self, label: LabelSpec) -> "LossConfig":
         """Return these settings with auto replaced by the usual loss of a label.

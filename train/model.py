@@ -126,7 +126,12 @@ class ScoreModel(nn.Module):
         return self.head.context
 
     def forward(
-        self, x: Tensor, keys: Tensor | None = None, present: Tensor | None = None
+        self,
+        x: Tensor,
+        keys: Tensor | None = None,
+        present: Tensor | None = None,
+        *,
+        bf16: bool = False,
     ) -> Tensor:
         """Return the head's answers, f32[B], of bf16[B, D]: what the loss is computed from.
 
@@ -137,10 +142,13 @@ class ScoreModel(nn.Module):
             x: bf16[B, D], or bf16[b, C + n, D].
             keys: of training, see `row_keys`; None leaves no unit out.
             present: bool[b, C + n], False in rows that there are none of; None: all are there.
+            bf16: multiply frames and first layer in that precision; all else is float32.
         """
-        return self.head.rest(self.first_outputs(x, present), keys)
+        return self.head.rest(self.first_outputs(x, present, bf16=bf16), keys)
 
-    def first_outputs(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def first_outputs(
+        self, x: Tensor, present: Tensor | None = None, *, bf16: bool = False
+    ) -> Tensor:
         """Return what the head's first layer makes of standardised frames, f32[..., H].
 
         Of a row that is absent it is 0, whatever the mean of the features.
@@ -148,12 +156,20 @@ class ScoreModel(nn.Module):
         Args:
             x: bf16[..., D].
             present: bool[...]; None: all are there.
+            bf16: as of `forward`.
         """
         first = self.head.first
-        weight = first.weight * self.inverse_std
-        bias = first.bias - weight @ self.mean
-        rows = x.reshape(-1, self.dim)  # of sequences, all of them
-        outputs = F.linear(rows.float(), weight, bias).view(*x.shape[:-1], len(weight))
+        rows = x.reshape(-1, self.dim).float()  # of sequences, all of them
+        if bf16:
+            # Standardised before: channels whose mean is large beside their spread would, folded
+            # in, leave nothing of the 8 bits of a weight.
+            standard = (rows - self.mean) * self.inverse_std
+            product = F.linear(standard.bfloat16(), first.weight.bfloat16())
+            outputs = product.float() + first.bias
+        else:
+            weight = first.weight * self.inverse_std
+            outputs = F.linear(rows, weight, first.bias - weight @ self.mean)
+        outputs = outputs.view(*x.shape[:-1], first.out_features)
         return outputs if present is None else outputs.masked_fill(~present[..., None], 0)
 
     def score(self, x: Tensor, present: Tensor | None = None) -> Tensor:
