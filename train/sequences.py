@@ -7,6 +7,7 @@ is read again by every sequence that it stands before, and weighs nothing. Rows 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
@@ -39,7 +40,10 @@ class StreamRows:
         self._width, self._blocks = width, selection.blocks
         self.first_block = np.repeat(first_block, num_blocks)
         """i64[blocks]: number of the first block of each block's stream."""
-        self._end = np.repeat(first_block * width + num_frames, num_blocks)
+        self.first_row = self.first_block * width
+        """i64[blocks]: where that stream's rows begin, blocks being laid end to end."""
+        self.last_row = np.repeat(first_block * width + num_frames, num_blocks)
+        """i64[blocks]: and where they end."""
         self._left_out = selection.left_out
 
     def frames(self, block: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -55,7 +59,7 @@ class StreamRows:
         block = block[:, None]
         # Rows of the selection: its blocks one after another, those of a stream together.
         place = block * self._width + rows
-        there = (place >= self.first_block[block] * self._width) & (place < self._end[block])
+        there = (place >= self.first_row[block]) & (place < self.last_row[block])
         place = np.where(there, place, 0)
         owner = place // self._width
         if self._left_out is not None:
@@ -78,6 +82,7 @@ class Sequences:
         """C + S, rows of a sequence."""
         self._streams = StreamRows(selection)
         num_blocks, width = selection.eligible.shape
+        self._width = width
         self._num_parts = width // self.rows
         counts = selection.eligible.reshape(-1, self.rows).sum(axis=1)
         self._part = np.flatnonzero(counts)
@@ -122,6 +127,19 @@ class Sequences:
     @cached_property
     def _y(self) -> NDArray[np.float32 | np.uint8]:
         return self.selection.y.reshape(-1, self.rows)
+
+    def rows_read(self) -> Selection:
+        """Return the selection of all rows that sequences read, those of context, too."""
+        selection, num_rows = self.selection, self.selection.eligible.size
+        first = self._part * self.rows
+        start = np.maximum(first - self.context, self._streams.first_row[first // self._width])
+        stop = np.minimum(first + self.rows, self._streams.last_row[first // self._width])
+        # How many sequences are open at each row.
+        begun, ended = (np.bincount(rows, minlength=num_rows + 1) for rows in (start, stop))
+        read = (np.cumsum(begun - ended)[:num_rows] > 0).reshape(selection.eligible.shape)
+        if selection.left_out is not None:
+            read[selection.left_out] = False
+        return replace(selection, eligible=read)
 
     def reads(self, reads: Reads) -> Reads:
         """Return the reads of a plan of these sequences with those of their context added."""

@@ -161,7 +161,8 @@ class FrameStream(IterableDataset[Batch]):
         self.window_blocks, self.seed = int(window_blocks), int(seed)
         self.mix: Mix = mix
         self.copy, self.pin_memory, self.threads = copy, pin_memory, check_threads(threads)
-        self.preloading = Preloading(self.selection, preload, preload_to)
+        read = self.selection if self._sequences is None else self._sequences.rows_read()
+        self.preloading = Preloading(read, preload, preload_to)
         """Loads the rows at the first batch, or before."""
         self._source = FrameSource(
             index, split, verify=verify, reader=reader, damaged=bool(skipped), cache=cache

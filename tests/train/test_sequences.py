@@ -91,6 +91,8 @@ def test_sequences_are_those_of_the_definition(some_rows, shape, seed):
     assert (frames[-1] == ABSENT).all()
     assert not y[-1].any()
     assert not weight[-1].any()
+    read = sequences.rows_read().frames
+    assert read.tolist() == sorted({frame for item in expected for frame in item["frame"]} - {-1})
     # Each row is a target once.
     assert np.array_equal(np.sort(frames[weight > 0]), selection.frames)
 
@@ -152,6 +154,8 @@ def stream(shards: Path | str, **changes) -> FrameStream:
         (SHAPE, {"reader": "map"}),
         (SHAPE, {"reader": "window", "window_blocks": 1}),
         (SHAPE, {"reader": "window", "mix": "global", "threads": 2}),
+        (SHAPE, {"preload": "cpu"}),
+        (SHAPE, {"preload": "gpu", "preload_to": torch.device("cpu")}),
         (SequenceShape(16), {"frames": FrameFilter(min_context=Span("50f")), "threads": 3}),
         (SequenceShape(None, 70), {"label": LabelSpec("onset:5f"), "global_batch": 12 * BLOCK}),
     ],
