@@ -31,6 +31,7 @@ from train.heads.temporal import reaches
 from train.metrics import FrameMetrics
 from train.model import ScoreModel
 from train.moments import Standardiser
+from train.optimiser_config import OptimiserConfig
 from train.ranks import Ranks
 from train.run import Run
 from train.score import score_rows
@@ -406,6 +407,22 @@ def test_all_losses_train_it(loss, later, tmp_path):
     assert best.lift is not None
     assert best.lift > 1.5
     assert_evaluates_to(best, config.out)
+
+
+@pytest.mark.parametrize("preload", ["none", "cpu"])
+def test_averages_low_precision_and_preloaded_rows_change_little(preload, short, tmp_path):
+    config, whole = short
+    how = OptimiserConfig(clip=1e3, ema=0.5, autocast="bf16")
+    mine = replace(config(tmp_path / "run"), optimiser=how, preload=preload)
+    best = train(mine).best
+    assert best.average_precision == pytest.approx(whole.best.average_precision, abs=0.1)
+    assert_evaluates_to(best, mine.out)
+
+
+def test_preloaded_rows_are_those_that_are_streamed(short, tmp_path):
+    config, whole = short
+    result = train(replace(config(tmp_path / "run"), preload="cpu"))
+    assert_same(result, whole)
 
 
 def test_a_step_is_the_mean_over_its_rows(later, tmp_path):
