@@ -212,11 +212,14 @@ class Trainer:
         how, step = self.config.optimiser, self.course.step
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=step)
+        model, context = self.model, self.model.context
+        targets = batch.frame[..., context:]  # of sequences, whose context is not answered
+        keys = model.row_keys(targets, seed=self.config.seed, step=step)
+        present = batch.present.to(x.device) if context else None
         loss = self.loss(
-            self.model(x, keys, bf16=how.autocast == "bf16"),
-            y,
-            weight,
+            model(x, keys, present, bf16=how.autocast == "bf16"),
+            y[..., context:],
+            weight[..., context:],
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
