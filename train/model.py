@@ -19,6 +19,7 @@ from .heads import HeadConfig, make_head
 from .heads.dropout import row_keys
 from .losses import LOSSES, ScoreKind
 from .moments import Standardiser
+from .row_product import row_product
 
 
 class ScoreModel(nn.Module):
@@ -82,6 +83,11 @@ class ScoreModel(nn.Module):
     def dim(self) -> int:
         """D, channels of a frame."""
         return len(self.mean)
+
+    @property
+    def num_outputs(self) -> int:
+        """H, of the first layer."""
+        return self.head.first.out_features
 
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return the JSON object that a model is made from again, before its tensors are loaded."""
@@ -159,17 +165,15 @@ class ScoreModel(nn.Module):
             bf16: as of `forward`.
         """
         first = self.head.first
-        rows = x.reshape(-1, self.dim).float()  # of sequences, all of them
         if bf16:
             # Standardised before: channels whose mean is large beside their spread would, folded
             # in, leave nothing of the 8 bits of a weight.
-            standard = (rows - self.mean) * self.inverse_std
+            standard = (x.float() - self.mean) * self.inverse_std
             product = F.linear(standard.bfloat16(), first.weight.bfloat16())
             outputs = product.float() + first.bias
         else:
             weight = first.weight * self.inverse_std
-            outputs = F.linear(rows, weight, first.bias - weight @ self.mean)
-        outputs = outputs.view(*x.shape[:-1], first.out_features)
+            outputs = row_product(x, weight, first.bias - weight @ self.mean)
         return outputs if present is None else outputs.masked_fill(~present[..., None], 0)
 
     def score(self, x: Tensor, present: Tensor | None = None) -> Tensor:
