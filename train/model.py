@@ -165,15 +165,17 @@ class ScoreModel(nn.Module):
             bf16: as of `forward`.
         """
         first = self.head.first
+        rows = x.reshape(-1, self.dim)  # of sequences, all of them
         if bf16:
             # Standardised before: channels whose mean is large beside their spread would, folded
             # in, leave nothing of the 8 bits of a weight.
-            standard = (x.float() - self.mean) * self.inverse_std
+            standard = (rows.float() - self.mean) * self.inverse_std
             product = F.linear(standard.bfloat16(), first.weight.bfloat16())
             outputs = product.float() + first.bias
         else:
             weight = first.weight * self.inverse_std
-            outputs = row_product(x, weight, first.bias - weight @ self.mean)
+            outputs = row_product(rows, weight, first.bias - weight @ self.mean)
+        outputs = outputs.view(*x.shape[:-1], first.out_features)
         return outputs if present is None else outputs.masked_fill(~present[..., None], 0)
 
     def score(self, x: Tensor, present: Tensor | None = None) -> Tensor:

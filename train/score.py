@@ -99,9 +99,9 @@ def score_rows(
             source.gather(frames, rows)
             x = rows.view(torch.bfloat16).to(device)
             present = torch.from_numpy(frames >= 0).to(device) if model.context else None
-            here = slice(start - first_row, stop - first_row)
             with threads_for(model.num_outputs):
                 found = StreamScorer(model).score(x, present).cpu().numpy()
+            here = slice(start - first_row, stop - first_row)
             scores[here] = found if scored is None else found[scored]
             if not np.isfinite(scores[here]).all():
                 source.check_finite(frames)
