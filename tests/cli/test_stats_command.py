@@ -142,6 +142,17 @@ def test_where_nothing_can_be_kept_one_line_says_so(store, tmp_path, run):
         assert said in err
 
 
+def test_a_store_that_cannot_be_written_and_has_them_all_is_fine(store, run, monkeypatch):
+    assert run("stats", store, "--jobs", 1, "-q")[0] == 0
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as root, everything can be written
+    code, out, _ = run("stats", store, "--jobs", 1)
+    assert (code, out.count("0 computed")) == (0, 1)
+    sorted((store / "stats").iterdir())[0].unlink()
+    code, out, err = run("stats", store, "--jobs", 1, "-q")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "cannot be written" in err
+
+
 def test_a_killed_process_is_told_and_nothing_waits_for_it(store):
     index = read_index(store / "shards")
 
