@@ -16,9 +16,9 @@ from .selection import FrameFilter
 if TYPE_CHECKING:
     from .batch import Batch
     from .evaluation import EvaluationResult, evaluate
-    from .loop import train
+    from .loop import train, train_probes
     from .progress import Progress
-    from .result import TrainResult
+    from .result import ProbesResult, TrainResult
     from .stream import FrameStream
 
 __all__ = [
@@ -29,21 +29,25 @@ __all__ = [
     "HeadConfig",
     "LossConfig",
     "Place",
+    "ProbesResult",
     "Progress",
     "TrainConfig",
     "TrainResult",
     "evaluate",
     "train",
+    "train_probes",
 ]
 
 _HOMES = {
     "Batch": "batch",
     "EvaluationResult": "evaluation",
     "FrameStream": "stream",
+    "ProbesResult": "result",
     "Progress": "progress",
     "TrainResult": "result",
     "evaluate": "evaluation",
     "train": "loop",
+    "train_probes": "loop",
 }
 """Modules of the names that load torch."""
 

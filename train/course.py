@@ -44,7 +44,7 @@ class Course:
     best_epoch: int = 0
     best_checkpoint: str | None = None
     num_rows: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[Any] = field(default_factory=list)  # Any: of many probes they are nested
     seconds: float = 0.0
 
     @property

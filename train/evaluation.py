@@ -34,6 +34,7 @@ from .losses import LOSSES, ScoreKind
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .plots import Panel, precision_recall_png, timeline_png
+from .probe import PROBES
 from .run import Run
 from .score import StreamScores, by_recording, metrics_of, score_streams
 from .selection import Selection, select
@@ -177,6 +178,12 @@ def evaluate(
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
     opened = Run.open(run)
     config = opened.config
+    if config.probe:
+        names = ", ".join(probe.name for probe in config.probes[:3])
+        raise ConfigError(
+            f"{run} holds {len(config.probes)} probes ({names}, ...): evaluate one of them,"
+            f" {run / PROBES / config.probes[0].name}"
+        )
     index = open_shards(config.shards if shards is None else shards)
     if index.spec_id != opened.spec.spec_id:
         raise SpecMismatch(

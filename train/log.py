@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from laughstore.files import write_atomic
 
 from .stream import Batch
 
-Value = int | float | str | Mapping[str, str] | None
+Value = int | float | str | Mapping[str, str] | Mapping[str, float] | None
 
 
 class RunLog:
@@ -35,21 +35,25 @@ class RunLog:
         purge_step = None if after is None else after + 1
         self._scalars = SummaryWriter(str(tensorboard), purge_step=purge_step)
 
-    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
+    def write(
+        self, kind: str, step: int, values: Mapping[str, Value], *, probe: str | None = None
+    ) -> None:
         """Write one line at once; each number is also the scalar `<kind>/<name>`.
 
         Args:
             kind: `train` or `validation`.
             step: steps done.
             values: by name; what is None or not finite is written as null.
+            probe: that these are of, one of several; scalars are `<kind>/<probe>/<name>`.
         """
         line = {name: _json(value) for name, value in values.items()}
-        text = json.dumps({"kind": kind, "step": step, **line}, allow_nan=False)
+        of = {} if probe is None else {"probe": probe}
+        text = json.dumps({"kind": kind, "step": step, **of, **line}, allow_nan=False)
         self._file.write(text + "\n")
         self._file.flush()
         for name, value in line.items():
             if isinstance(value, int | float):
-                self._scalars.add_scalar(f"{kind}/{name}", value, step)
+                self._scalars.add_scalar("/".join([kind, *of.values(), name]), value, step)
 
     def sync(self) -> None:
         """Make the lines so far survive a power cut."""
@@ -94,6 +98,10 @@ def cut_log(path: Path, *, step: int, validated: bool) -> None:
     write_atomic(path, kept)
 
 
+type Losses = Sequence[float] | Sequence["Losses"]
+"""Nested as tensors are."""
+
+
 class Interval:
     """Loss and waiting time since the last line of the log.
 
@@ -102,20 +110,25 @@ class Interval:
         losses: of its steps since the last line.
     """
 
-    def __init__(self, num_rows: int = 0, losses: Sequence[float] = ()) -> None:
+    def __init__(self, num_rows: int = 0, losses: Losses = ()) -> None:
         self.num_rows = num_rows
         """Rows trained on in this epoch."""
         self.loss: float | None = None
         """Mean loss of the latest closed interval."""
-        self._earlier = tuple(losses)
+        self._earlier = losses
         self._losses: list[Tensor] = []
         self._frames: list[Tensor] = []
         self._num_waits, self._wait_s = 0, 0.0
 
     @property
-    def losses(self) -> list[float]:
+    def losses(self) -> list[Any]:
         """Of the steps since the last line."""
         return self._all_losses().tolist()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether these are."""
+        return bool(self._all_losses().isfinite().all())
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches, adding up the time spent on waiting for them."""
@@ -136,18 +149,23 @@ class Interval:
         self.num_rows += batch.num_real
 
     def _all_losses(self) -> Tensor:
-        """f32[n], on the CPU."""
-        ours = torch.stack(self._losses).cpu() if self._losses else torch.empty(0)
-        return torch.cat([torch.tensor(self._earlier), ours])
+        """f32[n, ...], on the CPU."""
+        earlier = [torch.tensor(self._earlier)] if self._earlier else []
+        ours = [torch.stack(self._losses).cpu()] if self._losses else []
+        return torch.cat(earlier + ours) if earlier or ours else torch.empty(0)
 
     def close(self) -> tuple[float, float, Tensor]:
         """Return (mean loss, milliseconds waited a step, i64[n] frame ids), and begin anew."""
-        self.loss = float(self._all_losses().mean())
+        self.loss = self._mean(self._all_losses())
         wait_ms = 1000 * self._wait_s / self._num_waits
         frames = torch.cat(self._frames)
         self._earlier, self._losses, self._frames = (), [], []
         self._num_waits, self._wait_s = 0, 0.0
         return self.loss, wait_ms, frames
+
+    def _mean(self, losses: Tensor) -> float:
+        """Mean of the losses of one or more steps."""
+        return float(losses.mean())
 
 
 def _json(value: Value) -> Value:

@@ -6,6 +6,7 @@ needed to score a frame.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -21,7 +22,24 @@ from .losses import LOSSES, ScoreKind
 from .moments import Standardiser
 
 
-class ScoreModel(nn.Module):
+class RowModel(nn.Module, ABC):
+    """What scores rows: one head, or many (`train.stacked`)."""
+
+    mean: Tensor
+    """f32[D], of the training rows."""
+    row_shape: tuple[int, ...] = ()
+    """Shape of the answer to one row."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:  # Any: JSON values
+        """Return the JSON object that a model is made from again, before its tensors are loaded."""
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """Return scores f32[B, *row_shape] of bf16[B, D]."""
+
+
+class ScoreModel(RowModel):
     """A head with the statistics of its training rows.
 
     Args:
@@ -30,7 +48,6 @@ class ScoreModel(nn.Module):
         scores: what scores are (`train.losses.RowLoss.scores`).
     """
 
-    mean: Tensor
     inverse_std: Tensor
     log_pos_weight: Tensor
     log_balance: Tensor
@@ -129,10 +146,8 @@ class ScoreModel(nn.Module):
             x: bf16[B, D].
             keys: of training, see `row_keys`; None leaves no unit out.
         """
-        first = self.head.first
-        weight = first.weight * self.inverse_std
-        bias = first.bias - weight @ self.mean
-        return self.head.rest(F.linear(x.float(), weight, bias), keys)
+        hidden = on_standardised(self.head.first, x, self.mean, self.inverse_std)
+        return self.head.rest(hidden, keys)
 
     def score(self, x: Tensor) -> Tensor:
         """Return scores f32[B] of bf16[B, D].
@@ -145,3 +160,17 @@ class ScoreModel(nn.Module):
         if self.scores == "number":
             return answer
         return torch.sigmoid(answer - self.log_pos_weight + self.log_balance)
+
+
+def on_standardised(layer: nn.Linear, x: Tensor, mean: Tensor, inverse_std: Tensor) -> Tensor:
+    """Return what a layer makes of (x - mean) * inverse_std, f32[B, H].
+
+    Args:
+        layer: D to H.
+        x: bf16[B, D].
+        mean: f32[D].
+        inverse_std: f32[D].
+    """
+    weight = layer.weight * inverse_std
+    bias = layer.bias - weight @ mean
+    return F.linear(x.float(), weight, bias)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .config import TrainConfig
-from .model import ScoreModel
+from .model import RowModel
 
 _WARM_UP_STEPS = 100
 _WARM_UP_SHARE = 0.05
@@ -29,7 +29,7 @@ def learning_rate(step: int, num_steps: int, *, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def make_optimiser(model: ScoreModel, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimiser(model: RowModel, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; biases are not decayed, because they hold the rate of positives."""
     weights = [value for value in model.parameters() if value.ndim > 1]
     biases = [value for value in model.parameters() if value.ndim <= 1]

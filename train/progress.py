@@ -6,12 +6,14 @@ from typing import Literal
 
 from .metrics import FrameMetrics
 
+Phase = Literal["statistics", "train", "validate"]
+
 
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands."""
 
-    phase: Literal["statistics", "train", "validate"]
+    phase: Phase
     done: int
     """Of `total` in this phase: streams, steps of the epoch, or rows."""
     total: int
@@ -21,6 +23,8 @@ class Progress:
     """Mean of the last steps (train)."""
     validation: FrameMetrics | None = None
     """Of the latest finished epoch."""
+    probes: str | None = None
+    """The same of many probes, in words."""
 
 
 ProgressCallback = Callable[[Progress], None]

@@ -14,7 +14,9 @@ class NoRecords:
 
     is_due = False
 
-    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
+    def write(
+        self, kind: str, step: int, values: Mapping[str, Value], *, probe: str | None = None
+    ) -> None:
         """Write nothing."""
 
     def save(self, step: int, checkpoint: Checkpoint) -> str:
@@ -52,9 +54,11 @@ class Records:
         step = None if after is None else after[0]
         self._log = RunLog(run.metrics_log, run.tensorboard, after=step)
 
-    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
+    def write(
+        self, kind: str, step: int, values: Mapping[str, Value], *, probe: str | None = None
+    ) -> None:
         """Write a line of the log; see `RunLog.write`."""
-        self._log.write(kind, step, values)
+        self._log.write(kind, step, values, probe=probe)
 
     @property
     def is_due(self) -> bool:

@@ -5,12 +5,13 @@ metrics.jsonl        one JSON object a line, as training goes
 tensorboard/         the same numbers as event files
 checkpoints/         see `train.checkpoint`
 evaluation/<split>/  made by `train.evaluate`
+probes/<name>/       of a run of many probes: a run for each (see `train.probe_runs`)
 .lock                held by the process that trains it
 """
 
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,6 +71,11 @@ class Run:
         return tuple(self.about.get("skip", ()))
 
     @property
+    def probe_of(self) -> str | None:
+        """Folder of the run that this is a probe of; None for a run of its own."""
+        return self.about.get("probe_of")
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -93,6 +99,7 @@ class Run:
         *,
         fold: Fold | None = None,
         skip: Sequence[str] = (),
+        more: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the folder of a new run.
 
@@ -103,6 +110,7 @@ class Run:
             counts: JSON object of rows and positives of each split used.
             fold: the groups of each side, of a run on one of several folds.
             skip: keys of the blocks that are left out as corrupt, of all splits.
+            more: JSON object of what else it is to say about itself.
 
         Raises:
             ConfigError: the folder exists.
@@ -122,6 +130,7 @@ class Run:
             "counts": counts,
             "generation": index.generation,
             "versions": versions(),
+            **(more or {}),
         }
         if config.annotations is not None:
             kept = replace(kept, annotations=config.annotations.absolute())

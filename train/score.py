@@ -1,5 +1,6 @@
 """Score the rows of a split in the order of time, and lay scores out stream by stream."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec, Whose, asked_of
 
 from .metrics import FrameMetrics, frame_metrics
-from .model import ScoreModel
+from .model import RowModel, ScoreModel
 from .ranks import Ranks
 from .readahead import ReadAhead
 from .selection import Selection
@@ -44,7 +45,7 @@ class StreamScores:
 
 @torch.inference_mode()
 def score_rows(
-    model: ScoreModel,
+    model: RowModel,
     selection: Selection,
     source: FrameSource,
     *,
@@ -64,7 +65,7 @@ def score_rows(
         progress: called with (rows done, rows to do).
 
     Returns:
-        f4[N], in the order of `selection.frames`.
+        f4[N], in the order of `selection.frames`; f4[N, K] of a model of K probes.
 
     Raises:
         ConfigError: a score is not finite, because training the model diverged.
@@ -81,7 +82,7 @@ def score_rows(
     is_mine = (batch >= mine.start) & (batch < mine.stop)
     first_row, num_rows = int(bounds[mine.start]), int(bounds[mine.stop] - bounds[mine.start])
     frames, blocks = selection.frames, selection.blocks[used[is_mine]]
-    scores = np.empty(num_rows, np.float32)
+    scores = np.empty((num_rows, *model.row_shape), np.float32)
     bits = torch.empty(int(np.diff(bounds).max()), source.dim, dtype=torch.int16)
     with ReadAhead(
         source.prepare,
@@ -110,8 +111,10 @@ def score_rows(
             if progress is not None:
                 progress(stop - first_row, num_rows)
     ranks.agree("validation")
-    counts = [int(bounds[part.stop] - bounds[part.start]) for part in parts]
-    return ranks.gather_rows(scores, counts, "validation")
+    width = math.prod(model.row_shape)
+    counts = [int(bounds[part.stop] - bounds[part.start]) * width for part in parts]
+    gathered = ranks.gather_rows(scores.reshape(-1), counts, "validation")
+    return gathered.reshape(-1, *model.row_shape)
 
 
 def score_streams(
@@ -146,21 +149,42 @@ def score_streams(
     if ignored_too:
         scored = replace(selection, eligible=selection.eligible | selection.ignored)
     scores = score_rows(model, scored, source, ranks=ranks, progress=progress)
-    streams = []
-    for number, (start, stop) in enumerate(pairwise(scored.stream_starts.tolist())):
-        stream = scored.streams[number]
+    y, eligible = selection.y[scored.eligible], selection.eligible[scored.eligible]
+    return by_stream(scored, scores, y, eligible, label)
+
+
+def by_stream(
+    scored: Selection,
+    scores: NDArray[np.float32],
+    y: TargetArray,
+    eligible: NDArray[np.bool_],
+    label: LabelSpec,
+) -> list[StreamScores]:
+    """Lay the scores of N rows out stream by stream, one answer a question; see `score_streams`.
+
+    Args:
+        scored: the N rows.
+        scores: f4[N].
+        y: u1[N] or f4[N], their targets.
+        eligible: bool[N]: the row counts.
+        label: of the targets.
+    """
+    streams: list[StreamScores] = []
+    frames = scored.frames
+    for stream, (start, stop) in zip(
+        scored.streams, pairwise(scored.stream_starts.tolist()), strict=True
+    ):
         if start == stop:
             continue  # the filter left nothing of it
-        y, counts = selection.stream_targets(number)
-        row = scored.frames[start:stop] - stream.first_block * selection.index.block_frames
+        here = slice(start, stop)
         streams.append(
             StreamScores(
                 stream=stream,
                 title=_title(stream, label.whose),
-                row=row,
-                score=scores[start:stop],
-                y=y[row],
-                eligible=counts[row],
+                row=frames[here] - stream.first_block * scored.index.block_frames,
+                score=scores[here],
+                y=y[here],
+                eligible=eligible[here],
             )
         )
     return _one_a_question(streams, label.whose)
