@@ -1,8 +1,7 @@
 """How good scores are. What cannot be computed is None with the reason, never 0 and never NaN.
 
 A metric is one function here and its line in `METRICS`; logs, checkpoints, evaluations and the
-command line take it from there. scikit-learn is loaded when it is needed, not before:
-`laughstore train --help` reads this module.
+command line take it from there.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from laughstore.labels import LabelSpec
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .losses import TargetKind, target_kind
+from .ranking import Ranking
 
 
 class _UndefinedError(Exception):
@@ -52,12 +52,15 @@ class ScoredRows:
         return self.score.astype(np.float64) - self.y
 
     @cached_property
-    def average_precision(self) -> float:
-        """Area under the precision-recall curve by steps, ties grouped (scikit-learn)."""
-        from sklearn.metrics import average_precision_score
+    def ranking(self) -> Ranking:
+        """Rows by falling score."""
+        return Ranking.of(self.positive, self.score)
 
+    @cached_property
+    def average_precision(self) -> float:
+        """Area under the precision-recall curve by steps, ties grouped."""
         self.need_positives()
-        return float(average_precision_score(self.positive, self.score))
+        return self.ranking.average_precision
 
     def need_positives(self) -> None:
         """Raise where there are none."""
@@ -82,12 +85,10 @@ def _lift(rows: ScoredRows) -> float:
 
 def _auroc(rows: ScoredRows) -> float:
     """Area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
     rows.need_positives()
     if rows.num_positives == len(rows.y):
         raise _UndefinedError("no negative rows")
-    return float(roc_auc_score(rows.positive, rows.score))
+    return rows.ranking.auroc
 
 
 def _mae(rows: ScoredRows) -> float:

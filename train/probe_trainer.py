@@ -101,7 +101,9 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         super().__init__(parts)
         self.rows, self.runs = rows, runs
         self.standings = [Standing() for _ in rows.probes]
-        self.stack: tuple[int, ...] = tuple(range(len(rows.probes)))
+        numbers = range(len(rows.probes))
+        # Losses of one kind are computed together.
+        self.stack = tuple(sorted(numbers, key=lambda number: rows.losses[number].targets))
         """Numbers of the probes that are trained: those that have stopped cost nothing more."""
         known = standardiser or Standardiser.none(self.stream.source.dim)
         model = ProbeModel.of([self._untrained(number, known) for number in self.stack])
@@ -212,14 +214,15 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         for data in self.ranks.gather(json.dumps(mine).encode(), doing):
             for number, item in json.loads(data).items():
                 told[int(number)] = FrameMetrics.from_json(item)
-        return dict(sorted(told.items()))
+        return told
 
     def _keep(self, found: Mapping[int, FrameMetrics]) -> None:
         """Count this epoch: log it, keep the best heads, let go of the probes that stop."""
         course, patience = self.course, self.config.patience
         course.validated = True
         num_better = 0
-        for column, (number, metrics) in enumerate(found.items()):
+        for column, number in enumerate(self.stack):
+            metrics = found[number]
             probe, standing = self.rows.probes[number], self.standings[number]
             values = {
                 "epoch": course.epoch,

@@ -13,8 +13,10 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
@@ -129,7 +131,7 @@ class Run:
         about: dict[str, Any] = {
             "counts": counts,
             "generation": index.generation,
-            "versions": versions(),
+            "versions": dict(versions()),
             **(more or {}),
         }
         if config.annotations is not None:
@@ -208,7 +210,8 @@ def check_absent(path: Path) -> None:
         )
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Return the versions of what computes, by name."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -216,4 +219,4 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "unknown"
-    return found
+    return MappingProxyType(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -13,29 +14,24 @@ class StackedLoss:
     """The losses of K probes.
 
     Args:
-        losses: of each.
+        losses: of each; best with those of one class beside each other.
         device: of what they are computed from.
     """
 
     def __init__(self, losses: Sequence[RowLoss], device: torch.device) -> None:
-        kinds: dict[type[RowLoss], list[int]] = {}
-        for number, loss in enumerate(losses):
-            kinds.setdefault(type(loss), []).append(number)
-        self._groups = [
-            (together([losses[number] for number in numbers], device), numbers)
-            for numbers in kinds.values()
-        ]
-        order = [number for _, numbers in self._groups for number in numbers]
-        self._places = torch.tensor(order, device=device).argsort()
+        groups = [list(group) for _, group in groupby(losses, type)]
+        self._losses = [together(group, device) for group in groups]
+        self._sizes = [len(group) for group in groups]
         self.is_sum = torch.tensor([loss.is_sum for loss in losses], device=device)
         """bool[K]: rows of a step are added up, not averaged."""
 
     def of_rows(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the losses f32[B, K] of answers f32[B, K] and targets f32[B, K]."""
-        if len(self._groups) == 1:
-            return self._groups[0][0].of_rows(output, y)
-        each = [loss.of_rows(output[:, columns], y[:, columns]) for loss, columns in self._groups]
-        return torch.cat(each, dim=1)[:, self._places]
+        if len(self._losses) == 1:
+            return self._losses[0].of_rows(output, y)
+        parts = zip(output.split(self._sizes, 1), y.split(self._sizes, 1), strict=True)
+        each = [loss.of_rows(*part) for loss, part in zip(self._losses, parts, strict=True)]
+        return torch.cat(each, dim=1)
 
 
 def together(losses: Sequence[RowLoss], device: torch.device) -> RowLoss:
