@@ -1,13 +1,14 @@
 """Many probes trained in one pass over the frames, beside as many runs of one.
 
-    uv run python -m benchmarks.bench_probes [--gb 0.3] [--dir DIR] [--repeats 5] [--quick]
+    uv run python -m benchmarks.bench_probes [--gb 4] [--dir DIR] [--repeats 5] [--quick]
 
-A run is all of `laughstore train` but the start of Python: labels, planning, epochs, validation,
-checkpoints. Frames have 4096 channels. torch has as many threads as it likes, as users have.
+A training is all of `laughstore train` but the start of Python: labels, planning, epochs,
+validation, checkpoints. Frames have 4096 channels; they are a sixteenth of --gb, because a round
+trains on them many times. torch has as many threads as it likes, as users have.
 """
 
+import json
 import shutil
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn.functional import linear
 
+from laughstore import open_shards
 from laughstore.annotations import write_annotations
 from laughstore.arrays import CODE_STREAMS, MISSING_CODE
 from laughstore.buildplan import RecordingToPlan, begin_plan, make_plan
@@ -23,6 +25,8 @@ from laughstore.commit import commit_plan
 from laughstore.naming import recording_id
 from laughstore.unitwriter import UnitWriter
 from train import TrainConfig, train, train_probes
+from train.checkpoint import checkpoint_path
+from train.run import Run
 
 from .data import DIM, FRAME_BYTES, annotations, assignments, bench_spec, random_frames
 from .measure import Contestant, Result, Unit, measure, summary
@@ -30,7 +34,6 @@ from .report import Report, parse_options, working_folder
 
 NAME = "probes"
 EPOCHS = 5
-DEFAULT_GB = 0.3
 PROBES = tuple(
     text
     for n in range(1, 17)
@@ -42,8 +45,13 @@ ALONE = tuple(PROBES[5 * kind] for kind in range(4))
 _SPLITS = ("train",) * 6 + ("validation",) * 2
 """Of the recordings."""
 _BATCH = 4096
-_UNIT = Unit("probe-rows/s", 1)
+_LEAST_FRAMES = 250
+"""Of a stream: labels look 200 frames ahead."""
+_SHARE_OF_GB = 1 / 16
+_RATE = Unit("thousand probe-rows/s", 1e-3)
 """A row of the training split counts once for each probe and epoch."""
+_FLOPS = Unit("GFLOP/s", 4 * DIM * 1e-9)
+"""Of two products with DIM channels for each probe and row: answers, and gradients."""
 
 
 def make_training_data(folder: Path, gb: float) -> Path:
@@ -56,7 +64,9 @@ def make_training_data(folder: Path, gb: float) -> Path:
     Returns:
         Its folder.
     """
-    per_stream = max(64, round(gb * 1e9 / FRAME_BYTES / len(_SPLITS) / len(assignments())))
+    per_stream = max(
+        _LEAST_FRAMES, round(gb * 1e9 / FRAME_BYTES / len(_SPLITS) / len(assignments()))
+    )
     store = folder / f"training-{per_stream}"
     if (store / "store.json").exists():
         return store
@@ -111,7 +121,6 @@ class Trainings:
     def run(self) -> float:
         """Train. Returns the rows trained on, once for each probe and epoch."""
         began = time.perf_counter()
-        num_rows = 0
         for number, probes in enumerate(self._passes):
             together = TrainConfig(
                 shards=self._store,
@@ -128,4 +137,104 @@ class Trainings:
                 train_probes(together)
         num_probes = sum(map(len, self._passes))
         self.seconds_a_probe.append((time.perf_counter() - began) / num_probes)
-        return num_rows
+        return float(num_training_rows(self._store) * EPOCHS * num_probes)
+
+    def check(self) -> None:
+        """Every probe was trained for all epochs, and its best one is kept."""
+        found = sorted(self._out.glob("**/config.json"))
+        runs = [run for run in (Run.open(path.parent) for path in found) if not run.config.probe]
+        if len(runs) != sum(map(len, self._passes)):
+            raise AssertionError(f"{len(runs)} probes are kept")
+        for run in runs:
+            lines = map(json.loads, run.metrics_log.read_text().splitlines())
+            epochs = [line["epoch"] for line in lines if line["kind"] == "validation"]
+            if epochs != list(range(EPOCHS)):
+                raise AssertionError(f"{run.path} was validated after epochs {epochs}")
+            checkpoint_path(run.checkpoints, "best")
+
+
+def num_training_rows(store: Path) -> int:
+    """Return the frames of the training split."""
+    return sum(stream.num_frames for stream in open_shards(store).streams("train"))
+
+
+def products() -> Contestant:
+    """Return the two matrix products of a step of all probes, and nothing else."""
+    x, weight = torch.randn(_BATCH, DIM), torch.randn(len(PROBES), DIM)
+    slope = torch.randn(_BATCH, len(PROBES))
+
+    def run() -> float:
+        for _ in range(EPOCHS):
+            linear(x, weight)
+            torch.mm(slope.t(), x)
+        return float(EPOCHS * _BATCH * len(PROBES))
+
+    name = f"limit: the products of steps of {len(PROBES)} probes alone"
+    return Contestant(name, run, (_RATE, _FLOPS))
+
+
+def contestants(store: Path, out: Path) -> tuple[list[Contestant], Trainings, Trainings]:
+    """Return what is measured, and the trainings one at a time and in one pass.
+
+    Args:
+        store: as `make_training_data` makes it.
+        out: folder for runs.
+    """
+    limit = products()
+    single = Trainings(store, out / "single", [[probe] for probe in ALONE])
+    together = Trainings(store, out / "together", [PROBES])
+    found = [
+        limit,
+        Contestant(
+            "train --label, one run after the other",
+            single.run,
+            (_RATE,),
+            limit=limit,
+            before=single.before,
+            check=single.check,
+        ),
+        Contestant(
+            f"train --probe, {len(PROBES)} probes in one pass",
+            together.run,
+            (_RATE, _FLOPS),
+            limit=limit,
+            before=together.before,
+            check=together.check,
+        ),
+    ]
+    return found, single, together
+
+
+def times_as_fast(single: Trainings, together: Trainings) -> Result:
+    """Return how many runs take the time of one probe in a pass with the others, by round.
+
+    Both were in the same rounds; the warm-up does not count.
+    """
+    pairs = zip(single.seconds_a_probe[1:], together.seconds_a_probe[1:], strict=True)
+    values = [alone / shared for alone, shared in pairs]
+    num = len(PROBES)
+    return summary(f"{num} probes in one pass, beside {num} runs", "times as fast", values)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write benchmarks/results/probes.json."""
+    options = parse_options("Many probes in one pass, beside as many runs.", argv)
+    with working_folder(options) as folder:
+        store = make_training_data(folder, options.gb * _SHARE_OF_GB)
+        report = Report.begin(NAME, options)
+        found, single, together = contestants(store, folder / "runs")
+        results = measure(found, repeats=options.repeats, say=print)
+        settings = {
+            "frames": num_training_rows(store),
+            "dim": DIM,
+            "probes": len(PROBES),
+            "epochs": EPOCHS,
+            "global_batch": _BATCH,
+            "torch_threads": torch.get_num_threads(),
+            "checked": "after each run: every probe was trained and validated for all epochs",
+        }
+        report.finish(settings, [*results, times_as_fast(single, together)])
+
+
+if __name__ == "__main__":
+    main()

@@ -24,10 +24,11 @@ _TITLES = {
     "stream_start": "First batch, planning, memory of the stream",
     "store": "Writing, checking, opening",
     "extract": "Extracting on a CPU: small random models, one torch thread",
+    "probes": "Training many linear probes in one pass, with torch's own number of threads",
     "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
-_WHEN_THERE = ("extract_gpu", "stream_cold", "stream_start")
-"""Reports that no table waits for: they need a GPU, a disk that forgets, or Linux."""
+_WHEN_THERE = ("extract_gpu", "probes", "stream_cold", "stream_start")
+"""Reports that no table waits for: they need a GPU, a disk that forgets, Linux, or patience."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"

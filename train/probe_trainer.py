@@ -237,10 +237,10 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
                 standing.head = self.model.alone(column)
             standing.has_stopped = course.epoch - standing.best_epoch >= patience
         left = [number for number in self.stack if not self.standings[number].has_stopped]
-        self.latest_probes = (
-            f"{len(found)} probes validated: {num_better} better than before,"
-            f" {len(found) - len(left)} stop"
-        )
+        ends = len(self.stack) - len(left)
+        self.latest_probes = f"{num_better} of {len(self.stack)} probes better than before"
+        if ends:
+            self.latest_probes += f", {ends} stopped for want of patience"
         if 0 < len(left) < len(self.stack):
             self._shrink(left)
         self.interval = self._new_interval()
