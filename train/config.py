@@ -4,7 +4,7 @@ The attributes' docstrings are the help of the command line.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
@@ -21,6 +21,7 @@ from .folds import check_folds
 from .heads import HeadConfig
 from .losses import LossConfig
 from .metrics import SelectBy, choice_for
+from .optimiser_config import OptimiserConfig
 from .plan import Mix, check_batching, check_key, check_mix
 from .probe import PROBES, Probe, probes_of
 from .selection import FrameFilter
@@ -34,6 +35,7 @@ _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
 _HEAD: Final = HeadConfig()
 _LOSS: Final = LossConfig()
+_OPTIMISER: Final = OptimiserConfig()
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class TrainConfig:
     standardised channels a logit by at most about 1. Fewer channels want more: 3e-3 for 64."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    optimiser: OptimiserConfig = _OPTIMISER
+    """What else a step does."""
     select_by: SelectBy = "auto"
     """Metric on the validation split that chooses the epoch; auto: val_ap (average precision), or
     for label regression val_rmse."""
@@ -132,6 +136,12 @@ class TrainConfig:
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
+        plateau = self.optimiser
+        if plateau.schedule == "plateau" and plateau.plateau_epochs >= self.patience:
+            raise ConfigError(
+                f"plateau_epochs is {plateau.plateau_epochs}; it must be below patience"
+                f" ({self.patience}), or training ends before the learning rate falls"
+            )
         if not 0 < self.lr <= _MAX_LR:  # also refuses NaN
             raise ConfigError(f"lr is {self.lr}; it must be above 0 and at most {_MAX_LR:g}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
@@ -147,12 +157,11 @@ class TrainConfig:
         if self.seeds < 1:
             raise ConfigError(f"seeds is {self.seeds}; it must be at least 1")
         check_key(self.seed + self.seeds - 1, 0)
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name not in _OF_PROBES and value != item.default:
+        for name, value, default in (*_values(self), *_values(self.optimiser)):
+            if name not in _OF_PROBES and value != default:
                 raise ConfigError(
-                    f"{item.name} is {value}, which is for one label at a time; drop it, or train"
-                    " with --label instead of --probe"
+                    f"{name} is {value}, which is for one label at a time; drop it, or train with"
+                    " --label instead of --probe"
                 )
         for probe in self.probes:
             self.of_probe(probe)  # refuses a loss or metric that does not fit its label
@@ -183,6 +192,11 @@ class TrainConfig:
         """Negatives for each positive row; None: all."""
         return None if isinstance(self.balance, str) else float(self.balance)
 
+    def describe_steps(self) -> str:
+        """Return one line for people: how weights are changed."""
+        decay = f"weight decay {self.weight_decay:g}"
+        return f"AdamW, lr {self.lr:g}, {decay}, {self.optimiser.describe()}"
+
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the JSON object of this config; paths as given.
 
@@ -208,15 +222,21 @@ class TrainConfig:
 _OF_PROBES: Final = frozenset(
     (
         *("shards", "out", "label", "filter", "annotations", "probe", "seeds", "head", "loss"),
-        *("global_batch", "lanes", "window_blocks", "epochs", "lr", "weight_decay", "select_by"),
-        *("patience", "seed", "folds", "fold", "device", "verify", "mix", "reader"),
+        *("optimiser", "global_batch", "lanes", "window_blocks", "epochs", "lr", "weight_decay"),
+        *("select_by", "patience", "seed", "folds", "fold", "device", "verify", "mix", "reader"),
         *("skip_corrupt", "cache", "cache_gb"),
     )
 )
 """Fields that probes know; all others must have their defaults."""
 _OF_THIS_MACHINE: Final = ("cache", "cache_gb")
-_GROUPS: Final = (HeadConfig, LossConfig)
+_GROUPS: Final = (HeadConfig, LossConfig, OptimiserConfig)
 """Types of fields whose own fields stand among the others in JSON, as they do among the flags."""
+
+
+def _values(settings: TrainConfig | OptimiserConfig) -> Iterator[tuple[str, object, object]]:
+    """Yield (name, value, default) of each setting."""
+    for item in fields(settings):
+        yield item.name, getattr(settings, item.name), item.default
 
 
 def _to_json(config: TrainConfig) -> dict[str, Any]:  # Any: JSON values

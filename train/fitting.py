@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -26,14 +25,12 @@ from .course import Course, Stopped
 from .device import DeviceCopies
 from .gradients import Gradients
 from .log import Interval, Losses, Value
-from .metrics import FrameMetrics
 from .model import RowModel
 from .optimiser import learning_rate, load_optimiser, optimiser_tensors
-from .progress import Phase, Progress, ProgressCallback
+from .progress import ProgressCallback, Reporter
 from .ranks import Ranks
 from .records import NoRecords, Records
-from .resume import check_made_on, check_rows
-from .run import versions
+from .resume import check_made_on, check_rows, made_on
 from .selection import Selection
 from .source import FrameSource
 from .stream import Batch, FrameStream
@@ -79,12 +76,12 @@ class Fitting[Model: RowModel, Result](ABC):
     def __init__(self, parts: Parts) -> None:
         self.config, self.stream, self.records = parts.config, parts.stream, parts.records
         self.validation, self.source = parts.validation, parts.source
-        self.ranks, self.report = parts.ranks, parts.report
+        self.ranks = parts.ranks
         self.copies = DeviceCopies(parts.device)
         self.course = Course(self.stream.state_dict())
         self.interval = self._new_interval()
-        self.latest: FrameMetrics | None = None
-        self.latest_probes: str | None = None
+        self.report = Reporter(parts.report, self.ranks.world_size)
+        self._made_on = made_on(parts.device, self.stream.world_size)
         self._started_s = time.monotonic()
         self._saved = (-1, False, "")
         """Steps, whether they were validated, and name of the latest checkpoint."""
@@ -189,6 +186,10 @@ class Fitting[Model: RowModel, Result](ABC):
         tensors = {name: value.cpu() for name, value in ours.items()}
         data = self.ranks.share(lambda: safetensors.torch.save(tensors), "the start")
         self.model.load_state_dict(safetensors.torch.load(data))
+        self._shared()
+
+    def _shared(self) -> None:  # noqa: B027 (some have nothing to do)
+        """Go on from the first rank's model."""
 
     def _train(self, epoch: int) -> None:
         """Make the steps that are left of one epoch."""
@@ -212,19 +213,16 @@ class Fitting[Model: RowModel, Result](ABC):
                         self._log_interval()
                     if self.records.is_due and self._is_finite:
                         self._save()
-                self._tell("train", done, num_steps, interval.loss)
+                self.report.step(epoch, done, num_steps, interval)
                 self.ranks.end_if_told()
                 self.copies.make_room()
                 del batch  # before the next is asked for, which takes its memory
 
-    def _tell(self, phase: Phase, done: int, total: int, loss: float | None = None) -> None:
-        epoch = self.course.epoch
-        self.report(Progress(phase, done, total, epoch, loss, self.latest, self.latest_probes))
-
     def _learning_rate(self) -> float:
-        config = self.config
-        num_steps = self.stream.num_steps * config.epochs
-        return learning_rate(self.course.step, num_steps, peak=config.lr)
+        config, course = self.config, self.course
+        num_steps, how = self.stream.num_steps * config.epochs, config.optimiser
+        drops = course.plateau.drops
+        return learning_rate(course.step, num_steps, peak=config.lr, config=how, drops=drops)
 
     def _log_interval(self) -> None:
         """Write the means since the last line.
@@ -235,11 +233,6 @@ class Fitting[Model: RowModel, Result](ABC):
         """
         step = self.course.step
         loss, wait_ms, frames = self.interval.close()
-        if not math.isfinite(loss):
-            self._check_frames(frames.numpy())
-            raise ConfigError(
-                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
-            )
         values = {
             "epoch": self.course.epoch,
             "frames": self.interval.num_rows,
@@ -249,6 +242,11 @@ class Fitting[Model: RowModel, Result](ABC):
             "wait_ms": round(wait_ms, 3),
         }
         self.records.write("train", step, values)
+        if not math.isfinite(loss):
+            self._check_frames(frames.numpy())
+            raise ConfigError(
+                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
+            )
 
     def _check_frames(self, frames: NDArray[np.int64]) -> None:
         """Raise CorruptData on all ranks when frames of one of them hold what is not finite."""
@@ -308,13 +306,3 @@ class Fitting[Model: RowModel, Result](ABC):
     def _seconds(self) -> float:
         """Spent so far, before a resume, too."""
         return time.monotonic() - self._started_s
-
-    @property
-    def _made_on(self) -> dict[str, Any]:  # Any: JSON values
-        """What moves low bits."""
-        return {
-            **versions(),
-            "device": self.model.mean.device.type,
-            "threads": torch.get_num_threads(),
-            "ranks": self.stream.world_size,
-        }

@@ -75,3 +75,10 @@ class Gradients:
         values[here] = numbers
         self._ranks.sum_step(values, step)
         return values[here].clone()
+
+    def clip(self, norm: float) -> None:
+        """Shorten the gradients that `of` left behind to a norm, if theirs is larger."""
+        values = self._values[: self._num_values]
+        # In float64: squares of large gradients are no float32.
+        length = torch.linalg.vector_norm(values, dtype=torch.float64)
+        values *= (norm / length.clamp(min=norm)).float()

@@ -1,7 +1,7 @@
 """Batches of one epoch's order: blocks are prepared ahead, rows gathered, targets added."""
 
-from collections.abc import Generator, Iterator
-from typing import Protocol
+from collections.abc import Generator, Iterator, Sequence
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -14,13 +14,27 @@ from .selection import Selection
 from .source import FrameSource
 from .steps import Step, steps_of
 
+_ROWS_A_TASK: Final = 2048
+"""Rows that one of several threads gathers in one go, at least: threads that hand over every few
+hundred rows wait for each other much of the time, and the kernel likes to put them on one core."""
+
 
 class Buffers(Protocol):
     """Where features are put."""
 
     def next(self) -> Tensor:
-        """Return int16[B, D] that nobody else refers to; called by any thread."""
+        """Return int16[S * B, D] that nobody else refers to; called by any thread."""
         ...
+
+
+def steps_together(share: int, num_threads: int) -> int:
+    """Return S, the steps that are gathered in one go, into one buffer.
+
+    Args:
+        share: B, rows of a step.
+        num_threads: that gather.
+    """
+    return 1 if num_threads == 1 else -(-_ROWS_A_TASK // share)
 
 
 def batches_of(
@@ -42,7 +56,7 @@ def batches_of(
         order: of the epoch.
         selection: whose rows it orders.
         source: reads their frames.
-        buffers: for features.
+        buffers: for features of `steps_together` steps.
         start: first step.
         rank: of this process.
         world_size: number of ranks.
@@ -57,19 +71,26 @@ def batches_of(
     assert stride == 1 or num_threads == 1, "steps in the making are counted one by one"
     share = {"rank": rank, "world_size": world_size, "stride": stride}
     reads = order.plan.reads(start, **share)
+    together = steps_together(order.plan.global_batch // world_size, num_threads)
 
-    def make(step: Step) -> Batch:
-        bits = buffers.next()
-        source.gather(step.frame.numpy(), bits, step.rows)
-        return Batch(
-            x=bits.view(torch.bfloat16),
-            y=step.y,
-            weight=step.weight,
-            frame=step.frame,
-            epoch=order.epoch,
-            step=step.number,
-            num_real=order.plan.num_real(step.number),
-        )
+    def make(steps: Sequence[Step]) -> list[Batch]:
+        parts = _parts(buffers.next(), together, len(steps))
+        for part, step in zip(parts, steps, strict=True):
+            source.gather(step.frame.numpy(), part, step.rows, one_call=num_threads > 1)
+        made = [
+            Batch(
+                x=part.view(torch.bfloat16),
+                y=step.y,
+                weight=step.weight,
+                frame=step.frame,
+                epoch=order.epoch,
+                step=step.number,
+                num_real=order.plan.num_real(step.number),
+            )
+            for part, step in zip(parts, steps, strict=True)
+        ]
+        made.reverse()
+        return made
 
     with ReadAhead(
         source.prepare,
@@ -80,12 +101,34 @@ def batches_of(
         last_step=reads.last_step,
         blocks_a_call=source.blocks_a_call,
         # Threads may still gather so many steps before the one that is waited for.
-        lag=num_threads if num_threads > 1 else 0,
+        lag=(num_threads + 1) * together - 1 if num_threads > 1 else 0,
     ) as ahead:
 
-        def prepared() -> Iterator[Step]:
-            for step in steps_of(order, selection, source.fixed_rows, start, **share):
-                ahead.wait(step.number)
-                yield step
+        def prepared() -> Iterator[list[Step]]:
+            steps: list[Step] = []
+            try:
+                for step in steps_of(order, selection, source.fixed_rows, start, **share):
+                    ahead.wait(step.number)
+                    steps.append(step)
+                    if len(steps) == together:
+                        yield steps
+                        steps = []
+            except Exception:
+                if steps:
+                    yield steps
+                raise
+            if steps:
+                yield steps
 
-        yield from in_order(make, prepared(), num_threads)
+        for made in in_order(make, prepared(), num_threads):
+            while made:
+                yield made.pop()  # and nobody here refers to it any more
+
+
+def _parts(bits: Tensor, together: int, count: int) -> list[Tensor]:
+    """Return the first of the steps' features that a buffer holds."""
+    if together == 1:
+        return [bits]
+    size, array = len(bits) // together, bits.numpy()
+    # No views of torch's, for the reason that `steps_of` gives.
+    return [torch.from_numpy(array[i * size : (i + 1) * size]) for i in range(count)]

@@ -137,7 +137,7 @@ class ScoreModel(RowModel):
             return None
         return row_keys(frame, seed=seed, step=step).to(self.mean.device)
 
-    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None = None, *, bf16: bool = False) -> Tensor:
         """Return the head's answers, f32[B], of bf16[B, D]: what the loss is computed from.
 
         They are logits of classes, or numbers.
@@ -145,7 +145,15 @@ class ScoreModel(RowModel):
         Args:
             x: bf16[B, D].
             keys: of training, see `row_keys`; None leaves no unit out.
+            bf16: multiply frames and first layer in that precision; all else is float32.
         """
+        if bf16:
+            # Standardised before: channels whose mean is large beside their spread would, folded
+            # in, leave nothing of the 8 bits of a weight.
+            first = self.head.first
+            standard = (x.float() - self.mean) * self.inverse_std
+            product = F.linear(standard.bfloat16(), first.weight.bfloat16())
+            return self.head.rest(product.float() + first.bias, keys)
         hidden = on_standardised(self.head.first, x, self.mean, self.inverse_std)
         return self.head.rest(hidden, keys)
 

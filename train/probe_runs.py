@@ -108,12 +108,13 @@ class ProbeRuns:
             "step": head.step,
             "epoch": head.epoch,
             "best": head.metrics.to_json(),
+            "threshold": head.metrics.threshold,
         }
         if not _is_there(run, head, state):
             path = save_checkpoint(run.checkpoints, head.step, Checkpoint(head.tensors, {}, state))
             told = {"epoch": head.epoch, **head.metrics.to_json()}
             mark_best(run.checkpoints, path, told)
-            prune(run.checkpoints)
+            prune(run.checkpoints, best=path.name)
         write_atomic(run.metrics_log, lines.get(probe.name, b""))
 
     def _validations(self) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -182,7 +183,8 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         interval = self.interval
         assert isinstance(interval, ProbeInterval), "ours"
         names = [self.rows.probes[number].name for number in self.stack]
-        losses = dict(zip(names, interval.by_probe, strict=True))
+        told = (loss if math.isfinite(loss) else None for loss in interval.by_probe)
+        losses = dict(zip(names, told, strict=True))
         return {"loss": interval.loss, "losses": losses}
 
     def _validate(self) -> None:
@@ -197,7 +199,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
             self.validation,
             self.source,
             ranks=self.ranks,
-            progress=lambda done, total: self._tell("validate", done, total),
+            progress=partial(self.report.validated, self.course.epoch),
         )
         frames = self.validation.frames
         # All ranks have all scores: each computes the metrics of some probes.
@@ -238,9 +240,10 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
             standing.has_stopped = course.epoch - standing.best_epoch >= patience
         left = [number for number in self.stack if not self.standings[number].has_stopped]
         ends = len(self.stack) - len(left)
-        self.latest_probes = f"{num_better} of {len(self.stack)} probes better than before"
+        told = f"{num_better} of {len(self.stack)} probes better than before"
         if ends:
-            self.latest_probes += f", {ends} stopped for want of patience"
+            told += f", {ends} stopped for want of patience"
+        self.report.probes = told
         if 0 < len(left) < len(self.stack):
             self._shrink(left)
         self.interval = self._new_interval()

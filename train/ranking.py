@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 class Ranking:
     """Rows by falling score, those of one score together."""
 
+    scores: NDArray[np.float32]
+    """f4[M]: that there are, falling."""
     hits: NDArray[np.int64]
     """i64[M]: positive rows down to each of the M scores that there are."""
     rows: NDArray[np.int64]
@@ -31,7 +33,8 @@ class Ranking:
         order = np.argsort(score)[::-1]
         falling = score[order]
         last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
-        return cls(np.cumsum(positive[order], dtype=np.int64)[last], last + 1)
+        hits = np.cumsum(positive[order], dtype=np.int64)[last]
+        return cls(falling[last], hits, last + 1)
 
     @property
     def average_precision(self) -> float:
@@ -46,3 +49,14 @@ class Ranking:
         heights = self.hits + np.append(0, self.hits[:-1])
         area = np.sum(np.diff(alarms, prepend=0) * heights) / 2
         return float(area / (self.hits[-1] * alarms[-1]))
+
+    @property
+    def best_f1_threshold(self) -> float:
+        """The score from which on rows are best called positive by F1; of equal ones the highest.
+
+        Of one positive row or more. A row is called positive if its score is at least this one, so
+        equal scores are one point of the curve.
+        """
+        # Below 2^25 rows, quotients that are equal are equal as f8, and others are not.
+        f1 = 2 * self.hits / (self.rows + self.hits[-1])
+        return float(self.scores[np.argmax(f1)])

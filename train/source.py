@@ -175,7 +175,12 @@ class FrameSource:
         return self._rows.row_numbers(frames.reshape(-1)).reshape(frames.shape)
 
     def gather(
-        self, frames: NDArray[np.int64], out: Tensor, rows: NDArray[np.int64] | None = None
+        self,
+        frames: NDArray[np.int64],
+        out: Tensor,
+        rows: NDArray[np.int64] | None = None,
+        *,
+        one_call: bool = False,
     ) -> None:
         """Copy frames into rows of a tensor, in this thread. Thread safe.
 
@@ -183,6 +188,7 @@ class FrameSource:
             frames: i64[N] global frame ids of prepared blocks; negative ids are pad rows.
             out: int16[N, D], the bits of bfloat16; pad rows become zeros.
             rows: i64[N] `fixed_rows` of these frames, if they are known and none is a pad row.
+            one_call: other threads gather side by side with this one.
 
         Raises:
             ValueError: this was closed.
@@ -192,7 +198,7 @@ class FrameSource:
             raise _closed()
         into = out.numpy()
         if rows is not None:
-            matrix.gather(rows, into)
+            matrix.gather(rows, into, one_call=one_call)
             return
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
@@ -202,7 +208,7 @@ class FrameSource:
             # One gather for all rows is quicker than a gather of some: pads copy any real row.
             frames = frames.copy()
             frames[pads] = frames.max()
-        matrix.gather(self._rows.row_numbers(frames), into)
+        matrix.gather(self._rows.row_numbers(frames), into, one_call=one_call)
         into[pads] = 0
 
     def check_finite(self, frames: NDArray[np.int64]) -> None:

@@ -26,7 +26,7 @@ from .batch import Batch
 from .buffers import BufferRing, SharedBuffers
 from .config import Verify
 from .in_order import check_threads
-from .making import batches_of
+from .making import batches_of, steps_together
 from .order import Order
 from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
@@ -82,9 +82,9 @@ class FrameStream(IterableDataset[Batch]):
             0.6 of the memory.
         copy: yield features in fresh memory, always.
         threads: that copy frames. 1: the caller's own, when it asks for a batch. More make batches
-            ahead of it, one each; a step is then copied while the one before is used. Blocks that
-            are fetched then stay in memory for so many steps more. Workers of a DataLoader copy by
-            themselves.
+            ahead of it, each at least 2048 rows in one go and in one piece of memory; a step is
+            then copied while the one before is used. Blocks that are fetched then stay in memory
+            for so many steps more. Workers of a DataLoader copy by themselves.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
         skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
         cache: keeps what is fetched of remote shards on a disk of this machine.
@@ -201,8 +201,9 @@ class FrameStream(IterableDataset[Batch]):
         # An iteration that begins while another still runs gets buffers of its own.
         ring, self._ring = self._ring, None
         if ring is None:
+            together = steps_together(self._share, self.threads)
             ring = BufferRing(
-                self._shape,
+                (together * self._share, self._source.dim),
                 pin_memory=self.pin_memory,
                 reuse=not self.copy,
                 num_ahead=self.threads if self.threads > 1 else 0,
@@ -214,7 +215,7 @@ class FrameStream(IterableDataset[Batch]):
 
     def _in_worker(self, start: int, num_workers: int) -> Generator[Batch]:
         self._source = self._source.for_worker(num_workers)
-        buffers = SharedBuffers(self._shape, num_workers)
+        buffers = SharedBuffers((self._share, self._source.dim), num_workers)
         yield from self._batches(start, num_workers, buffers, 1)
 
     def _batches(
@@ -233,10 +234,6 @@ class FrameStream(IterableDataset[Batch]):
             max_ahead=self.lanes // self.world_size * self.window_blocks,
             num_threads=num_threads,
         )
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return self._share, self._source.dim
 
     def _order_now(self) -> Order:
         if self._order.epoch != self.epoch:

@@ -1,16 +1,20 @@
 """Train one head: its steps, its validation, its best epoch."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from .checkpoint import Checkpoint
 from .course import Stopped
+from .ema import Average
 from .fitting import Fitting, Parts
 from .gradients import Gradients
 from .losses import EpochRows, make_loss
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
-from .optimiser import make_optimiser
+from .optimiser import load_optimiser, make_optimiser, optimiser_tensors
 from .result import TrainResult
 from .score import metrics_of, score_streams
 from .stream import Batch
@@ -39,20 +43,37 @@ class Trainer(Fitting[ScoreModel, TrainResult]):
         ).to(parts.device)
         self.optimiser: torch.optim.Optimizer = make_optimiser(self.model, config)
         self.gradients: Gradients = Gradients(self.model.parameters(), self.ranks)
+        self.average = Average(self.model, config.optimiser.ema_decay)
+
+    def _shared(self) -> None:
+        if not self.course.step:
+            self.average.begin()
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        self.model.load_state_dict(checkpoint.model)
+        load_optimiser(self.optimiser, self.average.resume(checkpoint.optimiser))
+
+    def _checkpoint(self) -> Checkpoint:
+        model = {name: value.cpu() for name, value in self.average.model.state_dict().items()}
+        return Checkpoint(model, optimiser_tensors(self.optimiser) | self.average.stepped(), {})
 
     def _update(self, batch: Batch) -> Tensor:
         """Make one step; return its loss, f32[] on the device."""
         x, y, weight = self.copies.copy(batch)
-        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=self.course.step)
+        how, step = self.config.optimiser, self.course.step
+        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=step)
         loss = self.loss(
-            self.model(x, keys),
+            self.model(x, keys, bf16=how.autocast == "bf16"),
             y,
             weight,
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
-        mean = self.gradients.of(loss, self.course.step + 1)
+        mean = self.gradients.of(loss, step + 1)
+        if how.clip_norm is not None:
+            self.gradients.clip(how.clip_norm)
         self.optimiser.step()
+        self.average.update(step + 1)
         return mean
 
     def _validate(self) -> None:
@@ -64,24 +85,26 @@ class Trainer(Fitting[ScoreModel, TrainResult]):
         """Score the validation split and log its metrics."""
         epoch, label = self.course.epoch, self.config.label
         streams = score_streams(
-            self.model,
+            self.average.model,
             self.validation,
             self.source,
             label,
             ranks=self.ranks,
-            progress=lambda done, total: self._tell("validate", done, total),
+            progress=partial(self.report.validated, epoch),
         )
         doing = f"the validation of epoch {epoch + 1}"
         found = self.ranks.decide(lambda: metrics_of(streams, label).to_json(), doing)
         metrics = FrameMetrics.from_json(found)
-        self.latest = metrics
+        self.report.latest = metrics
         values = {"epoch": epoch, "seconds": round(self._seconds, 3), **metrics.to_json()}
         self.records.write("validation", self.course.step, values)
+        self.records.write_scores(self.course.step, streams)
         return metrics
 
     def _keep(self, metrics: FrameMetrics) -> None:
         """Count this epoch, and save it if it is the best, or if that is due."""
         is_best = self.course.count(metrics, self.config.select_by)
+        self.course.plateau.count(is_best=is_best, epochs=self.config.optimiser.plateau_epochs)
         self.interval = self._new_interval()
         if not (is_best or self.records.is_due):
             return

@@ -24,12 +24,10 @@ from .probe_table import probe_table
 from .progress import TerminalProgress
 from .ranks import Rank
 from .text import program
+from .training_progress import TrainingProgress
 
 if TYPE_CHECKING:
     from train import ProbesResult, TrainResult
-    from train.progress import Progress
-
-_TASKS = {"statistics": "channel statistics", "train": "epoch", "validate": "validate"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,8 @@ def train_here(flags: _Flags, place: Place) -> None:
         config.label.describe()
     ]:
         bar.message(label)
-    shown = TrainingProgress(bar)
+    bar.message(config.describe_steps())
+    shown = TrainingProgress(bar, epochs=config.epochs)
     fit = train_probes if config.probe else train
     try:
         result = fit(
@@ -138,47 +137,6 @@ def train_here(flags: _Flags, place: Place) -> None:
         shown.close()
     if place.rank == 0:
         report(result, as_json=flags.common.json)
-
-
-class TrainingProgress:
-    """Shows the phases of a run as bars, and a line for every epoch."""
-
-    def __init__(self, bar: TerminalProgress) -> None:
-        self._bar = bar
-        self._phase: tuple[str, int] | None = None
-        self._done = 0
-        self._told_epoch = -1
-
-    def __call__(self, progress: "Progress") -> None:
-        """Take one report of `train.train`."""
-        phase = (progress.phase, progress.epoch)
-        if phase != self._phase:
-            self.close()
-            task = _TASKS[progress.phase]
-            named = f"{task} {progress.epoch + 1}" if progress.phase == "train" else task
-            self._bar.begin(
-                named, progress.total, "row" if progress.phase == "validate" else "step"
-            )
-            self._phase, self._done = phase, 0
-            self._tell(progress)
-        note = f"loss {progress.loss:.4f}" if progress.loss is not None else ""
-        self._bar.advance(progress.done - self._done, note)
-        self._done = progress.done
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._phase is not None:
-            self._bar.end()
-
-    def _tell(self, progress: "Progress") -> None:
-        """One line for the epoch before this one, once its validation is known."""
-        found, told = progress.validation, progress.probes
-        if found is not None:
-            told = f"validation {', '.join(metric_texts(found))}"
-        if progress.phase != "train" or told is None or progress.epoch == self._told_epoch:
-            return
-        self._told_epoch = progress.epoch
-        self._bar.message(f"epoch {progress.epoch}: {told}")
 
 
 def report(result: "TrainResult | ProbesResult", *, as_json: bool) -> None:

@@ -303,6 +303,21 @@ def test_a_flipped_bit_stops_the_stream_and_names_shard_and_sample(own_shards, v
         list(frames)
 
 
+def test_batches_before_a_flipped_bit_come_from_threads_too(own_shards):
+    flip_a_bit(own_shards)
+    steps: dict[int, list[int]] = {}
+    for threads in (1, 3):
+        steps[threads] = []
+        with stream(own_shards, verify="always", threads=threads) as frames:
+            with pytest.raises(CorruptData, match="crc32c"):
+                steps[threads].extend(batch.step for batch in frames)
+            assert len(steps[threads]) < frames.num_steps
+    # Blocks are prepared a few at a time, so that a step may be lost with the one behind it.
+    assert len(steps[1]) > 4
+    assert abs(len(steps[3]) - len(steps[1])) <= 2
+    assert steps[3] == list(range(len(steps[3])))
+
+
 def test_checks_can_be_switched_off(own_shards):
     flip_a_bit(own_shards)
     with stream(own_shards, verify="never") as frames:
