@@ -18,7 +18,7 @@ from laughstore.reading.rows import Reader
 
 from .balance import check_balance
 from .folds import check_folds
-from .heads import HeadConfig
+from .heads import HEADS, HeadConfig
 from .losses import LossConfig
 from .metrics import SelectBy, choice_for
 from .optimiser_config import OptimiserConfig
@@ -28,6 +28,9 @@ from .selection import FrameFilter
 
 Verify = Literal["always", "first", "never"]
 """When to check a block's CRC-32C: at every read, at the first of this process, or never."""
+
+Preload = Literal["none", "cpu", "gpu"]
+"""Where the rows that take part are loaded before they are trained on."""
 
 _MAX_LR: Final = 1e3
 """Far above all that can learn, and far below what overflows within a step."""
@@ -107,6 +110,9 @@ class TrainConfig:
     memory)."""
     reader: Reader = "auto"
     """How frames are read: map, window (into memory of its own), or auto."""
+    preload: Preload = "none"
+    """Load the training rows once, to memory (cpu) or to the GPU that trains (gpu); batches are the
+    same. Each process loads all of them. Not remembered by the run."""
     skip_corrupt: Path | None = None
     """Leave out these blocks: a list that `laughstore verify --bad-blocks` wrote."""
     cache: Path | None = None
@@ -128,6 +134,8 @@ class TrainConfig:
         check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_folds(self.folds, self.fold)
         check_mix(self.mix)
+        if self.preload not in get_args(Preload):
+            raise ConfigError(f"preload is {self.preload!r}; use none, cpu or gpu")
         if isinstance(self.balance, str):
             if self.balance != "off":
                 raise ConfigError(f"balance is {self.balance!r}; it must be off or a number")
@@ -163,6 +171,11 @@ class TrainConfig:
                     f"{name} is {value}, which is for one label at a time; drop it, or train with"
                     " --label instead of --probe"
                 )
+        if "context" in HEADS[self.head.head].options:
+            raise ConfigError(
+                f"head {self.head.head} reads rows before each row, and probes share single rows;"
+                " train it with --label"
+            )
         for probe in self.probes:
             self.of_probe(probe)  # refuses a loss or metric that does not fit its label
 
@@ -200,7 +213,7 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the JSON object of this config; paths as given.
 
-        Without the cache, which belongs to a machine and changes nothing that is learned.
+        Without the cache and preload, which belong to a machine and change nothing that is learned.
         """
         return _to_json(self)
 
@@ -224,11 +237,11 @@ _OF_PROBES: Final = frozenset(
         *("shards", "out", "label", "filter", "annotations", "probe", "seeds", "head", "loss"),
         *("optimiser", "global_batch", "lanes", "window_blocks", "epochs", "lr", "weight_decay"),
         *("select_by", "patience", "seed", "folds", "fold", "device", "verify", "mix", "reader"),
-        *("skip_corrupt", "cache", "cache_gb"),
+        *("skip_corrupt", "cache", "cache_gb", "preload"),
     )
 )
 """Fields that probes know; all others must have their defaults."""
-_OF_THIS_MACHINE: Final = ("cache", "cache_gb")
+_OF_THIS_MACHINE: Final = ("cache", "cache_gb", "preload")
 _GROUPS: Final = (HeadConfig, LossConfig, OptimiserConfig)
 """Types of fields whose own fields stand among the others in JSON, as they do among the flags."""
 

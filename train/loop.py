@@ -25,8 +25,9 @@ from .counting import check_both_classes, counts_of
 from .device import choose_device
 from .fitting import Parts
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
-from .moments import Standardiser, merged, stream_moments
+from .moments import Standardiser, merged
 from .place import ALONE, Place
+from .preload import check_preload
 from .probe_rows import ProbeRows
 from .probe_runs import ProbeRuns
 from .probe_trainer import ProbeTrainer
@@ -41,6 +42,7 @@ from .selection import select
 from .signals import Interruptible
 from .skip import read_skip_list, skipped_blocks, without_blocks
 from .source import FrameSource
+from .statistics import stream_moments
 from .stream import FrameStream
 from .trainer import Trainer
 
@@ -127,6 +129,7 @@ class _How:
 def _train_on(config: TrainConfig, how: _How, place: Place) -> TrainResult | ProbesResult:
     interruptible = Interruptible()
     device = choose_device(config.device, place.local_rank)
+    check_preload(config.preload, device)
     with (
         interruptible.installed(),
         Ranks(place, device, interruptible) as ranks,
@@ -202,6 +205,7 @@ def _train(
             cache=cache,
         ) as source,
     ):
+        stream.preloading.check_memory(ranks.local_world_size)
         rows = None
         if config.probe:
             skipped = np.concatenate([stream.skipped_blocks, skipped])
@@ -218,6 +222,9 @@ def _train(
         # A checkpoint holds its own.
         is_new = begun.checkpoint is None
         standardiser = _standardiser(stream, ranks, how.report) if is_new else None
+        stream.preloading.load(
+            stream.source, lambda done, total: how.report(Progress("preload", done, total, 0))
+        )
         made: list[Run] = []
 
         def make() -> Records:
@@ -282,6 +289,8 @@ def _open_stream(
         verify=config.verify,
         reader=config.reader,
         pin_memory=device.type == "cuda",
+        preload=config.preload,
+        preload_to=device,
         skip_corrupt=config.skip_corrupt,
         cache=cache,
     )

@@ -82,6 +82,8 @@ class ProbeRuns:
 
     def write(self, heads: Mapping[int, BestHead]) -> None:
         """Write the folders of these probes, by number; those that are there already are left."""
+        if not heads:
+            return
         lines = self._validations()
 
         def write(number: int) -> None:

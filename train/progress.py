@@ -9,7 +9,7 @@ from .metrics import FrameMetrics
 if TYPE_CHECKING:
     from .log import Interval
 
-Phase = Literal["statistics", "train", "validate"]
+Phase = Literal["statistics", "preload", "train", "validate"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Progress:
 
     phase: Phase
     done: int
-    """Of `total` in this phase: streams, steps of the epoch, or rows."""
+    """Of `total` in this phase: streams, rows, steps of the epoch, or rows."""
     total: int
     epoch: int
     """From 0."""

@@ -160,7 +160,9 @@ def _print_probes(run_: "Run") -> None:
     print(f"{counted(len(config.probes), 'probes')}; {config.filter.describe()}")
     for line in _other_rows(config):
         print(line)
-    print(", ".join(f"{name} {value}" for name, value in config.head.to_json().items()))
+    for part in (config.head, config.loss):
+        print(", ".join(f"{name} {value}" for name, value in part.to_json().items()))
+    print(config.describe_steps())
     for split, counts in run_.about["counts"].items():
         print(f"{split}: {counts['rows']:,} rows")
     latest = {line.get("probe"): line for line in _validations(run_.metrics_log)}

@@ -34,11 +34,12 @@ from train.checkpoint import checkpoint_path, load_checkpoint
 from train.losses import EpochRows, make_loss
 from train.metrics import FrameMetrics
 from train.model import ScoreModel
-from train.moments import Standardiser, merged, stream_moments
+from train.moments import Standardiser, merged
 from train.optimiser import learning_rate, make_optimiser
 from train.optimiser_config import OptimiserConfig
 from train.run import Run
 from train.selection import select
+from train.statistics import stream_moments
 
 from .conftest import config_for
 from .processes import on_ranks
