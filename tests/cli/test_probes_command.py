@@ -35,7 +35,7 @@ def test_probes_are_told_as_a_table_and_each_can_be_evaluated(
     assert evaluated[0] == "evaluate"
     assert Path(evaluated[1]).parent == out / "probes"
     assert "regression:2s (25 rows) of Laughter" in said
-    assert "epoch 1: 6 of 6 probes better than before\n" in said
+    assert "epoch 1: 6 of 6 probes better than before (" in said
     code, told, said = run(*evaluated, "--timelines", 0)
     assert code == 0, said
     code, told, _ = run("inspect", out)
