@@ -12,6 +12,7 @@ from .heads import HeadConfig
 from .losses import LossConfig
 from .place import Place
 from .selection import FrameFilter
+from .sequence_shape import SequenceShape
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -31,6 +32,7 @@ __all__ = [
     "Place",
     "ProbesResult",
     "Progress",
+    "SequenceShape",
     "TrainConfig",
     "TrainResult",
     "evaluate",

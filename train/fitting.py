@@ -34,6 +34,7 @@ from .resume import check_made_on, check_rows, made_on
 from .selection import Selection
 from .source import FrameSource
 from .stream import Batch, FrameStream
+from .threads import threads_for
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ class Fitting[Model: RowModel, Result](ABC):
         held = self.ranks.interruptible.held
         with closing(iter(self.stream)) as batches:
             for batch in interval.timed(batches):
-                with held():
+                with held(), threads_for(self.model.num_outputs):
                     for group in self.optimiser.param_groups:
                         group["lr"] = self._learning_rate()
                     interval.add(self._update(batch), batch)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from laughstore.kinds import TargetArray
 
-from .ranking import Ranking
+from .ranked_rows import RankedRows
 
 FIT: Final = "fit"
 """In the place of a threshold: the best one of these very rows."""
@@ -48,9 +48,9 @@ class ScoredRows:
         return self.score.astype(np.float64) - self.y
 
     @cached_property
-    def ranking(self) -> Ranking:
+    def ranking(self) -> RankedRows:
         """Rows by falling score."""
-        return Ranking.of(self.positive, self.score)
+        return RankedRows.of(self.positive, self.score)
 
     @cached_property
     def average_precision(self) -> float:

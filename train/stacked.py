@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .heads import HeadConfig, make_head
 from .heads.head import linear_of_zeros
 from .losses import ScoreKind
-from .model import RowModel, ScoreModel, on_standardised
+from .model import RowModel, ScoreModel
+from .row_product import row_product
 
 type Tensors = dict[str, Tensor]
 """Of a head's parameters, or of what is kept for each, by the names that one head has."""
@@ -153,6 +154,16 @@ class ProbeModel(RowModel):
         head = self.heads.split(dict(self.heads.named_parameters()))[number]
         return {f"head.{name}": value.detach().cpu().clone() for name, value in head.items()}
 
+    @property
+    def context(self) -> int:
+        """0: heads that read other rows, too, are no probes."""
+        return 0
+
+    @property
+    def num_outputs(self) -> int:
+        """K * H, of the first layer."""
+        return self.heads.first.out_features
+
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return the JSON object that a model is made from again, before its tensors are loaded."""
         return {
@@ -168,8 +179,9 @@ class ProbeModel(RowModel):
             x: bf16[B, D].
             keys: i64[K, B], of training with dropout; None leaves no unit out.
         """
-        hidden = on_standardised(self.heads.first, x, self.mean, self.inverse_std)
-        return self.heads(hidden, keys)
+        first = self.heads.first
+        weight = first.weight * self.inverse_std
+        return self.heads(row_product(x, weight, first.bias - weight @ self.mean), keys)
 
     def score(self, x: Tensor) -> Tensor:
         """Return scores f32[B, K] of bf16[B, D]; see `ScoreModel.score`."""

@@ -14,7 +14,7 @@ from .losses import EpochRows, make_loss
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
-from .optimiser import load_optimiser, make_optimiser, optimiser_tensors
+from .optimiser import l2_term, load_optimiser, make_optimiser, optimiser_tensors
 from .result import TrainResult
 from .score import metrics_of, score_streams
 from .stream import Batch
@@ -61,14 +61,19 @@ class Trainer(Fitting[ScoreModel, TrainResult]):
         """Make one step; return its loss, f32[] on the device."""
         x, y, weight = self.copies.copy(batch)
         how, step = self.config.optimiser, self.course.step
-        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=step)
+        model, context = self.model, self.model.context
+        targets = batch.frame[..., context:]  # of sequences, whose context is not answered
+        keys = model.row_keys(targets, seed=self.config.seed, step=step)
+        present = batch.present.to(x.device) if context else None
         loss = self.loss(
-            self.model(x, keys, bf16=how.autocast == "bf16"),
-            y,
-            weight,
+            model(x, keys, present, bf16=how.autocast == "bf16"),
+            y[..., context:],
+            weight[..., context:],
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
+        if how.l2:
+            loss = loss + l2_term(self.model, how.l2)
         mean = self.gradients.of(loss, step + 1)
         if how.clip_norm is not None:
             self.gradients.clip(how.clip_norm)

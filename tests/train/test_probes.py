@@ -338,6 +338,7 @@ def test_other_annotations_end_a_resume_with_the_label_that_they_change(own_shar
     ("changes", "said"),
     [
         ({"balance": 3.0}, "balance is 3.0, which is for one label at a time"),
+        ({"head": HeadConfig("temporal")}, "head temporal reads rows before each row"),
         ({"optimiser": OptimiserConfig(ema=0.9)}, "ema is 0.9, which is for one label at a time"),
         ({"label": LabelSpec("onset:1f")}, "label is onset:1f, beside probes"),
         ({"probe": ("onset:0.8s", "onset:10f")}, "the same as, or would be named like"),

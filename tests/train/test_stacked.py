@@ -15,7 +15,7 @@ from train.heads import HeadConfig
 from train.losses import EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.ranking import Ranking
+from train.ranked_rows import RankedRows
 from train.selection import FrameFilter, select
 from train.stacked import ProbeModel, StackedHeads
 from train.stacked_loss import StackedLoss
@@ -113,7 +113,7 @@ def test_a_ranking_tells_what_scikit_learn_tells(rows):
     score = np.array([value / 7 for _, value in rows], np.float32)
     if not positive.any():
         positive[0] = True
-    ranking = Ranking.of(positive, score)
+    ranking = RankedRows.of(positive, score)
     expected = average_precision_score(positive, score)
     assert ranking.average_precision == pytest.approx(expected, rel=1e-12)
     if not positive.all():
