@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from .heads import HeadConfig, make_head
 from .heads.head import linear_of_zeros
@@ -116,6 +117,8 @@ class ProbeModel(RowModel):
     def __init__(self, config: HeadConfig, dim: int, scores: Sequence[ScoreKind]) -> None:
         super().__init__()
         self.config, self.scores, self.row_shape = config, tuple(scores), (len(scores),)
+        self._rows: Tensor | None = None
+        """f32[B, D], memory of the latest batch or of a larger one."""
         self.heads = StackedHeads(config, dim, len(scores))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("inverse_std", torch.ones(dim))
@@ -181,7 +184,17 @@ class ProbeModel(RowModel):
         """
         first = self.heads.first
         weight = first.weight * self.inverse_std
-        return self.heads(row_product(x, weight, first.bias - weight @ self.mean), keys)
+        return self.heads(self._product(x, weight, first.bias - weight @ self.mean), keys)
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if x.device.type != "cpu" or torch.get_num_threads() == 1:
+            return row_product(x, weight, bias)
+        # Fresh memory for each step's float32 rows (64 MiB) would take longer than filling it. A
+        # step derives by what it has multiplied before the next one begins.
+        if self._rows is None or self._rows.shape[0] < len(x):
+            with torch.inference_mode(mode=False):
+                self._rows = torch.empty(x.shape)
+        return linear(self._rows[: len(x)].copy_(x), weight, bias)
 
     def score(self, x: Tensor) -> Tensor:
         """Return scores f32[B, K] of bf16[B, D]; see `ScoreModel.score`."""

@@ -118,3 +118,23 @@ def test_a_ranking_tells_what_scikit_learn_tells(rows):
     assert ranking.average_precision == pytest.approx(expected, rel=1e-12)
     if not positive.all():
         assert ranking.auroc == pytest.approx(roc_auc_score(positive, score), rel=1e-12)
+
+
+def test_two_threads_multiply_what_one_does_in_memory_that_is_used_again(two_threads):
+    """Scored first, as after a resume; then steps of batches of two sizes."""
+    generator = torch.Generator().manual_seed(0)
+    model = ProbeModel(HeadConfig(), 12, ["probability"] * 3)
+    with torch.no_grad():
+        model.heads.first.weight.normal_(generator=generator)
+    large, small = (torch.randn(n, 12, generator=generator).bfloat16() for n in (9, 5))
+    with torch.inference_mode():
+        model.score(small)
+    for x in (large, small, large):
+        model.zero_grad()
+        answers = model(x)
+        answers.square().sum().backward()
+        weight = model.heads.first.weight
+        expected = x.float() @ weight.detach().T
+        torch.testing.assert_close(answers.detach(), expected)
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad, 2 * expected.T @ x.float())
