@@ -166,7 +166,7 @@ def test_the_average_is_what_is_validated_kept_and_scored_with(planted_shards, t
     assert not torch.allclose(stepped, best.model["head.first.weight"])
     assert evaluate(config.out, device="cpu", timelines=0).metrics == result.best
     # The same steps without it end where the average's weights behind it are.
-    plain = short(planted_shards, tmp_path / "plain", lr=0.3)
+    plain = short(planted_shards, tmp_path / "plain", optimiser=OptimiserConfig(), lr=0.3)
     train(plain)
     last = [
         load_checkpoint(checkpoint_path(c.out / "checkpoints", "last")) for c in (config, plain)
