@@ -7,6 +7,7 @@ that it is ignored. Definitions to the frame stand in docs/labels.md; the kinds 
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,36 @@ def target_bouts(
     """
     speakers = _speakers(spec, tables, main, other)
     return merge_bouts(_select(spec, tables, speakers).targets, spec.merge_gap.us)
+
+
+class CandidateEvents(NamedTuple):
+    """K annotated events of all classes that a stream's label may have been about."""
+
+    times: Times
+    is_target: NDArray[np.bool_]
+    """bool[K]: of the class asked for."""
+    label: NDArray[np.int32]
+    """i32[K]: code of the consolidated class."""
+
+
+def candidate_events(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> CandidateEvents:
+    """Return the events of all classes, of the speakers asked for, that are sure, in file order.
+
+    Somebody looked at each of these, whatever it was then called; stretches without an event may
+    hold anything.
+    """
+    events, _ = clean_events(tables)
+    speakers = _speakers(spec, tables, main, other)
+    every = np.ones(len(events), np.bool_)
+    sure = every if speakers is None else np.isin(events.speaker, list(speakers))
+    sure = sure & (events.confidence >= np.float32(spec.min_confidence))
+    return CandidateEvents(
+        Times(events.start_us[sure], events.end_us[sure]),
+        _of_class(spec, tables, events)[sure],
+        events.label[sure].astype(np.int32),
+    )
 
 
 def check_event(spec: LabelSpec, vocabulary: Vocabulary) -> None:
