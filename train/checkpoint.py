@@ -11,6 +11,7 @@ ever replaced. The last one is the one with the most steps. safetensors finds no
 itself, so every file is hashed before it is parsed, and nothing is ever unpickled.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -49,6 +50,8 @@ _STATE = "state.json"
 _BROKEN = ".broken"
 _NAME = re.compile(r"step-(\d{9})(?:\.(\d{1,4}))?")
 _ADVICE = "restore the file, or choose another checkpoint"
+_DAMAGED = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR})
+"""What a disk or a file system says of a file that it cannot give back, as others do not."""
 
 Which = Literal["best", "last"]
 
@@ -151,16 +154,21 @@ def mark_best(folder: Path, path: Path, metrics: Mapping[str, Any]) -> None:  # 
     write_atomic(folder / _BEST, seal({"checkpoint": path.name, "metrics": dict(metrics)}))
 
 
-def prune(folder: Path) -> None:
+def prune(folder: Path, *, best: str | None) -> None:
     """Delete all checkpoints but the best and the last few, once the last is seen to be sound.
 
+    Args:
+        folder: of a run's checkpoints.
+        best: name of the best one, if there is one. The file that says so is for others, and may be
+            damaged.
+
     Raises:
-        CorruptData: it is not; nothing was deleted.
+        CorruptData: the last one is not sound; nothing was deleted.
     """
     finished = _finished(folder)
     keep = set(finished[-KEPT:])
-    if (folder / _BEST).exists():
-        keep.add(checkpoint_path(folder, "best"))
+    if best is not None:
+        keep.add(folder / best)
     old = [path for path in finished if path not in keep]
     if old:
         load_checkpoint(finished[-1])
@@ -182,7 +190,7 @@ def checkpoint_path(folder: Path, which: Which) -> Path:
         return finished[-1]
     path = folder / _BEST
     try:
-        content, _ = unseal(path.read_bytes(), where=str(path))
+        content, _ = unseal(_read(path), where=str(path))
     except FileNotFoundError as error:
         raise NotFound(
             f"{folder} names no best checkpoint: no epoch was finished; train for longer, or use"
@@ -202,7 +210,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CorruptData: a file was altered, cut or removed; the message names it.
     """
     try:
-        manifest, _ = unseal((path / _MANIFEST).read_bytes(), where=str(path / _MANIFEST))
+        manifest, _ = unseal(_read(path / _MANIFEST), where=str(path / _MANIFEST))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"{path} holds no {_MANIFEST}: it is no finished checkpoint") from error
     if (manifest.get("format"), manifest.get("version")) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
@@ -210,9 +218,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: {manifest.get('format')} version {manifest.get('version')} is not readable;"
             f" this release reads {CHECKPOINT_FORMAT} version {CHECKPOINT_VERSION}"
         )
-    model = _read(path / "model.safetensors", manifest)
-    optimiser = _read(path / "optimiser.safetensors", manifest)
-    state = _read(path / _STATE, manifest)
+    model = _read_listed(path / "model.safetensors", manifest)
+    optimiser = _read_listed(path / "optimiser.safetensors", manifest)
+    state = _read_listed(path / _STATE, manifest)
     try:
         return Checkpoint(
             safetensors.torch.load(model), safetensors.torch.load(optimiser), json.loads(state)
@@ -221,11 +229,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CorruptData(f"{path}: no safetensors file ({error}); {_ADVICE}") from error
 
 
-def _read(path: Path, manifest: Mapping[str, Any]) -> bytes:  # Any: JSON values
+def _read(path: Path) -> bytes:
+    """Bytes of a file; one that cannot be given back is damaged, like one with other bytes."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno not in _DAMAGED:
+            raise
+        raise CorruptData(f"{path} cannot be read ({error.strerror}); {_ADVICE}") from error
+
+
+def _read_listed(path: Path, manifest: Mapping[str, Any]) -> bytes:  # Any: JSON values
     """Bytes of a file, checked against the manifest before anyone parses them."""
     promised = manifest["files"][path.name]
     try:
-        data = path.read_bytes()
+        data = _read(path)
     except FileNotFoundError as error:
         raise CorruptData(f"{path} is missing, the manifest names it; {_ADVICE}") from error
     digest = hashlib.sha256(data).hexdigest()

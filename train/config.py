@@ -19,6 +19,7 @@ from .folds import check_folds
 from .heads import HeadConfig
 from .losses import LossConfig
 from .metrics import SelectBy, choice_for
+from .optimiser_config import OptimiserConfig
 from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
 
@@ -31,6 +32,7 @@ _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
 _HEAD: Final = HeadConfig()
 _LOSS: Final = LossConfig()
+_OPTIMISER: Final = OptimiserConfig()
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class TrainConfig:
     standardised channels a logit by at most about 1. Fewer channels want more: 3e-3 for 64."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    optimiser: OptimiserConfig = _OPTIMISER
+    """What else a step does."""
     select_by: SelectBy = "auto"
     """Metric on the validation split that chooses the epoch; auto: val_ap (average precision), or
     for label regression val_rmse."""
@@ -116,6 +120,12 @@ class TrainConfig:
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
+        plateau = self.optimiser
+        if plateau.schedule == "plateau" and plateau.plateau_epochs >= self.patience:
+            raise ConfigError(
+                f"plateau_epochs is {plateau.plateau_epochs}; it must be below patience"
+                f" ({self.patience}), or training ends before the learning rate falls"
+            )
         if not 0 < self.lr <= _MAX_LR:  # also refuses NaN
             raise ConfigError(f"lr is {self.lr}; it must be above 0 and at most {_MAX_LR:g}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
@@ -127,6 +137,11 @@ class TrainConfig:
     def balance_ratio(self) -> float | None:
         """Negatives for each positive row; None: all."""
         return None if isinstance(self.balance, str) else float(self.balance)
+
+    def describe_steps(self) -> str:
+        """Return one line for people: how weights are changed."""
+        decay = f"weight decay {self.weight_decay:g}"
+        return f"AdamW, lr {self.lr:g}, {decay}, {self.optimiser.describe()}"
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the JSON object of this config; paths as given.
@@ -151,7 +166,7 @@ class TrainConfig:
 
 
 _OF_THIS_MACHINE: Final = ("cache", "cache_gb")
-_GROUPS: Final = (HeadConfig, LossConfig)
+_GROUPS: Final = (HeadConfig, LossConfig, OptimiserConfig)
 """Types of fields whose own fields stand among the others in JSON, as they do among the flags."""
 
 

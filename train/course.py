@@ -9,25 +9,30 @@ It is the state of a checkpoint, as a JSON object:
     validated        the validation of that epoch is done, and counted in `best`
     stream           where the stream goes on (`FrameStream.load_state_dict`)
     validation       digests of the rows that are validated on
+    threshold        chosen by that validation: the score from which on a row is an alarm; null
+                     without one
     best_epoch       epoch of the best validation so far, from 0
     best             its metrics; null before the first
     best_checkpoint  name of its checkpoint; null if it is this one, or there is none
+    plateau          drops and waited of `train.plateau`, when the learning rate falls by it
     rows             of that epoch, so far
     losses           of the steps since the last line of the log
     seconds          spent so far
     made_on          versions, device, threads and ranks: what moves low bits
 
-The learning rate is a function of the step, the order of rows one of (seed, epoch), and dropout
-one of (seed, step, frame). No random generator runs while a run is trained, so none is saved.
+The learning rate is a function of the step and of the plateau, the order of rows one of (seed,
+epoch), and dropout one of (seed, step, frame). No random generator runs while a run is trained, so
+none is saved.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from laughstore.errors import ConfigError
 
 from .metrics import FrameMetrics, SelectBy
+from .plateau import Plateau
 
 Stopped = Literal["patience", "epochs"]
 
@@ -40,9 +45,11 @@ class Course:
     step: int = 0
     epoch: int = 0
     validated: bool = False
+    threshold: float | None = None
     best: FrameMetrics | None = None
     best_epoch: int = 0
     best_checkpoint: str | None = None
+    plateau: Plateau = field(default_factory=Plateau)
     num_rows: int = 0
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -67,7 +74,7 @@ class Course:
             metrics: of this epoch.
             by: what chooses the best.
         """
-        self.validated = True
+        self.validated, self.threshold = True, metrics.threshold
         if not metrics.beats(self.best, by):
             return False
         self.best, self.best_epoch, self.best_checkpoint = metrics, self.epoch, None
@@ -89,10 +96,12 @@ class Course:
             "step": self.step,
             "epoch": self.epoch,
             "validated": self.validated,
+            "threshold": self.threshold if self.validated else None,
             "stream": self.stream,
             "best_epoch": self.best_epoch,
             "best": None if self.best is None else self.best.to_json(),
             "best_checkpoint": self.best_checkpoint,
+            "plateau": asdict(self.plateau),
             "rows": self.num_rows,
             "losses": self.losses,
             "seconds": round(self.seconds, 3),
@@ -112,9 +121,11 @@ class Course:
                 step=state["step"],
                 epoch=state["epoch"],
                 validated=state["validated"],
+                threshold=state["threshold"],
                 best=None if best is None else FrameMetrics.from_json(best),
                 best_epoch=state["best_epoch"],
                 best_checkpoint=state["best_checkpoint"],
+                plateau=Plateau(**state["plateau"]),
                 num_rows=state["rows"],
                 losses=list(state["losses"]),
                 seconds=state["seconds"],

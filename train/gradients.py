@@ -51,3 +51,10 @@ class Gradients:
         if self._ranks.world_size > 1:
             values[: self._num_values + 1] /= self._ranks.world_size
         return values[self._num_values].clone()
+
+    def clip(self, norm: float) -> None:
+        """Shorten the gradients that `of` left behind to a norm, if theirs is larger."""
+        values = self._values[: self._num_values]
+        # In float64: squares of large gradients are no float32.
+        length = torch.linalg.vector_norm(values, dtype=torch.float64)
+        values *= (norm / length.clamp(min=norm)).float()

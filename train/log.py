@@ -1,4 +1,7 @@
-"""Numbers of a run as it goes: one JSON object a line, and the same as TensorBoard scalars."""
+"""Numbers of a run as it goes: one JSON object a line, and the same as TensorBoard scalars.
+
+TensorBoard alone gets the scores of a validation, as histograms and a precision-recall curve.
+"""
 
 import json
 import math
@@ -7,14 +10,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from laughstore.files import write_atomic
+from laughstore.kinds import TargetArray
 
+from .curve_points import NUM_POINTS, curve_points
 from .stream import Batch
 
 Value = int | float | str | Mapping[str, str] | None
@@ -26,14 +33,23 @@ class RunLog:
     Args:
         path: the JSON-lines file; appended to.
         tensorboard: folder of the event files.
-        after: steps done of a run that is gone on with; what older event files tell of later ones
-            is void.
+        after: (steps done, whether they are validated) of a run that is gone on with, whose log is
+            cut behind them; what older event files tell of later ones is void.
     """
 
-    def __init__(self, path: Path, tensorboard: Path, *, after: int | None = None) -> None:
-        self._file = path.open("a", encoding="utf-8")
-        purge_step = None if after is None else after + 1
+    def __init__(
+        self, path: Path, tensorboard: Path, *, after: tuple[int, bool] | None = None
+    ) -> None:
+        # TensorBoard takes the first file's mark for a beginning, and only others for a restart:
+        # a new run has one, too.
+        purge_step = 0 if after is None else after[0] + after[1]
         self._scalars = SummaryWriter(str(tensorboard), purge_step=purge_step)
+        if after is not None and path.exists():
+            # A validation that will be made again is void, and all else of its step with it.
+            for line in map(json.loads, path.read_text("utf-8").splitlines()):
+                if line["step"] == purge_step:
+                    self._add_scalars(line)
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
         """Write one line at once; each number is also the scalar `<kind>/<name>`.
@@ -43,17 +59,41 @@ class RunLog:
             step: steps done.
             values: by name; what is None or not finite is written as null.
         """
-        line = {name: _json(value) for name, value in values.items()}
-        text = json.dumps({"kind": kind, "step": step, **line}, allow_nan=False)
-        self._file.write(text + "\n")
+        told = {name: _json(value) for name, value in values.items()}
+        line = {"kind": kind, "step": step, **told}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
+        self._add_scalars(line)
+
+    def _add_scalars(self, line: Mapping[str, Any]) -> None:  # Any: JSON values
         for name, value in line.items():
-            if isinstance(value, int | float):
-                self._scalars.add_scalar(f"{kind}/{name}", value, step)
+            if isinstance(value, int | float) and name != "step":
+                self._scalars.add_scalar(f"{line['kind']}/{name}", value, line["step"])
+
+    def write_scores(self, step: int, y: TargetArray, score: NDArray[np.float32]) -> None:
+        """Show the scores of a validation.
+
+        Args:
+            step: steps done.
+            y: u1[N] or f4[N], above 0 where positive.
+            score: f4[N], finite.
+        """
+        positive = y > 0
+        for name, rows in (("positives", positive), ("negatives", ~positive)):
+            if rows.any():
+                self._scalars.add_histogram(f"validation/scores of {name}", score[rows], step)
+        if positive.any():
+            self._scalars.add_pr_curve_raw(
+                "validation/precision-recall",
+                *curve_points(positive, score),
+                global_step=step,
+                num_thresholds=NUM_POINTS,
+            )
 
     def sync(self) -> None:
-        """Make the lines so far survive a power cut."""
+        """Make the lines so far survive a power cut, and the event files a kill."""
         os.fsync(self._file.fileno())
+        self._scalars.flush()
 
     def close(self) -> None:
         """Finish the files."""
@@ -111,6 +151,8 @@ class Interval:
         self._losses: list[Tensor] = []
         self._frames: list[Tensor] = []
         self._num_waits, self._wait_s = 0, 0.0
+        self.waited_s = 0.0
+        """Spent on waiting for batches in this epoch, by this process."""
 
     @property
     def losses(self) -> list[float]:
@@ -122,7 +164,9 @@ class Interval:
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
-            self._wait_s += time.perf_counter() - started
+            waited_s = time.perf_counter() - started
+            self._wait_s += waited_s
+            self.waited_s += waited_s
             if batch is None:
                 return
             yield batch

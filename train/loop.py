@@ -203,9 +203,9 @@ def _train(
                     trainer.resume(begun.checkpoint, name)
                 return trainer.fit()
         except BaseException:
-            # Ended before the first step could be saved: a run that holds nothing is in the way.
+            # A run that holds nothing is in the way. The log of one that diverged tells how.
             for run in made:
-                if not run.checkpoints.exists():
+                if run.is_empty:
                     shutil.rmtree(run.path, ignore_errors=True)
             raise
 

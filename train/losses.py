@@ -288,7 +288,9 @@ class LossConfig:
         if not (self.huber_delta > 0 and math.isfinite(self.huber_delta)):
             raise ConfigError(f"huber_delta is {self.huber_delta}; it must be above 0 and finite")
         if self.loss != "auto":
-            check_options(self, "loss", _OPTIONS)
+            targets = LOSSES[self.loss].targets
+            fitting = {n: loss.options for n, loss in LOSSES.items() if loss.targets == targets}
+            check_options(self, "loss", fitting)
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return the JSON object of the fields that this loss, whose name is not auto, reads."""

@@ -7,7 +7,6 @@ command line take it from there. scikit-learn is loaded when it is needed, not b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
@@ -19,50 +18,7 @@ from laughstore.labels import LabelSpec
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .losses import TargetKind, target_kind
-
-
-class _UndefinedError(Exception):
-    """Raised by a metric that these rows have no value of; its text is the reason."""
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredRows:
-    """N rows with what was asked of them and what was answered."""
-
-    y: TargetArray
-    """u1[N] classes, or f4[N] numbers; above 0 where positive."""
-    score: NDArray[np.float32]
-    """f4[N], finite; of classes, higher means more likely positive."""
-    reach_s: float | None = None
-    """Of numbers: the longest wait, in seconds, that they tell of."""
-
-    @cached_property
-    def positive(self) -> NDArray[np.bool_]:
-        """bool[N]."""
-        return self.y > 0
-
-    @cached_property
-    def num_positives(self) -> int:
-        """P."""
-        return int(np.count_nonzero(self.positive))
-
-    @cached_property
-    def error(self) -> NDArray[np.float64]:
-        """f8[N]: score - y."""
-        return self.score.astype(np.float64) - self.y
-
-    @cached_property
-    def average_precision(self) -> float:
-        """Area under the precision-recall curve by steps, ties grouped (scikit-learn)."""
-        from sklearn.metrics import average_precision_score
-
-        self.need_positives()
-        return float(average_precision_score(self.positive, self.score))
-
-    def need_positives(self) -> None:
-        """Raise where there are none."""
-        if not self.num_positives:
-            raise _UndefinedError("no positive rows")
+from .scored_rows import FIT, ScoredRows, UndefinedError
 
 
 def _base_rate(rows: ScoredRows) -> float:
@@ -86,8 +42,33 @@ def _auroc(rows: ScoredRows) -> float:
 
     rows.need_positives()
     if rows.num_positives == len(rows.y):
-        raise _UndefinedError("no negative rows")
+        raise UndefinedError("no negative rows")
     return float(roc_auc_score(rows.positive, rows.score))
+
+
+def _f1(rows: ScoredRows) -> float:
+    """Harmonic mean of precision and recall; 0 without a hit."""
+    rows.need_positives()
+    return 2 * rows.num_hits / (rows.num_alarms + rows.num_positives)
+
+
+def _precision(rows: ScoredRows) -> float:
+    """Share of alarms in positive rows."""
+    rows.need_positives()
+    if not rows.num_alarms:
+        raise UndefinedError("no score reaches the threshold")
+    return rows.num_hits / rows.num_alarms
+
+
+def _recall(rows: ScoredRows) -> float:
+    """Share of positive rows with an alarm."""
+    rows.need_positives()
+    return rows.num_hits / rows.num_positives
+
+
+def _threshold(rows: ScoredRows) -> float:
+    """The score from which on a row is an alarm."""
+    return rows.threshold
 
 
 def _mae(rows: ScoredRows) -> float:
@@ -104,7 +85,7 @@ def _spearman(rows: ScoredRows) -> float:
     """Correlation of the ranks of targets and scores, equal ones sharing their mean rank."""
     for name, values in (("targets", rows.y), ("scores", rows.score)):
         if values.min() == values.max():
-            raise _UndefinedError(f"all {name} are equal")
+            raise UndefinedError(f"all {name} are equal")
     return float(np.corrcoef(_ranks(rows.y), _ranks(rows.score))[0, 1])
 
 
@@ -156,6 +137,10 @@ METRICS: Final[dict[str, Metric]] = {
     "base_rate": Metric(_base_rate, "base rate", _BOTH, is_share=True),
     "lift": Metric(_lift, "lift", _BOTH),
     "auroc": Metric(_auroc, "AUROC", _BOTH, better="higher"),
+    "f1": Metric(_f1, "F1", _CLASSES, better="higher"),
+    "precision": Metric(_precision, "precision", _CLASSES),
+    "recall": Metric(_recall, "recall", _CLASSES),
+    "threshold": Metric(_threshold, "threshold", _CLASSES),
 }
 """In the order in which they are shown."""
 _CHOICE: Final = {
@@ -222,6 +207,11 @@ class FrameMetrics:
         """Area under the ROC curve of positive rows."""
         return self.values["auroc"]
 
+    @property
+    def threshold(self) -> float | None:
+        """Score from which on a row is an alarm; None for numbers, too."""
+        return self.values.get("threshold")
+
     def beats(self, other: "FrameMetrics | None", by: SelectBy) -> bool:
         """Tell whether these are better than others, which there may be none of yet.
 
@@ -260,7 +250,11 @@ class FrameMetrics:
 
 
 def frame_metrics(
-    y: TargetArray, score: NDArray[np.float32], label: LabelSpec | None = None
+    y: TargetArray,
+    score: NDArray[np.float32],
+    label: LabelSpec | None = None,
+    *,
+    threshold: float | Literal["fit"] | None = FIT,
 ) -> FrameMetrics:
     """Return the metrics of N rows.
 
@@ -268,11 +262,13 @@ def frame_metrics(
         y: u1[N] classes, 1 positive; or f4[N] numbers from 0 to 1, above 0 where positive.
         score: f4[N]; of classes, higher means more likely positive; finite.
         label: of the targets; None for classes, whatever they mean.
+        threshold: of classes, score from which on a row is an alarm; FIT: that with the best F1 of
+            these rows; None: nobody has chosen one.
     """
     label = LabelSpec() if label is None else label
     kind = target_kind(label)
     reach_s = label.rules.span * FRAME_US / US_PER_SECOND if kind == "numbers" else None
-    rows = ScoredRows(y, score, reach_s)
+    rows = ScoredRows(y, score, reach_s, threshold)
     values: dict[str, float | None] = {}
     undefined: dict[str, str] = {}
     for name, metric in METRICS.items():
@@ -281,8 +277,8 @@ def frame_metrics(
         values[name] = None
         try:
             if not len(y):
-                raise _UndefinedError("no rows")
+                raise UndefinedError("no rows")
             values[name] = metric.of(rows)
-        except _UndefinedError as error:
+        except UndefinedError as error:
             undefined[name] = str(error)
     return FrameMetrics(len(y), rows.num_positives, values, undefined)

@@ -120,7 +120,7 @@ class ScoreModel(nn.Module):
             return None
         return row_keys(frame, seed=seed, step=step).to(self.mean.device)
 
-    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None = None, *, bf16: bool = False) -> Tensor:
         """Return the head's answers, f32[B], of bf16[B, D]: what the loss is computed from.
 
         They are logits of classes, or numbers.
@@ -128,8 +128,15 @@ class ScoreModel(nn.Module):
         Args:
             x: bf16[B, D].
             keys: of training, see `row_keys`; None leaves no unit out.
+            bf16: multiply frames and first layer in that precision; all else is float32.
         """
         first = self.head.first
+        if bf16:
+            # Standardised before: channels whose mean is large beside their spread would, folded
+            # in, leave nothing of the 8 bits of a weight.
+            standard = (x.float() - self.mean) * self.inverse_std
+            product = F.linear(standard.bfloat16(), first.weight.bfloat16())
+            return self.head.rest(product.float() + first.bias, keys)
         weight = first.weight * self.inverse_std
         bias = first.bias - weight @ self.mean
         return self.head.rest(F.linear(x.float(), weight, bias), keys)

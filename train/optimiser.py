@@ -8,23 +8,38 @@ from torch import Tensor
 
 from .config import TrainConfig
 from .model import ScoreModel
+from .optimiser_config import OptimiserConfig
 
+_COSINE = OptimiserConfig()
 _WARM_UP_STEPS = 100
 _WARM_UP_SHARE = 0.05
 """Of all steps there may be, when that is fewer."""
 
 
-def learning_rate(step: int, num_steps: int, *, peak: float) -> float:
-    """Return the learning rate of a step (from 0): linear warm-up, then a half cosine towards 0.
+def learning_rate(
+    step: int,
+    num_steps: int,
+    *,
+    peak: float,
+    config: OptimiserConfig = _COSINE,
+    drops: int = 0,
+) -> float:
+    """Return the learning rate of a step (from 0): linear warm-up, then as the schedule has it.
 
     Args:
         step: 0 to num_steps - 1.
         num_steps: steps there may be at most.
         peak: learning rate after the warm-up.
+        config: names the schedule: a half cosine towards 0, or a factor for each drop.
+        drops: how often it has fallen so far (`train.plateau`).
     """
+    if config.schedule == "plateau":
+        peak *= config.plateau_factor**drops
     warm_up = max(1, min(_WARM_UP_STEPS, round(num_steps * _WARM_UP_SHARE)))
     if step < warm_up:
         return peak * (step + 1) / warm_up
+    if config.schedule == "plateau":
+        return peak
     share = (step - warm_up) / max(1, num_steps - warm_up)
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 

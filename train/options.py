@@ -18,7 +18,8 @@ def check_options(
     Args:
         settings: a choice and all arguments that any choice knows.
         field: that holds the choice.
-        options: fields that each choice reads, by its name.
+        options: fields that each choice reads, by its name; of the choices that there are in its
+            place, which the message names.
 
     Raises:
         ConfigError: another field than those differs from its default.
@@ -29,10 +30,8 @@ def check_options(
         if item.name == field or value == item.default or item.name in options[choice]:
             continue
         knowing = [name for name, known in options.items() if item.name in known]
-        raise ConfigError(
-            f"{item.name} is {value}: {field} {choice} has none; drop it, or use --{field}"
-            f" {any_of(knowing)}"
-        )
+        others = f", or use --{field} {any_of(knowing)}" if knowing else ""
+        raise ConfigError(f"{item.name} is {value}: {field} {choice} has none; drop it{others}")
 
 
 def read_options(

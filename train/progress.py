@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .metrics import FrameMetrics
+
+if TYPE_CHECKING:
+    from .log import Interval
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,47 @@ class Progress:
     """Mean of the last steps (train)."""
     validation: FrameMetrics | None = None
     """Of the latest finished epoch."""
+    num_rows: int = 0
+    """Of all ranks, done in this phase (train, validate)."""
+    waited_s: float | None = None
+    """Seconds in this phase that this process has waited for batches (train)."""
 
 
 ProgressCallback = Callable[[Progress], None]
+
+
+class Reporter:
+    """Tells how far one epoch is.
+
+    Args:
+        report: is told.
+        world_size: ranks that share each phase equally.
+    """
+
+    def __init__(self, report: ProgressCallback, world_size: int) -> None:
+        self._report, self._world_size = report, world_size
+        self.latest: FrameMetrics | None = None
+        """Of the latest finished epoch."""
+
+    def step(self, epoch: int, done: int, total: int, interval: "Interval") -> None:
+        """Tell of a step of an epoch, whose rows and waiting time the interval has counted."""
+        self._report(
+            Progress(
+                "train",
+                done,
+                total,
+                epoch,
+                interval.loss,
+                self.latest,
+                interval.num_rows,
+                interval.waited_s,
+            )
+        )
+
+    def validated(self, epoch: int, done: int, total: int) -> None:
+        """Tell of rows that are validated on this rank."""
+        num_rows = done * self._world_size
+        self._report(Progress("validate", done, total, epoch, None, self.latest, num_rows))
 
 
 def silent(progress: Progress) -> None:

@@ -1,12 +1,13 @@
 """What a run writes as it goes: its log and its checkpoints, on the first rank alone."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .checkpoint import Checkpoint, mark_best, prune, save_checkpoint
 from .log import RunLog, Value, cut_log
 from .run import Run
+from .score import StreamScores, counted_rows
 
 
 class NoRecords:
@@ -15,6 +16,9 @@ class NoRecords:
     is_due = False
 
     def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
+        """Write nothing."""
+
+    def write_scores(self, step: int, streams: Sequence[StreamScores]) -> None:
         """Write nothing."""
 
     def save(self, step: int, checkpoint: Checkpoint) -> str:
@@ -47,14 +51,19 @@ class Records:
     ) -> None:
         self._run, self._save_every_s = run, save_every_s
         self._saved_s = time.monotonic()
+        self._best: str | None = None
+        """Name of the best checkpoint."""
         if after is not None:
             cut_log(run.metrics_log, step=after[0], validated=after[1])
-        step = None if after is None else after[0]
-        self._log = RunLog(run.metrics_log, run.tensorboard, after=step)
+        self._log = RunLog(run.metrics_log, run.tensorboard, after=after)
 
     def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
         """Write a line of the log; see `RunLog.write`."""
         self._log.write(kind, step, values)
+
+    def write_scores(self, step: int, streams: Sequence[StreamScores]) -> None:
+        """Show the scores of a validation, of the rows that count."""
+        self._log.write_scores(step, *counted_rows(streams))
 
     @property
     def is_due(self) -> bool:
@@ -72,13 +81,14 @@ class Records:
         state = {"run": self._run.identity, **checkpoint.state}
         whole = Checkpoint(checkpoint.model, checkpoint.optimiser, state)
         path = save_checkpoint(self._run.checkpoints, step, whole)
-        prune(self._run.checkpoints)
+        prune(self._run.checkpoints, best=self._best)
         self._saved_s = time.monotonic()
         return path.name
 
     def mark_best(self, name: str, metrics: Mapping[str, Any]) -> None:  # Any: JSON values
         """Make a checkpoint the best one."""
         mark_best(self._run.checkpoints, self._run.checkpoints / name, metrics)
+        self._best = name
 
     def close(self) -> None:
         """Finish the log."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from laughstore.errors import ConfigError, CorruptData, NotFound
 from laughstore.sealed import canonical_json
 
@@ -14,7 +16,7 @@ from .checkpoint import Checkpoint, load_checkpoint, newest_sound, set_aside
 from .config import TrainConfig
 from .course import Course
 from .ranks import Ranks
-from .run import Run
+from .run import Run, versions
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,16 @@ def check_rows(state: Mapping[str, Any], digests: Mapping[str, str]) -> None:  #
             " was saved, so its epochs could not be compared; restore the store or the annotations,"
             " or train into another --out"
         )
+
+
+def made_on(device: torch.device, num_ranks: int) -> dict[str, Any]:  # Any: JSON values
+    """Return what moves low bits, as a JSON object."""
+    return {
+        **versions(),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "ranks": num_ranks,
+    }
 
 
 def check_made_on(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:  # Any: JSON values

@@ -29,7 +29,7 @@ from .folds import Fold
 
 RUN_FORMAT = "laughstore-run"
 RUN_VERSION = 1
-_CONFIG = "config.json"
+_CONFIG, _LOG, _CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 _PACKAGES = ("laughstore", "numpy", "scikit-learn", "torch")
 
 
@@ -72,17 +72,24 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / _CHECKPOINTS
 
     @property
     def metrics_log(self) -> Path:
         """The JSON-lines log."""
-        return self.path / "metrics.jsonl"
+        return self.path / _LOG
 
     @property
     def tensorboard(self) -> Path:
         """Folder of TensorBoard's event files."""
         return self.path / "tensorboard"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left of its steps: no checkpoint, and no line of the log."""
+        if self.checkpoints.exists():
+            return False
+        return not (self.metrics_log.exists() and self.metrics_log.stat().st_size)
 
     @classmethod
     def create(
@@ -193,6 +200,12 @@ def is_run(path: Path) -> bool:
 
 def check_absent(path: Path) -> None:
     """Raise a ConfigError when something exists at the path of a new run."""
+    if is_run(path) and not any((path / _CHECKPOINTS).glob("step-*")):
+        raise ConfigError(
+            f"{path} holds a run that has saved no checkpoint ({path / _LOG} tells how far it"
+            " came); choose another --out, delete it, or begin it again with the same settings:"
+            " --resume"
+        )
     if path.exists() or path.is_symlink():
         raise ConfigError(
             f"{path} exists; choose another --out, delete it, or go on with it: --resume"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from .metrics import FrameMetrics, frame_metrics
 from .model import ScoreModel
 from .ranks import Ranks
 from .readahead import ReadAhead
+from .scored_rows import FIT
 from .selection import Selection
 from .source import FrameSource
 
@@ -166,11 +168,21 @@ def score_streams(
     return _one_a_question(streams, label.whose)
 
 
-def metrics_of(streams: Sequence[StreamScores], label: LabelSpec) -> FrameMetrics:
-    """Return the metrics of the rows that count, all streams together."""
+def counted_rows(streams: Sequence[StreamScores]) -> tuple[TargetArray, NDArray[np.float32]]:
+    """Return (targets, scores f4[N]) of the rows that count, all streams together."""
     y = np.concatenate([stream.y[stream.eligible] for stream in streams])
     score = np.concatenate([stream.score[stream.eligible] for stream in streams])
-    return frame_metrics(y, score, label)
+    return y, score
+
+
+def metrics_of(
+    streams: Sequence[StreamScores],
+    label: LabelSpec,
+    *,
+    threshold: float | Literal["fit"] | None = FIT,
+) -> FrameMetrics:
+    """Return the metrics of the rows that count, all streams together; see `frame_metrics`."""
+    return frame_metrics(*counted_rows(streams), label, threshold=threshold)
 
 
 def by_recording(streams: Sequence[StreamScores]) -> dict[str, list[StreamScores]]:

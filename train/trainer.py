@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from contextlib import closing, nullcontext
-from typing import Any
+from functools import partial
 
 import numpy as np
 import safetensors.torch
@@ -22,6 +22,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .course import Course, Stopped
 from .device import DeviceCopies
+from .ema import Average
 from .gradients import Gradients
 from .log import Interval
 from .losses import EpochRows, make_loss
@@ -29,12 +30,11 @@ from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
 from .optimiser import learning_rate, load_optimiser, make_optimiser, optimiser_tensors
-from .progress import Progress, ProgressCallback
+from .progress import ProgressCallback, Reporter
 from .ranks import Ranks
 from .records import NoRecords, Records
 from .result import TrainResult
-from .resume import check_made_on, check_rows
-from .run import versions
+from .resume import check_made_on, check_rows, made_on
 from .score import metrics_of, score_streams
 from .selection import Selection
 from .source import FrameSource
@@ -74,7 +74,7 @@ class Trainer:
         ranks: Ranks,
         report: ProgressCallback,
     ) -> None:
-        self.config, self.stream, self.records, self.report = config, stream, records, report
+        self.config, self.stream, self.records = config, stream, records
         self.validation, self.source, self.ranks = validation, source, ranks
         self.loss = make_loss(config.loss, EpochRows.of(stream.selection, stream.balance))
         self.model = ScoreModel.new(
@@ -88,10 +88,12 @@ class Trainer:
         ).to(device)
         self.optimiser = make_optimiser(self.model, config)
         self.gradients = Gradients(self.model.parameters(), ranks)
+        self.average = Average(self.model, config.optimiser.ema_decay)
         self.copies = DeviceCopies(device)
         self.course = Course(stream.state_dict())
         self.interval = Interval()
-        self.latest: FrameMetrics | None = None
+        self.report = Reporter(report, ranks.world_size)
+        self._made_on = made_on(device, stream.world_size)
         self._started_s = time.monotonic()
         self._saved = (-1, False, "")
         """Steps, whether they were validated, and name of the latest checkpoint."""
@@ -113,7 +115,7 @@ class Trainer:
         check_made_on(checkpoint.state["made_on"], self._made_on)
         try:
             self.model.load_state_dict(checkpoint.model)
-            load_optimiser(self.optimiser, checkpoint.optimiser)
+            load_optimiser(self.optimiser, self.average.resume(checkpoint.optimiser))
         except (RuntimeError, ValueError) as error:
             raise CorruptData(
                 f"the checkpoint of step {course.step} does not fit the run's model"
@@ -176,6 +178,8 @@ class Trainer:
         tensors = {name: value.cpu() for name, value in ours.items()}
         data = self.ranks.share(lambda: safetensors.torch.save(tensors), "the start")
         self.model.load_state_dict(safetensors.torch.load(data))
+        if not self.course.step:
+            self.average.begin()
 
     def _train(self, epoch: int) -> None:
         """Make the steps that are left of one epoch."""
@@ -197,7 +201,7 @@ class Trainer:
                         self._log_interval()
                     if self.records.is_due and self._is_finite:
                         self._save()
-                self.report(Progress("train", done, num_steps, epoch, interval.loss, self.latest))
+                self.report.step(epoch, done, num_steps, interval)
                 self.ranks.end_if_told()
                 self.copies.make_room()
                 del batch  # before the next is asked for, which takes its memory
@@ -205,24 +209,29 @@ class Trainer:
     def _update(self, batch: Batch) -> Tensor:
         """Make one step; return its loss, f32[] on the device, over all ranks before the step."""
         x, y, weight = self.copies.copy(batch)
+        how, step = self.config.optimiser, self.course.step
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=self.course.step)
+        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=step)
         loss = self.loss(
-            self.model(x, keys),
+            self.model(x, keys, bf16=how.autocast == "bf16"),
             y,
             weight,
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
-        mean = self.gradients.of(loss, self.course.step + 1)
+        mean = self.gradients.of(loss, step + 1)
+        if how.clip_norm is not None:
+            self.gradients.clip(how.clip_norm)
         self.optimiser.step()
+        self.average.update(step + 1)
         return mean
 
     def _learning_rate(self) -> float:
-        config = self.config
-        num_steps = self.stream.num_steps * config.epochs
-        return learning_rate(self.course.step, num_steps, peak=config.lr)
+        config, course = self.config, self.course
+        num_steps, how = self.stream.num_steps * config.epochs, config.optimiser
+        drops = course.plateau.drops
+        return learning_rate(course.step, num_steps, peak=config.lr, config=how, drops=drops)
 
     def _log_interval(self) -> None:
         """Write the means since the last line.
@@ -233,11 +242,6 @@ class Trainer:
         """
         step = self.course.step
         loss, wait_ms, frames = self.interval.close()
-        if not math.isfinite(loss):
-            self._check_frames(frames.numpy())
-            raise ConfigError(
-                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
-            )
         values = {
             "epoch": self.course.epoch,
             "frames": self.interval.num_rows,
@@ -247,6 +251,11 @@ class Trainer:
             "wait_ms": round(wait_ms, 3),
         }
         self.records.write("train", step, values)
+        if not math.isfinite(loss):
+            self._check_frames(frames.numpy())
+            raise ConfigError(
+                f"the loss is {loss} at step {step}; lower --lr (it is {self.config.lr})"
+            )
 
     def _check_frames(self, frames: NDArray[np.int64]) -> None:
         """Raise CorruptData on all ranks when frames of one of them hold what is not finite."""
@@ -262,30 +271,28 @@ class Trainer:
     def _validate(self) -> FrameMetrics:
         """Score the validation split and log its metrics."""
         epoch = self.course.epoch
-
-        def report(done: int, total: int) -> None:
-            self.report(Progress("validate", done, total, epoch, None, self.latest))
-
         streams = score_streams(
-            self.model,
+            self.average.model,
             self.validation,
             self.source,
             self.config.label,
             ranks=self.ranks,
-            progress=report,
+            progress=partial(self.report.validated, epoch),
         )
         doing = f"the validation of epoch {epoch + 1}"
         label = self.config.label
         found = self.ranks.decide(lambda: metrics_of(streams, label).to_json(), doing)
         metrics = FrameMetrics.from_json(found)
-        self.latest = metrics
+        self.report.latest = metrics
         values = {"epoch": epoch, "seconds": round(self._seconds, 3), **metrics.to_json()}
         self.records.write("validation", self.course.step, values)
+        self.records.write_scores(self.course.step, streams)
         return metrics
 
     def _keep(self, metrics: FrameMetrics) -> None:
         """Count this epoch, and save it if it is the best, or if that is due."""
         is_best = self.course.count(metrics, self.config.select_by)
+        self.course.plateau.count(is_best=is_best, epochs=self.config.optimiser.plateau_epochs)
         self.interval = Interval()
         if not (is_best or self.records.is_due):
             return
@@ -326,8 +333,8 @@ class Trainer:
             "validation": self.validation.digests,
             "made_on": self._made_on,
         }
-        model = {name: value.cpu() for name, value in self.model.state_dict().items()}
-        moments = optimiser_tensors(self.optimiser)
+        model = {name: value.cpu() for name, value in self.average.model.state_dict().items()}
+        moments = optimiser_tensors(self.optimiser) | self.average.stepped()
         name = self.records.save(course.step, Checkpoint(model, moments, state))
         self._saved = course.step, course.validated, name
         return name
@@ -336,13 +343,3 @@ class Trainer:
     def _seconds(self) -> float:
         """Spent so far, before a resume, too."""
         return time.monotonic() - self._started_s
-
-    @property
-    def _made_on(self) -> dict[str, Any]:  # Any: JSON values
-        """What moves low bits."""
-        return {
-            **versions(),
-            "device": self.model.mean.device.type,
-            "threads": torch.get_num_threads(),
-            "ranks": self.stream.world_size,
-        }

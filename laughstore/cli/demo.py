@@ -22,7 +22,7 @@ from .evaluate import report as report_evaluation
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
 from .text import program
-from .train import TrainingProgress
+from .training_progress import TrainingProgress
 
 if TYPE_CHECKING:
     from train import EvaluationResult
@@ -160,7 +160,7 @@ def _train(flags: _Flags, bar: TerminalProgress) -> None:
         device="cpu",
     )
     bar.message(f"4/5 training a linear head: {config.label.describe()}")
-    shown = TrainingProgress(bar)
+    shown = TrainingProgress(bar, epochs=_EPOCHS)
     try:
         train(config, progress=shown)
     finally:

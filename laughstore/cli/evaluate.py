@@ -117,9 +117,13 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     for line in undefined_texts(found):
         print(line)
     print("   ".join(metric_texts(found)))
+    if result.threshold_of is not None:
+        chosen = {"checkpoint": "when the checkpoint was validated", "split": "on these rows"}
+        print(f"threshold: the best F1 {chosen[result.threshold_of]}")
     print("by recording:")
     for item in result.recordings:
-        print("  ".join(["", *metric_texts(item.metrics), item.name]))
+        texts = metric_texts(item.metrics, without=("threshold",))  # the same for all
+        print("  ".join(["", *texts, item.name]))
     print(f"metrics: {result.out / 'metrics.json'}")
     for plot in result.plots:
         print(f"plot: {plot}")

@@ -138,6 +138,7 @@ def _run(flags: _Flags, path: Path) -> None:
         print(line)
     for part in (run_.config.head, run_.config.loss):
         print(", ".join(f"{name} {value}" for name, value in part.to_json().items()))
+    print(run_.config.describe_steps())
     for split, counts in run_.about["counts"].items():
         print(f"{split}: {counts['rows']:,} rows, {counts['positives']:,} positive")
     last = _last_validation(run_.metrics_log)

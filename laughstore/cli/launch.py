@@ -8,10 +8,8 @@ them.
 import itertools
 import json
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,26 +17,16 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..errors import ConfigError, LaughstoreError
-from .main import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE
+from .children import TOLD_TO_STOP, command_of, end_all, interrupts_blocked, signal_name, start_of
+from .main import EXIT_USAGE
 from .progress import TerminalProgress
-from .workers import GRACE_S, signal_name
 
 MAX_RESTARTS = 3
 """Of all ranks, after one was killed."""
-START = "import sys,json; sys.path[:]=json.loads(sys.argv.pop(1)); from laughstore.cli.rank_process"
-START += " import main; sys.exit(main(sys.argv[1:]))"
-"""With the parent's own module path: `-m` would put the working folder in front of it."""
 _POLL_S = 0.1
 _FOLLOW_S = 6.0
 """How long the others may take to end by themselves after one has: they save, and say who."""
 _THREADS = "OMP_NUM_THREADS"
-_TOLD = {
-    EXIT_INTERRUPTED: EXIT_INTERRUPTED,
-    EXIT_TERMINATED: EXIT_TERMINATED,
-    -signal.SIGINT: EXIT_INTERRUPTED,
-    -signal.SIGTERM: EXIT_TERMINATED,
-}
-"""Exit codes of a rank that somebody told to stop, and the one that the parent then ends with."""
 
 
 @dataclass
@@ -110,22 +98,19 @@ class Launch:
             "keeps_store": first,
             "listener": listener if first else None,
         }
-        words = [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
-        words += [str(os.getpid()), str(writer), json.dumps(place), *self._arguments]
+        words = [str(os.getpid()), str(writer), json.dumps(place), *self._arguments]
         words += ["--resume"] if attempt and "--resume" not in words else []
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        # Blocked here, it is blocked there too until the rank can say goodbye.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(writer, listener) if first else (writer,),
-                # Each would else compute in as many threads as there are cores.
-                env={_THREADS: str(max(1, cores // self._num_ranks)), **os.environ},
-            )
+            with interrupts_blocked():
+                process = subprocess.Popen(
+                    command_of(start_of("laughstore.cli.rank_process"), words),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(writer, listener) if first else (writer,),
+                    # Each would else compute in as many threads as there are cores.
+                    env={_THREADS: str(max(1, cores // self._num_ranks)), **os.environ},
+                )
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(writer)
         return _Child(rank, process, os.fdopen(reader, "rb"))
 
@@ -153,8 +138,8 @@ class Launch:
                 child.process.wait(max(until_s - time.monotonic(), 0))
         ended = [child for child in self._children if child.process.returncode]
         for child in ended:
-            if child.process.returncode in _TOLD:
-                raise SystemExit(_TOLD[child.process.returncode])
+            if child.process.returncode in TOLD_TO_STOP:
+                raise SystemExit(TOLD_TO_STOP[child.process.returncode])
         told = [(child, error) for child in ended if (error := child.error()) is not None]
         # One's own fault first; then a death; that another is missing explains the least.
         for child, (text, exit_code, is_lost) in told:
@@ -173,17 +158,9 @@ class Launch:
         return (ConfigError if exit_code == EXIT_USAGE else LaughstoreError)(where + text)
 
     def _stop(self) -> None:
-        """End what still runs: asked first, so that the first rank saves."""
         children, self._children = self._children, []
         try:
-            for child in children:
-                child.process.terminate()
-            until_s = time.monotonic() + GRACE_S
-            for child in children:
-                with suppress(subprocess.TimeoutExpired):
-                    child.process.wait(max(until_s - time.monotonic(), 0))
+            end_all([child.process for child in children])
         finally:
             for child in children:
-                child.process.kill()
-                child.process.wait()
                 child.errors.close()

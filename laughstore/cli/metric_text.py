@@ -1,5 +1,6 @@
 """Metrics as people read them."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from .text import number, percent
@@ -8,14 +9,14 @@ if TYPE_CHECKING:
     from train.metrics import FrameMetrics
 
 
-def metric_texts(found: "FrameMetrics") -> list[str]:
-    """Return each metric with its name, in the order in which they are shown."""
+def metric_texts(found: "FrameMetrics", *, without: Collection[str] = ()) -> list[str]:
+    """Return each metric with its name, but for some, in the order in which they are shown."""
     from train.metrics import METRICS
 
     return [
         f"{metric.title} {(percent if metric.is_share else number)(found.values[name])}"
         for name, metric in METRICS.items()
-        if name in found.values
+        if name in found.values and name not in without
     ]
 
 

@@ -94,7 +94,7 @@ class TerminalProgress:
             done, total = (n / _FRAMES_PER_HOUR for n in (self._done, self._total))
             self.message(
                 f"{self._task}: {done:.2f} of {total:.2f} h of audio, {self._real_time()},"
-                f" {_clock(elapsed_s)}, about {_clock(left_s)} left"
+                f" {clock_text(elapsed_s)}, about {clock_text(left_s)} left"
             )
             return
         self.message(
@@ -103,7 +103,7 @@ class TerminalProgress:
         )
 
 
-def _clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """Return h:mm:ss."""
     minutes, rest = divmod(max(round(seconds), 0), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -23,12 +23,10 @@ from .orphans import die_with
 from .progress import TerminalProgress
 from .ranks import Rank
 from .text import program
+from .training_progress import TrainingProgress
 
 if TYPE_CHECKING:
     from train import TrainResult
-    from train.progress import Progress
-
-_TASKS = {"statistics": "channel statistics", "train": "epoch", "validate": "validate"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,8 @@ def train_here(flags: _Flags, place: Place) -> None:
 
     bar = TerminalProgress(quiet=flags.common.quiet or place.rank > 0)
     bar.message(flags.config.label.describe())
-    shown = TrainingProgress(bar)
+    bar.message(flags.config.describe_steps())
+    shown = TrainingProgress(bar, epochs=flags.config.epochs)
     try:
         result = train(
             flags.config,
@@ -132,45 +131,6 @@ def train_here(flags: _Flags, place: Place) -> None:
         shown.close()
     if place.rank == 0:
         report(result, as_json=flags.common.json)
-
-
-class TrainingProgress:
-    """Shows the phases of a run as bars, and a line for every epoch."""
-
-    def __init__(self, bar: TerminalProgress) -> None:
-        self._bar = bar
-        self._phase: tuple[str, int] | None = None
-        self._done = 0
-        self._told_epoch = -1
-
-    def __call__(self, progress: "Progress") -> None:
-        """Take one report of `train.train`."""
-        phase = (progress.phase, progress.epoch)
-        if phase != self._phase:
-            self.close()
-            task = _TASKS[progress.phase]
-            named = f"{task} {progress.epoch + 1}" if progress.phase == "train" else task
-            self._bar.begin(
-                named, progress.total, "row" if progress.phase == "validate" else "step"
-            )
-            self._phase, self._done = phase, 0
-            self._tell(progress)
-        note = f"loss {progress.loss:.4f}" if progress.loss is not None else ""
-        self._bar.advance(progress.done - self._done, note)
-        self._done = progress.done
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._phase is not None:
-            self._bar.end()
-
-    def _tell(self, progress: "Progress") -> None:
-        """One line for the epoch before this one, once its validation is known."""
-        found = progress.validation
-        if progress.phase != "train" or found is None or progress.epoch == self._told_epoch:
-            return
-        self._told_epoch = progress.epoch
-        self._bar.message(f"epoch {progress.epoch}: validation {', '.join(metric_texts(found))}")
 
 
 def report(result: "TrainResult", *, as_json: bool) -> None:

@@ -8,11 +8,8 @@ reason, and the rest is built.
 import json
 import os
 import queue
-import signal
 import subprocess
-import sys
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,23 +24,13 @@ from ..errors import ConfigError, LaughstoreError
 from ..finishing import leave_out, quarantine_stamps
 from ..progress import Progress
 from ..unit import read_unit
+from .children import TOLD_TO_STOP, command_of, end_all, interrupts_blocked, signal_name, start_of
 from .deaths import MAX_DEATHS, Deaths
-from .main import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE
+from .main import EXIT_USAGE
 
-GRACE_S = 20.0
-"""From SIGTERM to SIGKILL: less than the 30 s that SLURM gives a job."""
 _POLL_S = 0.2
 _TAIL_LINES = 5
-START = "import sys,json; sys.path[:]=json.loads(sys.argv.pop(1)); from laughstore.cli.worker"
-START += " import main; sys.exit(main(sys.argv[1:]))"
-"""With the parent's own module path: `-m` would put the working folder in front of it."""
-_TOLD = {
-    EXIT_INTERRUPTED: EXIT_INTERRUPTED,
-    EXIT_TERMINATED: EXIT_TERMINATED,
-    -signal.SIGINT: EXIT_INTERRUPTED,
-    -signal.SIGTERM: EXIT_TERMINATED,
-}
-"""Exit codes of a worker that somebody told to stop, and the one that the parent then ends with."""
+_START = start_of("laughstore.cli.worker")
 
 
 @dataclass
@@ -78,7 +65,7 @@ class Workers:
         config: BuildConfig,
         progress: Progress,
         *,
-        start: str = START,
+        start: str = _START,
     ) -> None:
         self._arguments = list(arguments)
         self._start_code = start
@@ -116,16 +103,16 @@ class Workers:
 
     def _start(self, rank: int) -> None:
         reader, writer = os.pipe()
-        # Blocked here, it is blocked there too until the worker ignores it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        words = [sys.executable, "-P", "-c", self._start_code, json.dumps(sys.path)]
-        words += [str(os.getpid()), str(writer), str(rank), *self._arguments]
+        words = [str(os.getpid()), str(writer), str(rank), *self._arguments]
         try:
-            process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(writer,)
-            )
+            with interrupts_blocked():
+                process = subprocess.Popen(
+                    command_of(self._start_code, words),
+                    stdin=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(writer,),
+                )
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(writer)
         child = _Child(rank, process)
         self._children.append(child)
@@ -211,8 +198,8 @@ class Workers:
         elif child.error is not None:
             text, exit_code = child.error
             raise (ConfigError if exit_code == EXIT_USAGE else LaughstoreError)(text)
-        elif code in _TOLD:
-            raise SystemExit(_TOLD[code])
+        elif code in TOLD_TO_STOP:
+            raise SystemExit(TOLD_TO_STOP[code])
         elif code < 0:
             self._died(child, signal_name(-code))
         else:
@@ -276,30 +263,12 @@ class Workers:
             child.process.stdin.flush()
 
     def _stop(self) -> None:
-        """End what still runs: asked first, so that it removes what it was writing."""
         processes = [child.process for child in self._children]
         try:
-            for process in processes:
-                process.terminate()
-            until_s = time.monotonic() + GRACE_S
-            for process in processes:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(max(until_s - time.monotonic(), 0))
+            end_all(processes)
         finally:
             for process in processes:
-                process.kill()
-                process.wait()
                 _close(process)
-
-
-def signal_name(number: int) -> str:
-    """Return the name of the signal that killed a process."""
-    if number == signal.SIGKILL:
-        return "SIGKILL (out of memory, if you did not send it)"
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

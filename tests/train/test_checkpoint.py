@@ -87,7 +87,8 @@ def test_best_and_the_last_three_are_kept(tmp_path):
     mark_best(tmp_path, paths[10], {"average_precision": 0.5})
     assert checkpoint_path(tmp_path, "best") == paths[10]
     assert checkpoint_path(tmp_path, "last") == paths[50]
-    prune(tmp_path)
+    (tmp_path / "best.json").write_text("damaged, which is for readers to find")
+    prune(tmp_path, best=paths[10].name)
     assert [step for step in steps if paths[step].exists()] == [10, 30, 40, 50]
     assert load_checkpoint(paths[10]).model["head.first.weight"][0, 0] == 10
 
@@ -96,7 +97,7 @@ def test_nothing_is_deleted_while_the_last_one_is_damaged(tmp_path):
     paths = [save_checkpoint(tmp_path, step, some_checkpoint(step)) for step in range(1, 6)]
     (paths[-1] / "model.safetensors").write_bytes(b"")
     with pytest.raises(CorruptData, match="step-000000005"):
-        prune(tmp_path)
+        prune(tmp_path, best=None)
     assert all(path.exists() for path in paths)
 
 
@@ -148,6 +149,40 @@ def test_the_newest_sound_one_wins_and_those_that_are_broken_are_kept_and_named(
     (bad[1] / "state.json").unlink()
     assert newest_sound(tmp_path) is not None
     assert (tmp_path / "step-000000003.broken.broken").exists()
+
+
+def unreadable(path: Path) -> None:
+    """As a disk that cannot give back a file: reading this one ends with EIO."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [unreadable, a_folder])
+def test_a_file_that_cannot_be_read_is_passed_over_like_a_broken_one(
+    damage, name, tmp_path, caplog
+):
+    good, bad = [save_checkpoint(tmp_path, step, some_checkpoint(step)) for step in (1, 2)]
+    damage(bad / name)
+    with pytest.raises(CorruptData, match=rf"{name} cannot be read \((Input|Is a)"):
+        load_checkpoint(bad)
+    found = newest_sound(tmp_path)
+    assert found is not None
+    assert found[0] == good
+    assert f"kept as {bad.name}.broken: {bad}/{name} cannot be read" in caplog.text
+
+
+def test_an_error_that_says_nothing_of_the_bytes_is_no_damage(tmp_path):
+    path = save_checkpoint(tmp_path, 1, some_checkpoint())
+    (path / "state.json").unlink()
+    (path / "state.json").symlink_to("state.json")  # ELOOP: the file may be fine elsewhere
+    with pytest.raises(OSError, match="symbolic links"):
+        load_checkpoint(path)
 
 
 def test_without_any_sound_checkpoint_there_is_none(tmp_path):

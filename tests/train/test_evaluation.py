@@ -16,12 +16,13 @@ from laughstore.labels import LabelSpec, frame_targets
 from laughstore.naming import assignment_name
 from laughstore.timebase import Span
 from tests.stores import SPEAKERS, Episode, laugh, random_features, write_store
-from train import FrameFilter, HeadConfig, evaluate, train
+from train import FrameFilter, HeadConfig, Progress, evaluate, train
 from train.checkpoint import checkpoint_path, load_checkpoint
-from train.evaluation import timeline_panel
+from train.drawing import timeline_panel
 from train.model import ScoreModel
 from train.plots import timeline_png
-from train.score import score_rows, score_streams
+from train.run import Run
+from train.score import metrics_of, score_rows, score_streams
 from train.selection import select
 from train.source import FrameSource
 
@@ -43,6 +44,58 @@ def test_evaluation_agrees_with_training_and_writes_metrics_and_plots(trained):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in evaluation.plots)
     last = evaluate(config.out, device="cpu", checkpoint="last", timelines=0)
     assert last.checkpoint.name.startswith("step")
+
+
+def test_the_threshold_is_that_of_validation_and_never_fitted_anew(trained, tmp_path, capsys):
+    config, result, _ = trained
+    threshold = result.best.threshold
+    assert threshold is not None
+    log = map(json.loads, Run.open(config.out).metrics_log.read_text().splitlines())
+    told = [line["threshold"] for line in log if line["kind"] == "validation"]
+    assert told[result.best_epoch] == threshold
+    episodes = planted_episodes()
+    weaker = [replace(item, split="test") for item in episodes if item.split == "validation"]
+    store = write_store(
+        tmp_path / "store", weaker, Planted(episodes, strength=1.0), block_frames=32, dim=DIM,
+        shard_frames=256,
+    )  # fmt: skip
+    found = evaluate(
+        config.out, split="test", shards=store / "shards", out=tmp_path / "out", device="cpu"
+    )
+    assert found.metrics.threshold == threshold
+    assert [item.metrics.threshold for item in found.recordings] == [threshold] * 2
+    assert found.threshold_of == "checkpoint"
+    # Its own best threshold would be another one, with a better F1.
+    index = read_index(store / "shards")
+    selection = select(index, "test", config.label)
+    with FrameSource(index, "test") as source:
+        model = ScoreModel(config.head, DIM)
+        model.load_state_dict(load_checkpoint(found.checkpoint).model)
+        own = metrics_of(score_streams(model, selection, source, config.label), config.label)
+    assert own.threshold != threshold
+    assert (own.values["f1"] or 0) > (found.metrics.values["f1"] or 1)
+    report(found, as_json=False)
+    said = capsys.readouterr().out
+    assert f"threshold {threshold:.3f}" in said
+    assert "threshold: the best F1 when the checkpoint was validated" in said
+
+
+def test_a_checkpoint_that_was_not_validated_has_no_threshold(planted_shards, tmp_path):
+    def press(report: Progress) -> None:
+        if report.phase == "train" and report.done == 3:
+            raise KeyboardInterrupt
+
+    config = config_for(planted_shards, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress=press)
+    found = evaluate(config.out, split="train", checkpoint="last", device="cpu", timelines=0)
+    reason = "no threshold was chosen on validation"
+    names = ("f1", "precision", "recall", "threshold")
+    assert found.metrics.undefined == dict.fromkeys(names, reason)
+    assert found.threshold_of is None
+    found = evaluate(config.out, checkpoint="last", device="cpu", timelines=0)
+    assert found.threshold_of == "split"
+    assert found.metrics.values["f1"]
 
 
 def test_an_evaluation_tells_which_annotations_it_scored_against(own_shards, tmp_path, capsys):
@@ -117,7 +170,7 @@ def test_a_split_without_positives_is_evaluated_with_nulls(trained, tmp_path):
     assert result.metrics.average_precision is None
     content = json.loads((result.out / "metrics.json").read_text())
     assert content["metrics"]["undefined"] == dict.fromkeys(
-        ("average_precision", "lift", "auroc"), "no positive rows"
+        ("average_precision", "lift", "auroc", "f1", "precision", "recall"), "no positive rows"
     )
     assert not (result.out / "pr.png").exists()
 

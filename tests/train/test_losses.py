@@ -261,7 +261,7 @@ def test_auto_is_the_usual_loss_of_a_label_and_keeps_its_arguments():
     assert LossConfig().for_label(detection) == LossConfig("bce")
     assert LossConfig().for_label(regression) == LossConfig("mse")
     assert LossConfig(pos_weight=3.0).for_label(detection) == LossConfig("bce", pos_weight=3.0)
-    with pytest.raises(ConfigError, match="loss mse has none; drop it, or use --loss bce"):
+    with pytest.raises(ConfigError, match=r"loss mse has none; drop it$"):
         LossConfig(pos_weight=3.0).for_label(regression)
     assert {LOSSES[name].targets for name in USUAL_LOSS.values()} == {"classes", "numbers"}
 

@@ -1,5 +1,6 @@
 import json
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from laughstore.errors import ConfigError
 from laughstore.labels import LabelSpec
@@ -26,18 +33,22 @@ def test_metrics_of_a_case_worked_out_by_hand():
     assert metrics.average_precision == pytest.approx(0.75)
     assert metrics.lift == pytest.approx(1.5)
     assert metrics.auroc == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+    # At .9: 1 of 1 alarms, 1 of 2 positives; at .8: 1 of 2, 1 of 2; at .5: 2 of 4, 2 of 2.
+    found = [metrics.values[name] for name in ("threshold", "f1", "precision", "recall")]
+    assert found == [np.float32(0.9), pytest.approx(2 / 3), 1.0, 0.5]  # of equal ones the higher
     assert metrics.undefined == {}
 
 
-CLASSES = ("base_rate", "average_precision", "lift", "auroc")
+AT_THRESHOLD = ("f1", "precision", "recall", "threshold")
+CLASSES = ("base_rate", "average_precision", "lift", "auroc", *AT_THRESHOLD)
 
 
 @pytest.mark.parametrize(
     ("y", "values", "reasons"),
     [
-        ([], (None, None, None, None), dict.fromkeys(CLASSES, "no rows")),
-        ([0, 0], (0.0, None, None, None), dict.fromkeys(CLASSES[1:], "no positive rows")),
-        ([1, 1], (1.0, 1.0, 1.0, None), {"auroc": "no negative rows"}),
+        ([], (None,) * 8, dict.fromkeys(CLASSES, "no rows")),
+        ([0, 0], (0.0, *(None,) * 7), dict.fromkeys(CLASSES[1:], "no positive rows")),
+        ([1, 1], (1.0, 1.0, 1.0, None, 1.0, 1.0, 1.0, 0.0), {"auroc": "no negative rows"}),
     ],
 )
 def test_what_is_undefined_is_null_with_the_reason(y, values, reasons):
@@ -47,10 +58,13 @@ def test_what_is_undefined_is_null_with_the_reason(y, values, reasons):
     assert "NaN" not in json.dumps(metrics.to_json(), allow_nan=False)
 
 
+NUMBERS = [name for name in METRICS if name not in AT_THRESHOLD]
+
+
 @pytest.mark.parametrize(
     ("y", "score", "undefined"),
     [
-        ([], [], dict.fromkeys(METRICS, "no rows")),
+        ([], [], dict.fromkeys(NUMBERS, "no rows")),
         (
             [0, 0],
             [0.1, 0.2],
@@ -66,7 +80,7 @@ def test_what_is_undefined_is_null_with_the_reason(y, values, reasons):
 def test_what_is_undefined_of_numbers_is_null_with_the_reason(y, score, undefined):
     metrics = frame_metrics(np.array(y, np.float32), np.array(score, np.float32), REGRESSION)
     assert metrics.undefined == undefined
-    assert set(metrics.values) == set(METRICS)
+    assert set(metrics.values) == set(NUMBERS)
     assert {name for name, value in metrics.values.items() if value is None} == set(undefined)
     again = FrameMetrics.from_json(json.loads(json.dumps(metrics.to_json(), allow_nan=False)))
     assert again == metrics
@@ -124,9 +138,59 @@ def test_metrics_of_classes_are_those_of_scikit_learn(classes, seed):
     y = np.array(classes, np.uint8)
     score = np.random.default_rng(seed).integers(0, 9, len(y)).astype(np.float32)
     found = frame_metrics(y, score).values
-    assert list(found) == ["average_precision", "base_rate", "lift", "auroc"]
+    assert list(found) == ["average_precision", "base_rate", "lift", "auroc", *AT_THRESHOLD]
     assert found["average_precision"] == average_precision_score(y, score)
     assert found["auroc"] == roc_auc_score(y, score)
+
+
+rows_of_classes = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=40)
+
+
+@given(rows_of_classes)
+def test_the_threshold_is_the_best_of_all_and_of_equal_ones_the_highest(rows):
+    assume(any(is_positive for is_positive, _ in rows))
+    y = np.array([is_positive for is_positive, _ in rows], np.uint8)
+    score = np.array([score / 7 for _, score in rows], np.float32)
+    points = []
+    for threshold in set(score.tolist()):
+        alarms = [
+            is_positive for is_positive, mine in zip(y, score, strict=True) if mine >= threshold
+        ]
+        hits = Fraction(int(sum(alarms)))
+        precision, recall = hits / len(alarms), hits / int(y.sum())
+        f1 = 2 * precision * recall / (precision + recall) if hits else Fraction(0)
+        points.append((f1, threshold, precision, recall))
+    f1, threshold, precision, recall = max(points)
+    found = frame_metrics(y, score).values
+    assert found["threshold"] == threshold
+    expected = [float(f1), float(precision), float(recall)]
+    assert [found[name] for name in AT_THRESHOLD[:3]] == pytest.approx(expected)
+
+
+@given(rows_of_classes, st.none() | st.integers(0, 8))
+def test_a_threshold_that_was_chosen_elsewhere_is_applied_as_it_is(rows, chosen):
+    y = np.array([is_positive for is_positive, _ in rows], np.uint8)
+    score = np.array([score / 7 for _, score in rows], np.float32)
+    threshold = None if chosen is None else float(np.float32(chosen / 7))
+    metrics = frame_metrics(y, score, threshold=threshold)
+    values = metrics.values
+    if threshold is None:
+        assert [values[name] for name in AT_THRESHOLD] == [None] * 4
+        missing = "no positive rows" if not y.any() else "no threshold was chosen on validation"
+        assert metrics.undefined["f1"] == missing
+        return
+    assert values["threshold"] == threshold
+    truth, alarm = y.astype(bool), score >= threshold
+    if not truth.any():
+        assert [metrics.undefined[name] for name in AT_THRESHOLD[:3]] == ["no positive rows"] * 3
+        return
+    assert values["f1"] == pytest.approx(f1_score(truth, alarm))
+    assert values["recall"] == pytest.approx(recall_score(truth, alarm))
+    if alarm.any():
+        assert values["precision"] == pytest.approx(precision_score(truth, alarm))
+    else:
+        assert metrics.undefined["precision"] == "no score reaches the threshold"
+        assert (values["precision"], values["f1"], values["recall"]) == (None, 0, 0)
 
 
 def some_metrics(**values: float | None) -> FrameMetrics:
@@ -154,5 +218,5 @@ def test_the_choice_fits_the_label():
     assert choice_for("val_spearman", REGRESSION) == "val_spearman"
     assert choice_for("val_auroc", LabelSpec()) == "val_auroc"
     for wrong in ("val_rmse", "val_lift", "ap"):
-        with pytest.raises(ConfigError, match=r"it must be auto, val_ap, val_auroc$"):
+        with pytest.raises(ConfigError, match=r"it must be auto, val_ap, val_auroc, val_f1$"):
             choice_for(wrong, LabelSpec())

@@ -15,7 +15,7 @@ from laughstore.labels import LabelSpec, frame_targets
 from tests.stores import SPEAKERS, Episode, bf16_bits, laugh, random_features, write_store
 from train import FrameStream, LossConfig, evaluate, train
 from train.checkpoint import checkpoint_path, load_checkpoint
-from train.evaluation import timeline_panel
+from train.drawing import timeline_panel
 from train.metrics import FrameMetrics
 from train.model import ScoreModel
 from train.plots import timeline_png

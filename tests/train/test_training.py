@@ -261,6 +261,12 @@ def test_a_run_that_diverges_says_what_to_lower_and_saves_no_broken_weights(
         train(config_for(planted_shards, tmp_path / "run", lr=1e3, loss=loss))
     with pytest.raises(NotFound):
         checkpoint_path(tmp_path / "run" / "checkpoints", "last")
+    # What is left tells how it went, and is not in the way without a word.
+    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert (told["kind"], told["step"], told["loss"]) == ("train", 10, None)
+    with pytest.raises(ConfigError, match=r"saved no checkpoint \(.*metrics\.jsonl tells how far"):
+        train(config_for(planted_shards, tmp_path / "run"))
     # Nor when checkpoints are due at each step.
     with pytest.raises(ConfigError, match=r"the loss is (nan|inf) at step 10; lower --lr"):
         train(config_for(planted_shards, tmp_path / "due", lr=1e3, loss=loss), save_every_s=0)
