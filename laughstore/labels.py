@@ -100,6 +100,32 @@ def target_bouts(
     return merge_bouts(_select(spec, tables, speakers).targets, spec.merge_gap.us)
 
 
+def unknown_events(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> Times:
+    """Return the events that may be target events, in file order: nobody knows whose, or how sure.
+
+    What says that there is a target event there is neither right nor wrong.
+    """
+    return _select(spec, tables, _speakers(spec, tables, main, other)).unknown
+
+
+def awaited_us(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> NDArray[np.int64]:
+    """Return i64[K], rising: the moments that a label of onsets, or of intervals, asks about.
+
+    Raises:
+        ConfigError: the label needs prediction intervals, and the recording has none.
+    """
+    if not spec.needs_intervals:
+        return target_bouts(spec, tables, main=main, other=other).start_us
+    check_intervals(spec, {"the recording": tables})
+    found = _intervals(tables, _speakers(spec, tables, main, other))
+    taken = found.event_start_us - found.turn_start_us < spec.rules.limit_us
+    return np.unique(found.end_us[taken])
+
+
 class CandidateEvents(NamedTuple):
     """K annotated events of all classes that a stream's label may have been about."""
 

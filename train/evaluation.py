@@ -21,6 +21,7 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .device import choose_device
 from .drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
+from .event_metrics import EventMetrics, event_metrics
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
 from .losses import ScoreKind
 from .metrics import FrameMetrics
@@ -30,6 +31,7 @@ from .selection import select
 from .skip import skipped_blocks, without_blocks
 from .source import FrameSource
 from .trained import groups_trained_on, index_for, load_trained, other_annotations
+from .within import WithinStreams
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,10 @@ class EvaluationResult:
     """Where the threshold of precision, recall and F1 was chosen: by the validation of the
     checkpoint, or, of a checkpoint without one, on this split, which is validation. None: nowhere,
     as for labels that are numbers."""
+    within: WithinStreams | None
+    """How well scores order the rows of a stream; None for labels that are numbers."""
+    events: EventMetrics
+    """What the scores come to as events."""
     num_ignored: int
     """Rows of the scored streams that the label leaves out."""
     num_skipped_blocks: int
@@ -118,6 +124,8 @@ class EvaluationResult:
             "other_annotations": self.other_annotations,
             "metrics": self.metrics.to_json(),
             "threshold_of": self.threshold_of,
+            "within_streams": None if self.within is None else self.within.to_json(),
+            "events": self.events.to_json(),
             "ignored": self.num_ignored,
             "skipped_blocks": self.num_skipped_blocks,
             "streams": self.num_streams,
@@ -222,6 +230,8 @@ def evaluate(
         other_annotations=other_annotations(index, opened, annotations),
         metrics=metrics,
         threshold_of=None if threshold is None else threshold_of,
+        within=WithinStreams.of(streams, config.label),
+        events=event_metrics(index, streams, config.label, threshold=threshold),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
         num_skipped_blocks=len(skipped),
         num_streams=len(streams),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from laughstore.labels import LabelSpec
 
+from .losses import target_kind
 from .metrics import frame_metrics
 from .score import StreamScores
 
@@ -29,8 +30,10 @@ class WithinStreams:
     """Of all streams, those of one class too."""
 
     @classmethod
-    def of(cls, streams: Sequence[StreamScores], label: LabelSpec) -> Self:
-        """Return the metrics of each stream, over its rows that count."""
+    def of(cls, streams: Sequence[StreamScores], label: LabelSpec) -> Self | None:
+        """Return the metrics of each stream, over its rows that count; None of numbers."""
+        if target_kind(label) != "classes":
+            return None
         lifts, aurocs = [], []
         for stream in streams:
             counts = stream.eligible
