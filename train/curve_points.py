@@ -32,7 +32,8 @@ def curve_points(
     last = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(falling) - 1)
     hits = np.cumsum(positive[order])[last]
     num_positives, num_rows = hits[-1], len(score)
-    wanted = np.ceil(np.linspace(1, 0, num) * num_positives)
+    # Rounded up in whole numbers: 6 * 0.5 in floats may be a little more than 3.
+    wanted = -(-num_positives * np.arange(num - 1, -1, -1) // (num - 1))
     at = np.searchsorted(hits, wanted)
     true_positives, false_positives = hits[at], last[at] + 1 - hits[at]
     false_negatives = num_positives - true_positives

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
@@ -85,6 +85,7 @@ def test_what_a_checkpoint_holds_is_in_the_event_files_of_a_process_that_was_kil
     st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=60),
     st.integers(2, 20),
 )
+@example([(True, value) for value in (2, 3, 0, 0, 1, 1)], 7)  # recalls that are no floats
 def test_points_lie_on_the_exact_curve_with_recall_in_equal_steps(rows, num):
     positive = np.array([is_positive for is_positive, _ in rows])
     assume(positive.any())
