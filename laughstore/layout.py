@@ -46,6 +46,11 @@ def annotations(annotations_id: str, split: str, recording_id: str) -> str:
     return f"{ANNOTATIONS}/{annotations_id}/{split}/{recording_id}.json"
 
 
+def stats(recording_id: str) -> str:
+    """Return the path of the channel statistics of a recording's streams."""
+    return f"{STATS}/{recording_id}.json"
+
+
 def shard(split: str, number: int) -> str:
     """Return the path of a shard by its tar name."""
     return f"{SHARDS}/{shard_name(split, number)}"

@@ -26,6 +26,8 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Return the batch with its features in page-locked memory; a DataLoader asks for it."""
+        if self.x.device.type != "cpu":
+            return self
         return replace(self, x=self.x.pin_memory())
 
     def __repr__(self) -> str:

@@ -26,6 +26,9 @@ from .selection import FrameFilter
 Verify = Literal["always", "first", "never"]
 """When to check a block's CRC-32C: at every read, at the first of this process, or never."""
 
+Preload = Literal["none", "cpu", "gpu"]
+"""Where the rows that take part are loaded before they are trained on."""
+
 _MAX_LR: Final = 1e3
 """Far above all that can learn, and far below what overflows within a step."""
 _LABEL: Final = LabelSpec()
@@ -96,6 +99,9 @@ class TrainConfig:
     memory)."""
     reader: Reader = "auto"
     """How frames are read: map, window (into memory of its own), or auto."""
+    preload: Preload = "none"
+    """Load the training rows once, to memory (cpu) or to the GPU that trains (gpu); batches are the
+    same. Each process loads all of them. Not remembered by the run."""
     skip_corrupt: Path | None = None
     """Leave out these blocks: a list that `laughstore verify --bad-blocks` wrote."""
     cache: Path | None = None
@@ -112,6 +118,8 @@ class TrainConfig:
         check_key(self.seed, 0)
         check_folds(self.folds, self.fold)
         check_mix(self.mix)
+        if self.preload not in get_args(Preload):
+            raise ConfigError(f"preload is {self.preload!r}; use none, cpu or gpu")
         if isinstance(self.balance, str):
             if self.balance != "off":
                 raise ConfigError(f"balance is {self.balance!r}; it must be off or a number")
@@ -146,7 +154,7 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the JSON object of this config; paths as given.
 
-        Without the cache, which belongs to a machine and changes nothing that is learned.
+        Without the cache and preload, which belong to a machine and change nothing that is learned.
         """
         return _to_json(self)
 
@@ -165,7 +173,7 @@ class TrainConfig:
             ) from error
 
 
-_OF_THIS_MACHINE: Final = ("cache", "cache_gb")
+_OF_THIS_MACHINE: Final = ("cache", "cache_gb", "preload")
 _GROUPS: Final = (HeadConfig, LossConfig, OptimiserConfig)
 """Types of fields whose own fields stand among the others in JSON, as they do among the flags."""
 

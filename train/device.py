@@ -41,11 +41,11 @@ class DeviceCopies:
         self._running: deque[torch.cuda.Event] = deque()
 
     def copy(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (x, y, weight) of a batch on the device."""
+        """Return (x, y, weight) of a batch on the device; what is there already is not copied."""
         device = self._device
         x = batch.x.to(device, non_blocking=True)
         y, weight = batch.y.to(device), batch.weight.to(device)
-        if device.type == "cuda":
+        if device.type == "cuda" and batch.x.device.type == "cpu":
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(device))
             self._running.append(event)

@@ -24,8 +24,9 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .device import choose_device
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
-from .moments import Standardiser, merged, stream_moments
+from .moments import Standardiser, merged
 from .place import ALONE, Place
+from .preload import check_preload
 from .progress import Progress, ProgressCallback, silent
 from .ranks import Ranks
 from .records import NoRecords, Records
@@ -37,6 +38,7 @@ from .selection import Selection, select
 from .signals import Interruptible
 from .skip import read_skip_list, skipped_blocks, without_blocks
 from .source import FrameSource
+from .statistics import stream_moments
 from .stream import FrameStream
 from .trainer import Trainer
 
@@ -81,6 +83,7 @@ def train(
     """
     interruptible = Interruptible()
     device = choose_device(config.device, place.local_rank)
+    check_preload(config.preload, device)
     with (
         interruptible.installed(),
         Ranks(place, device, interruptible) as ranks,
@@ -159,6 +162,7 @@ def _train(
             cache=cache,
         ) as source,
     ):
+        stream.preloading.check_memory(ranks.local_world_size)
         _check_both_classes(stream.selection)
         counts = _counts(stream.selection, validation)
         if stream.balance is not None:
@@ -168,6 +172,9 @@ def _train(
         # A checkpoint holds its own.
         is_new = begun.checkpoint is None
         standardiser = _standardiser(stream, ranks, report) if is_new else None
+        stream.preloading.load(
+            stream.source, lambda done, total: report(Progress("preload", done, total, 0))
+        )
         made: list[Run] = []
 
         def make() -> Records:
@@ -233,6 +240,8 @@ def _open_stream(
         verify=config.verify,
         reader=config.reader,
         pin_memory=device.type == "cuda",
+        preload=config.preload,
+        preload_to=device,
         skip_corrupt=config.skip_corrupt,
         cache=cache,
     )

@@ -20,6 +20,8 @@ class Place:
     """Of those of this host; also the number of its GPU."""
     world_size: int = 1
     """Number of processes."""
+    local_world_size: int = 1
+    """Of those of this host."""
     host: str = "127.0.0.1"
     """Where the store of their addresses is."""
     port: int = 0

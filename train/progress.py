@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class Progress:
     """Where a run stands."""
 
-    phase: Literal["statistics", "train", "validate"]
+    phase: Literal["statistics", "preload", "train", "validate"]
     done: int
-    """Of `total` in this phase: streams, steps of the epoch, or rows."""
+    """Of `total` in this phase: streams, rows, steps of the epoch, or rows."""
     total: int
     epoch: int
     """From 0."""

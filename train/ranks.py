@@ -61,6 +61,7 @@ class Ranks:
         interruptible: Interruptible | None = None,
     ) -> None:
         self.rank, self.world_size = place.rank, place.world_size
+        self.local_world_size = place.local_world_size
         self._place = place
         self.interruptible = interruptible or Interruptible()
         """What signals of this process go through."""

@@ -124,6 +124,7 @@ class Run:
             out=config.out.absolute(),
             skip_corrupt=None if listed is None else listed.absolute(),
             cache=None,
+            preload="none",
         )
         about: dict[str, Any] = {
             "counts": counts,

@@ -20,7 +20,9 @@ from laughstore.reading.shard_cache import ShardCache
 
 from .config import Verify
 from .gather import RowMatrix
+from .loaded_rows import LoadedRows, LoadProgress, load_rows
 from .readahead import BLOCKS_A_CALL
+from .selection import Selection
 
 _CHECKED_TOGETHER = 4096
 """Frames that `check_finite` copies in one go."""
@@ -28,6 +30,8 @@ _DECODED_TOGETHER = 16
 """Compressed blocks of this machine."""
 _FETCHED_TOGETHER = 64
 """Remote blocks: twice what is read side by side, so that one slow answer holds up few others."""
+_LOADED_TOGETHER = 4096
+"""Blocks of which nothing is to be done."""
 _SHARE_OF_MEMORY = 0.6
 """A larger split is not mapped: reading it would push out of memory what others need."""
 
@@ -75,6 +79,7 @@ class FrameSource:
         self.block_frames = index.block_frames
         self._open_rows: Rows | None = self._open(num_workers)
         self._matrix: RowMatrix | None = RowMatrix(self._rows.matrix)
+        self._loaded: LoadedRows | None = None
 
     @property
     def _rows(self) -> Rows:
@@ -96,6 +101,37 @@ class FrameSource:
             if not (self._damaged and reader == "auto"):
                 raise
         return open_rows(index, split, "window", max_bytes=max_bytes, cache=self._cache)
+
+    def load(
+        self,
+        selection: Selection,
+        device: torch.device | None = None,
+        progress: LoadProgress | None = None,
+    ) -> None:
+        """Read rows into memory once, and let go of the files: all else comes from there.
+
+        Frames of other rows can no longer be gathered. Checksums are checked, whatever `verify`
+        says, and never again.
+
+        Args:
+            selection: of this split.
+            device: that shall hold the rows; None: memory of this machine.
+            progress: called as rows are loaded.
+
+        Raises:
+            ConfigError: there is not so much memory.
+            CorruptData: a block was altered or cut.
+            ValueError: this was closed.
+        """
+        rows = self._rows
+        self._loaded = load_rows(selection, self, device, progress)
+        self._open_rows = self._matrix = None
+        rows.close()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether rows were loaded."""
+        return self._loaded is not None
 
     def for_worker(self, num_workers: int) -> "FrameSource":
         """Return a source for a worker process, of which this is the copy.
@@ -119,11 +155,13 @@ class FrameSource:
 
     def __getstate__(self) -> dict[str, Any]:  # Any: attributes
         # For spawned workers: what is open here is not open there.
-        return vars(self) | {"_open_rows": None, "_matrix": None}
+        return vars(self) | {"_open_rows": None, "_matrix": None, "_loaded": None}
 
     @property
     def blocks_a_call(self) -> int:
         """Blocks that `prepare` is best given together."""
+        if self._loaded is not None:
+            return _LOADED_TOGETHER
         if not self._rows.releases:
             return BLOCKS_A_CALL
         return _DECODED_TOGETHER if self._index.folder.local is not None else _FETCHED_TOGETHER
@@ -137,6 +175,8 @@ class FrameSource:
         """
         if self._closed:
             raise _closed()
+        if self._loaded is not None:
+            return
         if self._verify == "first":
             self._rows.prepare_once(blocks)
         else:
@@ -150,7 +190,7 @@ class FrameSource:
         Raises:
             CorruptData: as `prepare`.
         """
-        if self._verify == "never":
+        if self._verify == "never" and self._loaded is None:
             self._rows.prepare_once(blocks)
         else:
             self.prepare(blocks)
@@ -161,7 +201,7 @@ class FrameSource:
             self._rows.release(blocks)
 
     def fixed_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Return the rows in which frames of mapped files always stand; None if they are fetched.
+        """Return the rows in which frames always stand; None if they are fetched.
 
         Args:
             frames: i64[...] global frame ids, none negative.
@@ -170,6 +210,8 @@ class FrameSource:
             ConfigError: a frame is of another split.
             ValueError: this was closed.
         """
+        if self._loaded is not None:
+            return self._loaded.rows_of(frames)
         if self._rows.releases:
             return None
         return self._rows.row_numbers(frames.reshape(-1)).reshape(frames.shape)
@@ -186,14 +228,19 @@ class FrameSource:
 
         Args:
             frames: i64[N] global frame ids of prepared blocks; negative ids are pad rows.
-            out: int16[N, D], the bits of bfloat16; pad rows become zeros.
+            out: int16[N, D], the bits of bfloat16; pad rows become zeros. On the CPU, or on the
+                device that the rows were loaded to.
             rows: i64[N] `fixed_rows` of these frames, if they are known and none is a pad row.
             one_call: other threads gather side by side with this one.
 
         Raises:
             ValueError: this was closed.
         """
-        matrix = self._matrix  # another thread may close this meanwhile
+        matrix, loaded = self._matrix, self._loaded  # another thread may close this meanwhile
+        if loaded is not None:
+            rows = loaded.rows_of(frames) if rows is None else rows
+            loaded.gather(rows, out, one_call=one_call)
+            return
         if matrix is None:
             raise _closed()
         into = out.numpy()
@@ -251,7 +298,7 @@ class FrameSource:
     def close(self) -> None:
         """Let go of files and memory."""
         self._closed = True
-        self._matrix = None
+        self._matrix = self._loaded = None
         if self._open_rows is not None:
             self._open_rows.close()
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
+import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from laughstore.errors import ConfigError
@@ -24,12 +25,13 @@ from laughstore.store import open_shards
 from .balance import check_can_balance
 from .batch import Batch
 from .buffers import BufferRing, SharedBuffers
-from .config import Verify
+from .config import Preload, Verify
 from .in_order import check_threads
-from .making import batches_of, steps_together
+from .making import Buffers, batches_of, steps_together
 from .order import Order
 from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
+from .preload import DeviceBuffers, Preloading
 from .selection import FrameFilter, select
 from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
@@ -85,12 +87,16 @@ class FrameStream(IterableDataset[Batch]):
             then copied while the one before is used. Blocks that are fetched then stay in memory
             for so many steps more. Workers of a DataLoader copy by themselves.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
+        preload: where the rows that take part are loaded, once, checksums checked: `cpu`: memory of
+            this process; `gpu`: a GPU, on which each batch is then made, whatever `threads` (`x` is
+            there, the rest is not). The batches are the same. Not with workers of a DataLoader.
+        preload_to: the GPU; the first one by default. (Any device of torch will do.)
         skip_corrupt: list of blocks to leave out, from `laughstore verify --bad-blocks`.
         cache: keeps what is fetched of remote shards on a disk of this machine.
 
     Raises:
         NotFound, CorruptData: as `laughstore.open_shards`; or skip_corrupt does not exist.
-        ConfigError: a setting cannot work, or no row is left.
+        ConfigError: a setting cannot work, no row is left, or rows to preload have no room.
     """
 
     def __init__(
@@ -113,6 +119,8 @@ class FrameStream(IterableDataset[Batch]):
         copy: bool = False,
         threads: int = 1,
         pin_memory: bool = False,
+        preload: Preload = "none",
+        preload_to: torch.device | None = None,
         skip_corrupt: Path | None = None,
         cache: ShardCache | None = None,
     ) -> None:
@@ -139,12 +147,14 @@ class FrameStream(IterableDataset[Batch]):
         self.window_blocks, self.seed = int(window_blocks), int(seed)
         self.mix: Mix = mix
         self.copy, self.pin_memory, self.threads = copy, pin_memory, check_threads(threads)
+        self.preloading = Preloading(self.selection, preload, preload_to)
+        """Loads the rows at the first batch, or before."""
         self._source = FrameSource(
             index, split, verify=verify, reader=reader, damaged=bool(skipped), cache=cache
         )
         self._skipped = list(skipped.values())
         self._label, self._filter = label, frames
-        self._ring: BufferRing | None = None
+        self._ring: BufferRing | DeviceBuffers | None = None
         self._position = Position()
         self._order = self._make_order(0)
 
@@ -183,32 +193,37 @@ class FrameStream(IterableDataset[Batch]):
         """Yield the batches that are left of the epoch; in a worker, those of its steps.
 
         Raises:
-            ConfigError: shared memory is too small for the batches of a DataLoader's workers, or a
-                remote store would be read after a fork.
+            ConfigError: in a worker of a DataLoader: shared memory is too small for its batches, a
+                remote store would be read after a fork, or rows are preloaded.
             CorruptData: a block was altered or cut.
             ValueError: the stream was closed; with `threads`, batches in the making may come first.
         """
         worker = get_worker_info()
         if worker is None:
             return self._here()
+        self.preloading.check_workers()
         start = self._position.take_in_worker(worker.seed - worker.id)
         return self._in_worker(start + worker.id, worker.num_workers)
 
     def _here(self) -> Generator[Batch]:
+        self.preloading.load(self._source)
         # Runs at the first `next`: an iterator that is never used takes no position away.
         start = self._position.take()
         # An iteration that begins while another still runs gets buffers of its own.
         ring, self._ring = self._ring, None
+        ring = ring or self.preloading.buffers((self._share, self._source.dim))
+        # A device gathers by itself.
+        threads = 1 if isinstance(ring, DeviceBuffers) else self.threads
         if ring is None:
-            together = steps_together(self._share, self.threads)
+            together = steps_together(self._share, threads)
             ring = BufferRing(
                 (together * self._share, self._source.dim),
                 pin_memory=self.pin_memory,
                 reuse=not self.copy,
-                num_ahead=self.threads if self.threads > 1 else 0,
+                num_ahead=threads if threads > 1 else 0,
             )
         try:
-            yield from self._batches(start, 1, ring, self.threads)
+            yield from self._batches(start, 1, ring, threads)
         finally:
             self._ring = ring
 
@@ -218,7 +233,7 @@ class FrameStream(IterableDataset[Batch]):
         yield from self._batches(start, num_workers, buffers, 1)
 
     def _batches(
-        self, start: int, stride: int, buffers: BufferRing | SharedBuffers, num_threads: int
+        self, start: int, stride: int, buffers: Buffers, num_threads: int
     ) -> Generator[Batch]:
         return batches_of(
             self._order_now(),

@@ -94,6 +94,7 @@ class Launch:
             "rank": rank,
             "local_rank": rank,
             "world_size": self._num_ranks,
+            "local_world_size": self._num_ranks,
             "port": port,
             "keeps_store": first,
             "listener": listener if first else None,

@@ -30,6 +30,7 @@ COMMANDS = {
     "datasets": "datasets check PATH: tell what a data set holds, lacks, and what is wrong.",
     "build": "Extract features from recordings into a store.",
     "labels": "Tell which rows of a store a label makes positive, and draw them along time.",
+    "stats": "Compute channel statistics of a store, which training standardises by.",
     "train": "Train a head on the shards of a store.",
     "evaluate": "Score a run on a split and plot it along time.",
     "inspect": "Tell what is in a store, its shards or a run.",

@@ -58,6 +58,7 @@ class Rank:
                 rank=self.rank,
                 local_rank=self.local_rank,
                 world_size=int(os.environ["WORLD_SIZE"]),
+                local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
                 host=os.environ["MASTER_ADDR"],
                 port=int(os.environ["MASTER_PORT"]),
                 keeps_store=self.rank == 0 and not agent_keeps_store,

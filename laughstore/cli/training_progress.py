@@ -14,7 +14,13 @@ from .progress import TerminalProgress, clock_text
 if TYPE_CHECKING:
     from train.progress import Progress
 
-_TASKS = {"statistics": "channel statistics", "train": "epoch", "validate": "validate"}
+_TASKS = {
+    "statistics": "channel statistics",
+    "preload": "rows into memory",
+    "train": "epoch",
+    "validate": "validate",
+}
+_OF_ROWS = ("preload", "validate")
 _LEAST_S = 0.5
 """A rate over less time than this is noise."""
 
@@ -52,7 +58,7 @@ class TrainingProgress:
     def _begin(self, progress: "Progress") -> None:
         task = _TASKS[progress.phase]
         named = f"{task} {progress.epoch + 1}" if progress.phase == "train" else task
-        self._bar.begin(named, progress.total, "row" if progress.phase == "validate" else "step")
+        self._bar.begin(named, progress.total, "row" if progress.phase in _OF_ROWS else "step")
         self._first, self._done, self._began_s = progress, 0, time.monotonic()
         if progress.phase == "train":
             self._tell(progress)

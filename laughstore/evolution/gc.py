@@ -43,10 +43,10 @@ _NUMBERED = re.compile(
     rf"(?:{layout.GENERATIONS}/|{layout.SHARDS}/index-)(\d{{6}})\.(?:json|columns)"
 )
 _ANNOTATIONS = re.compile(rf"{layout.ANNOTATIONS}/[0-9a-f]{{8}}/([^/]+)/([^/]+)\.json")
-_STATS = re.compile(rf"{layout.STATS}/[0-9a-f]{{64}}\.json")
+_STATS = re.compile(rf"{layout.STATS}/([^/]+)\.json")
 _TEMPORARY = re.compile(rf".+{re.escape(TEMPORARY_MARK)}[0-9a-f]{{12}}")
 _STATS_WRITE_S = 3600.0
-"""Training writes statistics without a lock; what is older than this is nobody's work."""
+"""Statistics are written without a lock; what is older than this is nobody's work."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,10 @@ class _Survey:
             self._named.update(_planned_files(begun))
             for item in begun.recordings:
                 self._named.add(layout.annotations(item.annotations_id, item.split, item.id))
-        self._named.update(f"{layout.STATS}/{item.index_id}.json" for item in generations)
+        units = [path for path in self._named if path.startswith(f"{layout.UNITS}/")]
+        self._named.update(layout.stats(PurePosixPath(path).stem) for path in units)
         self._recordings = {(r.split, r.id) for plan in self._plans for r in plan.recordings}
+        self._ids = {recording_id for _, recording_id in self._recordings}
         self._written = {path for plan in self._plans for path in _planned_files(plan)}
         if begun is not None:
             self._written.add(layout.plan(newest.num_plans + 1))
@@ -213,7 +215,9 @@ class _Survey:
             return 1 <= int(match[1]) <= self._newest + 1
         if match := _ANNOTATIONS.fullmatch(path):
             return (match[1], match[2]) in self._recordings
-        return path in self._written or _STATS.fullmatch(path) is not None
+        if match := _STATS.fullmatch(path):
+            return match[1] in self._ids
+        return path in self._written
 
     def _freed_bytes(self) -> int:
         inodes: Counter[tuple[int, int]] = Counter()

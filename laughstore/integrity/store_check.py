@@ -329,8 +329,8 @@ def _statistics(survey: Survey, folder: Folder, listing: Listing | None) -> None
             content, _ = read_sealed(folder, path)
             if content.get("format") != _STATS_FORMAT:
                 raise CorruptData(f"{path}: is no file of statistics")
-            if content.get("index_id") != PurePosixPath(path).stem:
-                raise CorruptData(f"{path}: is of another index")
+            if content.get("recording") != PurePosixPath(path).stem:
+                raise CorruptData(f"{path}: is of another recording")
         except (LaughstoreError, OSError) as error:
             survey.fault(
                 path,

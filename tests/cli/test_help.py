@@ -138,6 +138,11 @@ def test_every_earlier_flag_points_to_flags_that_exist(run):
         (["train", "--shards", "x", "--out", "y", "--merge-gap", "3"], "3s (seconds) or 3f"),
         (["train", "--shards", "x", "--out", "y", "--global-batch", "100"], "global_batch"),
         (["train", "--shards", "x", "--out", "y", "--label", "noon:1f"], "detection"),
+        (
+            ["train", "--shards", "x", "--out", "y", "--preload", "gpu", "--device", "cpu", "-q"],
+            "gpu",
+        ),
+        (["train", "--shards", "x", "--out", "y", "--preload", "disk"], "none"),
         (["build", "x", "--store", "y", "--rows", "3"], "rows is 3"),
         (["build", "x", "--store", "y", "--frobnicate"], "--frobnicate"),
         (["demo", "--seconds", "5"], "seconds is 5"),

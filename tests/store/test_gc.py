@@ -197,13 +197,13 @@ def test_a_linked_folder_is_never_walked(store, tmp_path):
     assert left.exists()
 
 
-def test_statistics_go_with_their_index(store):
-    old = store / layout.STATS / f"{open_store(store).index.index_id}.json"
-    old.parent.mkdir()
-    old.write_text("{}")
+def test_statistics_stay_with_their_recording_whatever_the_generation(store):
+    kept = store / layout.stats(open_store(store).index.recordings[0].id)
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    foreign = store / layout.stats("somebody-01234567")
+    foreign.write_text("of no plan")
     annotate_one(store)
-    new = store / layout.STATS / f"{open_store(store).index.index_id}.json"
-    new.write_text("{}")
     young = store / layout.STATS / "x.json.partial-0123456789ab"
     young.write_text("a training writes it now")
     grown = store / layout.STATS / "x.json.partial-0123456789ac"
@@ -211,8 +211,9 @@ def test_statistics_go_with_their_index(store):
     hours_ago = time.time() - 7200
     os.utime(grown, (hours_ago, hours_ago))
     result = collect_garbage(store)
-    assert [path.exists() for path in (old, new, young, grown)] == [False, True, True, False]
-    assert result.left_alone == ()
+    assert result.dropped == (1,)
+    assert [path.exists() for path in (kept, young, grown)] == [True, True, False]
+    assert result.left_alone == ("stats/somebody-01234567.json",)
 
 
 def test_leftovers_of_killed_writers_go_everywhere(store):

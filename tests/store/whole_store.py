@@ -69,7 +69,7 @@ def write_whole_store(path: Path, codec: Codec = "none") -> Path:
     second = commit_annotations(path, {read_index(shards).recording("a").id: changed})
     left_out = UnitRecord(id="e-12345678", status="quarantined", reason=LEFT_OUT["reason"])
     write_unit(path, left_out)
-    third = publish(
+    publish(
         path,
         generation=3,
         spec=second.spec,
@@ -78,24 +78,24 @@ def write_whole_store(path: Path, codec: Codec = "none") -> Path:
         num_plans=1,
         before=second,
     )
-    write_statistics(path, third)
+    write_statistics(path)
     for item in path.rglob("*"):
         if item.is_file():
             item.chmod(0o644)
     return path
 
 
-def write_statistics(path: Path, manifest: Manifest) -> None:
-    """Statistics as training writes them beside the shards."""
+def write_statistics(path: Path) -> None:
+    """Statistics as training writes them beside the shards, in their outer form."""
+    recording = read_index(path / layout.SHARDS).recording("a")
     moments = {"n": 5, "mean": encode_array(np.zeros(DIM), "<f8")}
     content = {
         "format": "laughstore-stats",
         "version": 1,
-        "index_id": manifest.index_id,
-        "spec_id": manifest.spec.spec_id,
-        "streams": {"x/y": moments | {"m2": encode_array(np.ones(DIM), "<f8")}},
+        "recording": recording.id,
+        "streams": {"x--y": moments | {"m2": encode_array(np.ones(DIM), "<f8")}},
     }
-    write_atomic(path / layout.STATS / f"{manifest.index_id}.json", seal(content))
+    write_atomic(path / layout.stats(recording.id), seal(content))
 
 
 def copy_store(source: Path, target: Path) -> Path:

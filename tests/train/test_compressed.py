@@ -101,7 +101,7 @@ def test_training_gives_the_same_model(planted_shards, compressed, tmp_path):
 
 
 def test_moments_release_what_they_read(compressed):
-    from train.moments import stream_moments
+    from train.statistics import stream_moments
 
     with small(compressed) as stream:
         index = stream.selection.index

@@ -1,4 +1,5 @@
-import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from laughstore import layout
 from laughstore.base64_arrays import encode_array
+from laughstore.commit import commit_annotations
 from laughstore.errors import CorruptData
+from laughstore.evolution.gc import collect_garbage
+from laughstore.index import Stream
 from laughstore.index_file import read_index
 from laughstore.reading.rows import open_rows
 from laughstore.sealed import seal, unseal
-from tests.stores import Episode, bf16_bits, write_store
+from tests.stores import Episode, bf16_bits, random_features, write_store
 from train import FrameFilter, train
 from train.checkpoint import checkpoint_path, load_checkpoint
-from train.moments import Moments, Standardiser, merged, stream_moments
+from train.kept_moments import KeptMoments, stream_key
+from train.moments import Moments, Standardiser, merged
 from train.source import FrameSource
+from train.statistics import moments_of, stream_moments
 
 from .conftest import DIM, Planted, config_for, planted_episodes
 from .test_stream import flip_a_bit
@@ -134,36 +141,129 @@ def test_moments_are_kept_beside_the_store_and_not_computed_twice(own_shards):
         assert mine.n == theirs.n
         assert np.array_equal(mine.mean, theirs.mean)
         assert np.array_equal(mine.m2, theirs.m2)
-    path = own_shards.parent / "stats" / f"{index.index_id}.json"
-    content, _ = unseal(path.read_bytes(), where="stats")
-    assert content["index_id"] == index.index_id
+    names = {path.name for path in (own_shards.parent / "stats").iterdir()}
+    assert names == {f"{stream.recording_id}.json" for stream in streams}
+
+
+def stats_path(shards: Path, stream: Stream) -> Path:
+    return shards.parent / layout.stats(stream.recording_id)
+
+
+def assert_equal(some: list[Moments], others: list[Moments]) -> None:
+    """Bit for bit."""
+    assert len(some) == len(others)
+    for mine, theirs in zip(some, others, strict=True):
+        assert mine.n == theirs.n
+        assert mine.mean.tobytes() == theirs.mean.tobytes()
+        assert mine.m2.tobytes() == theirs.m2.tobytes()
 
 
 def test_damaged_moments_are_computed_again_and_the_log_says_so(own_shards, caplog):
     index = read_index(own_shards)
     streams = index.streams("validation")
-    path = own_shards.parent / "stats" / f"{index.index_id}.json"
     with FrameSource(index, "validation") as source:
         first = stream_moments(index, streams, source)
-        path.write_text(json.dumps({"streams": {}}))
+        path = stats_path(own_shards, streams[0])
+        sound = path.read_bytes()
+        path.write_bytes(sound.replace(b'"n":6', b'"n":7'))
         again = stream_moments(index, streams, source)
-    assert "computed again" in caplog.text
-    assert np.array_equal(first[0].mean, again[0].mean)
+    assert f"computed again: {path}" in caplog.text
+    assert_equal(first, again)
+    assert path.read_bytes() == sound
 
 
-def test_a_store_that_cannot_be_written_is_no_obstacle(own_shards):
+def test_moments_of_other_frames_under_the_same_names_are_not_used(own_shards, caplog):
+    """A store that was built again in the same place, and kept the folder of statistics."""
+    index = read_index(own_shards)
+    with FrameSource(index, "train") as source:
+        first = stream_moments(index, index.streams("train"), source)
+    episodes = planted_episodes()
+    other = own_shards.parents[1] / "other"
+    features = Planted(episodes, strength=1.0)
+    write_store(other, episodes, features, dim=DIM, block_frames=32, shard_frames=256)
+    shutil.copytree(own_shards.parent / "stats", other / "stats")
+    index = read_index(other / "shards")
+    with FrameSource(index, "train") as source:
+        again = stream_moments(index, index.streams("train"), source)
+        true = [moments_of(stream, source) for stream in index.streams("train")]
+    assert caplog.text.count("of other features") == 5
+    assert_equal(again, true)
+    assert not np.array_equal(again[0].mean, first[0].mean)
+
+
+def test_moments_are_used_in_every_generation_that_has_the_frames(own_shards, caplog):
+    index = read_index(own_shards)
+    with FrameSource(index, "train") as source:
+        first = stream_moments(index, index.streams("train"), source)
+    recording = index.recording("train, part 0")
+    changed = replace(planted_episodes()[0].annotations, events=())
+    commit_annotations(own_shards.parent, {recording.id: changed})
+    newer = read_index(own_shards)
+    assert newer.index_id != index.index_id
+    calls: list[int] = []
+    with FrameSource(newer, "train") as source:
+        again = stream_moments(
+            newer, newer.streams("train"), source, progress=lambda done, _: calls.append(done)
+        )
+    assert not calls
+    assert_equal(first, again)
+    collect_garbage(own_shards.parent)
+    assert len(KeptMoments(newer).read(newer.streams("train"))) == len(first)
+
+
+def test_moments_do_not_depend_on_the_number_of_threads(tmp_path):
+    """Of 38 channels among 7 threads, some are summed one by one and some side by side."""
+    episodes = [Episode("one", num_frames=1000)]
+    write_store(tmp_path / "s", episodes, random_features(38), dim=38, shard_frames=512)
+    index = read_index(tmp_path / "s" / "shards")
+    found = []
+    before = torch.get_num_threads()
+    with FrameSource(index, "train") as source:
+        for threads in (1, 7):
+            torch.set_num_threads(threads)
+            try:
+                found.append(moments_of(index.streams("train")[0], source))
+                assert torch.get_num_threads() == threads
+            finally:
+                torch.set_num_threads(before)
+    assert_equal(found[:1], found[1:])
+
+
+def test_a_store_that_cannot_be_written_is_no_obstacle(own_shards, caplog):
+    caplog.set_level("INFO")
     (own_shards.parent / "stats").write_text("in the way")
     index = read_index(own_shards)
     with FrameSource(index, "train") as source:
         assert len(stream_moments(index, index.streams("train")[:1], source)) == 1
+    assert "statistics are not kept" in caplog.text
+
+
+def test_nothing_is_written_through_a_link_out_of_the_store(own_shards, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "outside").mkdir()
+    (own_shards.parent / "stats").symlink_to(tmp_path / "outside")
+    index = read_index(own_shards)
+    with FrameSource(index, "train") as source:
+        assert len(stream_moments(index, index.streams("train")[:1], source)) == 1
+    assert "statistics are not kept" in caplog.text
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_nothing_is_written_around_a_shards_folder_that_stands_alone(own_shards, tmp_path):
+    alone = shutil.copytree(own_shards, tmp_path / "elsewhere" / "shards")
+    index = read_index(alone)
+    with FrameSource(index, "train") as source:
+        assert len(stream_moments(index, index.streams("train")[:1], source)) == 1
+    assert [path.name for path in alone.parent.iterdir()] == ["shards"]
 
 
 def kept_streams(shards: Path) -> set[str]:
     """Streams whose moments are kept."""
-    path = shards.parent / "stats" / f"{read_index(shards).index_id}.json"
-    if not path.exists():
-        return set()
-    return set(unseal(path.read_bytes(), where="stats")[0]["streams"])
+    found = set()
+    for path in (shards.parent / "stats").glob("*.json"):
+        content, _ = unseal(path.read_bytes(), where="stats")
+        found |= {f"{content['recording']}/{name}" for name in content["streams"]}
+    return found
 
 
 def test_moments_are_never_made_of_damaged_frames_whatever_verify_says(own_shards):
@@ -208,30 +308,28 @@ def test_features_without_finite_moments_are_refused_by_name(tmp_path, value, me
     }
 
 
-@pytest.mark.parametrize("change", ["mean", "m2", "version"])
+@pytest.mark.parametrize("change", ["mean", "m2", "n", "version", "recording", "spec_id"])
 def test_kept_moments_that_cannot_be_are_computed_again(own_shards, caplog, change):
     index = read_index(own_shards)
     streams = index.streams("validation")
-    path = own_shards.parent / "stats" / f"{index.index_id}.json"
     with FrameSource(index, "validation") as source:
         first = stream_moments(index, streams, source)
+        path = stats_path(own_shards, streams[0])
         content, _ = unseal(path.read_bytes(), where="stats")
-        if change == "version":
-            content["version"] = 99
-        for item in content["streams"].values():
-            values = np.arange(DIM, dtype=np.float64)
-            values[5] = np.inf if change != "version" else 0
-            item["mean" if change == "version" else change] = encode_array(values, "<f8")
+        values = np.arange(DIM, dtype=np.float64)
+        values[5] = np.inf
+        item = content["streams"][streams[0].assignment]
+        if change in item:
+            item[change] = 5 if change == "n" else encode_array(values, "<f8")
+        else:
+            content[change] = 99 if change == "version" else "another"
         path.write_bytes(seal(content))
         again = stream_moments(index, streams, source)
     assert "computed again" in caplog.text
-    for mine, theirs in zip(first, again, strict=True):
-        assert np.array_equal(mine.mean, theirs.mean)
-        assert np.array_equal(mine.m2, theirs.m2)
+    assert_equal(first, again)
 
 
-@pytest.mark.parametrize("keep_every_s", [0.0, 1e9])
-def test_moments_are_kept_during_a_pass_and_when_it_is_cut_short(own_shards, keep_every_s):
+def test_moments_are_kept_during_a_pass_and_when_it_is_cut_short(own_shards):
     index = read_index(own_shards)
     found: list[int] = []
 
@@ -241,12 +339,18 @@ def test_moments_are_kept_during_a_pass_and_when_it_is_cut_short(own_shards, kee
             raise KeyboardInterrupt
 
     with FrameSource(index, "train") as source, pytest.raises(KeyboardInterrupt):
-        stream_moments(
-            index,
-            index.streams("train"),
-            source,
-            progress=stop_after_three,
-            keep_every_s=keep_every_s,
-        )
-    assert found == ([1, 2, 3] if keep_every_s == 0 else [0, 0, 0])
+        stream_moments(index, index.streams("train"), source, progress=stop_after_three)
+    # A recording, of two streams, as a whole.
+    assert found == [0, 0, 2]
     assert len(kept_streams(own_shards)) == 3
+
+
+def test_a_file_of_a_recording_keeps_what_another_process_has_put_there(own_shards):
+    index = read_index(own_shards)
+    streams = index.streams("train")
+    with FrameSource(index, "train") as source:
+        one, two = (moments_of(stream, source) for stream in streams[:2])
+    assert KeptMoments(index).write({stream_key(streams[0]): one})
+    assert KeptMoments(index).write({stream_key(streams[1]): two})
+    kept = KeptMoments(index).read(streams)
+    assert_equal([kept[stream_key(stream)] for stream in streams[:2]], [one, two])

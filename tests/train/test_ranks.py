@@ -1,6 +1,5 @@
 """Several processes train what one would, end together, and never wait without end."""
 
-import json
 import signal
 import socket
 import time
@@ -23,6 +22,7 @@ from tests.stores import laugh
 from train import FrameFilter, FrameStream, HeadConfig, Progress, TrainConfig, TrainResult, train
 from train.checkpoint import checkpoint_path, load_checkpoint
 from train.gradients import Gradients
+from train.kept_moments import KeptMoments
 from train.losses import EpochRows, LossConfig, make_loss
 from train.meeting import NotMetError, meet
 from train.model import ScoreModel
@@ -421,8 +421,8 @@ def test_statistics_are_shared_and_kept_by_the_first_rank(own_shards, tmp_path, 
     index = read_index(own_shards)
     streams = sum(len(item.streams) for item in index.recordings if item.split == "train")
     assert sum(int(done) for done, _, _ in counts) == streams
-    kept = json.loads((own_shards.parent / f"stats/{index.index_id}.json").read_text())
-    assert len(kept["streams"]) == streams
+    kept = KeptMoments(index).read(index.streams("train"))
+    assert len(kept) == streams
 
 
 def test_nothing_is_said_on_stdout(capfd):
