@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .data import FRAME_BYTES, BenchData
+from .data import FRAME_BYTES, ID_CHANNELS, BenchData, ids_of
 from .measure import Unit
 
 UNITS = (Unit("GB/s", 1e-9), Unit("frames/s", 1 / FRAME_BYTES))
@@ -15,7 +15,7 @@ UNITS = (Unit("GB/s", 1e-9), Unit("frames/s", 1 / FRAME_BYTES))
 
 
 class Consumer:
-    """Keeps the ids that frames carry: the first two channels of every row.
+    """Keeps the ids that frames carry: the first channels of every row.
 
     Args:
         drops: let go of a batch before the next is asked for, as the trainer does, so that a loader
@@ -30,14 +30,13 @@ class Consumer:
         """Consume i2[B, DIM] batches."""
         self._ids = []
         for bits in batches:
-            self._ids.append(bits[:, :2].clone())
+            self._ids.append(bits[:, :ID_CHANNELS].clone())
             if self._drops:
                 del bits
 
     def ids(self) -> NDArray[np.int64]:
         """Return i64[N]: the ids that the frames of the last epoch carried."""
-        halves = torch.cat(self._ids).to(torch.int64).numpy() & 0xFFFF
-        return halves[:, 0] | halves[:, 1] << 16
+        return ids_of(torch.cat(self._ids).numpy())
 
 
 def check_once(ids: NDArray[np.int64], data: BenchData) -> None:

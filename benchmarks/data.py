@@ -2,9 +2,10 @@
 
     uv run python -m benchmarks.data --dir DIR [--gb 4]
 
-Frames have their real size, 4096 channels. Channels 0 and 1 hold the low and high 16 bits of the
-frame's global id, so that whoever reads a frame can be asked which one it was; the others are
-random numbers of magnitude 1 to 2. Nothing is compressed, so values cost nothing.
+Frames have their real size, 4096 channels. Channels 0 to 3 hold 7 bits each of the frame's global
+id, so that whoever reads a frame can be asked which one it was; the others are random. All are
+numbers of magnitude 1 to 2, so heads can be trained on them. Nothing is compressed, so values cost
+nothing.
 """
 
 from collections.abc import Sequence
@@ -37,11 +38,13 @@ from .report import parse_options, working_folder
 DIM = 4096
 FRAME_BYTES = 2 * DIM
 SPLIT = "train"
+ID_CHANNELS = 4
 SPEAKERS = ("SPEAKER_00", "SPEAKER_01")
 _NUM_RECORDINGS = 8
 _WRITE_FRAMES = 4096
 """Frames handed to the writer at once."""
-_SIGN_AND_FRACTION, _EXPONENT_OF_ONE = 0x807F, 0x3F80
+_SIGN_AND_FRACTION, _FRACTION, _EXPONENT_OF_ONE = 0x807F, 0x7F, 0x3F80
+_ID_SHIFTS = 7 * np.arange(ID_CHANNELS)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def make_data(folder: Path, gb: float) -> BenchData:
         gb: size of the frames in 1e9 bytes; the files take twice that.
     """
     per_stream = max(1, round(gb * 1e9 / FRAME_BYTES / _NUM_RECORDINGS / len(SPEAKERS)))
-    base = folder / f"frames-{per_stream}"
+    base = folder / f"finite-{per_stream}"
     store, flat = base / "store", base / "flat.u2"
     if not (flat.exists() and (store / "store.json").exists()):
         flat.unlink(missing_ok=True)
@@ -111,6 +114,17 @@ def random_frames(num_frames: int, seed: int) -> NDArray[np.uint16]:
     rng = np.random.default_rng(seed)
     bits = np.frombuffer(rng.bytes(num_frames * FRAME_BYTES), np.uint16).reshape(-1, DIM)
     return bits & np.uint16(_SIGN_AND_FRACTION) | np.uint16(_EXPONENT_OF_ONE)
+
+
+def id_bits(ids: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return u2[N, ID_CHANNELS]: bits of the numbers that ids below 2^28, i64[N], are kept in."""
+    return (ids[:, None] >> _ID_SHIFTS & _FRACTION | _EXPONENT_OF_ONE).astype(np.uint16)
+
+
+def ids_of(bits: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return i64[N]: ids from the first ID_CHANNELS channels of frames of 16-bit integers."""
+    parts = bits[:, :ID_CHANNELS].astype(np.int64) & _FRACTION
+    return (parts << _ID_SHIFTS).sum(axis=1)
 
 
 def assignments() -> tuple[Assignment, ...]:
@@ -194,7 +208,7 @@ def _write_unit(
         frames = frames.reshape(num_streams, count, DIM)
         for stream, first_id in enumerate(first_ids):
             ids = first_id + np.arange(start, start + count)
-            frames[stream, :, 0], frames[stream, :, 1] = ids & 0xFFFF, ids >> 16
+            frames[stream, :, :ID_CHANNELS] = id_bits(ids)
             row = stream * num_frames + start
             rows[row : row + count] = frames[stream]
         writer.write(frames, np.full((num_streams, count, CODE_STREAMS), MISSING_CODE, np.int16))

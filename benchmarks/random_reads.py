@@ -9,7 +9,7 @@ from laughstore import layout
 from laughstore.index import Stream
 from laughstore.store import Store, open_store
 
-from .data import DIM, SPLIT, BenchData
+from .data import DIM, SPLIT, BenchData, ids_of
 from .measure import Contestant, Unit
 
 NUM_FRAMES = 128
@@ -60,7 +60,7 @@ def random_reads(data: BenchData) -> list[Contestant]:
         bits = last[0].view(np.uint16)
         stream, start = ranges[-1]
         first = stream.first_block * data.index.block_frames + start
-        found = bits[:, 0].astype(np.int64) | bits[:, 1].astype(np.int64) << 16
+        found = ids_of(bits)
         if not np.array_equal(found, first + np.arange(_count(stream))):
             raise AssertionError(f"frames from {first} were asked for, not {found[0]}")
 

@@ -23,11 +23,12 @@ _TITLES = {
     "stream_cold": "Delivering frames that are not in memory",
     "stream_start": "First batch, planning, memory of the stream",
     "store": "Writing, checking, opening",
+    "train": "Training a linear head",
     "extract": "Extracting on a CPU: small random models, one torch thread",
     "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
-_WHEN_THERE = ("extract_gpu", "stream_cold", "stream_start")
-"""Reports that no table waits for: they need a GPU, a disk that forgets, or Linux."""
+_WHEN_THERE = ("extract_gpu", "stream_cold", "stream_start", "train")
+"""Reports that no table waits for: they need a GPU, a disk that forgets, Linux, or free cores."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
@@ -143,24 +144,29 @@ def _machine(reports: Sequence[Report]) -> str:
 
 
 def _work(report: Report, first: Report) -> str:
-    """Return what models were run, and where if that is another machine than the first's."""
-    works = report["settings"].get("works")
-    if works is None:
-        return ""
-    parts = [
+    """Return what was run, where that is other models, frames or machines than the first's."""
+    settings = report["settings"]
+    works = settings.get("works", {})
+    parts: list[str] = []
+    frames = first["settings"]["frames"]
+    if not works and settings.get("frames", frames) != frames:
+        parts.append(f"{settings['frames']:,} frames ({settings['gb']:g} GB).")
+    parts += [
         f"{group}: {work['num_layers']} layers of {work['dim']} channels in {work['dtype']}, window"
         f" {work['window']}, {work['rows']} rows of {work['chunk_frames']} frames a call,"
         f" {work['num_recordings']} recordings of {work['seconds_each']:.0f} s."
         for group, work in works.items()
     ]
-    if "gpu" in report["settings"] or report["machine"] != first["machine"]:
+    if "gpu" in settings or report["machine"] != first["machine"]:
         machine, versions = report["machine"], report["versions"]
-        gpu = report["settings"].get("gpu")
+        gpu = settings.get("gpu")
         parts.append(
             f"{gpu + ', ' if gpu else ''}{machine['cpu']}, {machine['cores']} cores,"
             f" {machine['memory_gib']:g} GiB; python {versions['python']}, torch"
             f" {versions['torch']}."
         )
+    if not parts:
+        return ""
     others = report["others_busy_cores"]
     return " ".join([*parts, f"Other processes kept {others:g} cores busy.\n\n"])
 

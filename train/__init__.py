@@ -12,6 +12,7 @@ from .heads import HeadConfig
 from .losses import LossConfig
 from .place import Place
 from .selection import FrameFilter
+from .sequence_shape import SequenceShape
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -30,6 +31,7 @@ __all__ = [
     "LossConfig",
     "Place",
     "Progress",
+    "SequenceShape",
     "TrainConfig",
     "TrainResult",
     "evaluate",

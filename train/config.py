@@ -13,6 +13,7 @@ from laughstore.errors import ConfigError, CorruptData
 from laughstore.folders import is_url
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
+from laughstore.timebase import Span
 
 from .balance import check_balance
 from .folds import check_folds
@@ -22,6 +23,7 @@ from .metrics import SelectBy, choice_for
 from .optimiser_config import OptimiserConfig
 from .plan import Mix, check_batching, check_key, check_mix
 from .selection import FrameFilter
+from .sequence_shape import SequenceShape
 
 Verify = Literal["always", "first", "never"]
 """When to check a block's CRC-32C: at every read, at the first of this process, or never."""
@@ -70,6 +72,9 @@ class TrainConfig:
     """Places of the data set that a batch mixes; a multiple of the number of processes."""
     window_blocks: int = 8
     """Blocks of a lane whose rows are shuffled together."""
+    sequence: Literal["auto"] | Span = "auto"
+    """Rows of a block that head temporal is trained on at a time; they divide a block, and
+    global_batch is a multiple of lanes times them. auto: the most for which it is one."""
     epochs: int = 50
     """Most passes over the training rows."""
     lr: float = 3e-4
@@ -125,6 +130,13 @@ class TrainConfig:
                 raise ConfigError(f"balance is {self.balance!r}; it must be off or a number")
         else:
             check_balance(self.balance)
+        if isinstance(self.sequence, Span):
+            object.__setattr__(self, "sequence", Span.of_frames(self.sequence.frames))
+        elif self.sequence != "auto":
+            raise ConfigError(
+                f"sequence is {self.sequence!r}; it must be auto or a span, such as 64f"
+            )
+        self._check_context()
         for name, value in (("epochs", self.epochs), ("patience", self.patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -140,6 +152,33 @@ class TrainConfig:
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
         if not (self.cache_gb > 0 and math.isfinite(self.cache_gb)):
             raise ConfigError(f"cache_gb is {self.cache_gb}; it must be above 0 and finite")
+
+    def _check_context(self) -> None:
+        """Raise a ConfigError when something is asked for that sequences have not, or rows."""
+        if not self.head.context_frames:
+            if self.sequence != "auto":
+                raise ConfigError(
+                    f"sequence is {self.sequence}: head {self.head.head} reads one row at a time;"
+                    " drop it, or use --head temporal"
+                )
+        elif self.balance != "off":
+            raise ConfigError(
+                f"balance is {self.balance}: head {self.head.head} is trained on sequences, of"
+                " which single rows cannot be left out; use --balance off, or another --head"
+            )
+
+    def sequence_shape(self, block_frames: int) -> SequenceShape | None:
+        """Return the sequences that the head is trained on; None: it is trained on rows.
+
+        Args:
+            block_frames: of the shards.
+        """
+        context = self.head.context_frames
+        if not context:
+            return None
+        if isinstance(self.sequence, Span):
+            return SequenceShape(self.sequence.frames, context)
+        return SequenceShape(math.gcd(block_frames, self.global_batch // self.lanes), context)
 
     @property
     def balance_ratio(self) -> float | None:
@@ -187,7 +226,7 @@ def _to_json(config: TrainConfig) -> dict[str, Any]:  # Any: JSON values
         elif item.name not in _OF_THIS_MACHINE:
             if isinstance(value, LabelSpec | FrameFilter):
                 value = value.identity()
-            data[item.name] = str(value) if isinstance(value, Path) else value
+            data[item.name] = str(value) if isinstance(value, Path | Span) else value
     return data
 
 
@@ -202,7 +241,9 @@ def _from_json(data: Mapping[str, Any], *, where: str) -> TrainConfig:  # Any: J
         kind = item.type
         if kind in _GROUPS:
             inner = [inner.name for inner in fields(kind) if inner.name in left]
-            values[item.name] = kind(**{name: left.pop(name) for name in inner})
+            given = {name: left.pop(name) for name in inner}
+            is_head = kind is HeadConfig  # whose JSON has spans
+            values[item.name] = HeadConfig.from_json(given) if is_head else kind(**given)
         elif item.name in left:
             values[item.name] = _value(kind, left.pop(item.name), where=where)
         elif item.default is MISSING:
@@ -220,5 +261,7 @@ def _value(kind: object, value: object, *, where: str) -> object:
         if kind is LabelSpec:
             return LabelSpec.from_identity(value, where=f"{where}: label")
         return FrameFilter.from_identity(value)
+    if Span in get_args(kind) and isinstance(value, str):
+        return value if value == "auto" else Span(value)
     is_path = kind is Path or Path in get_args(kind)
     return Path(value) if is_path and isinstance(value, str) and not is_url(value) else value

@@ -237,6 +237,7 @@ def _open_stream(
         rank=ranks.rank,
         world_size=ranks.world_size,
         mix=config.mix,
+        sequence=config.sequence_shape(index.block_frames),
         verify=config.verify,
         reader=config.reader,
         pin_memory=device.type == "cuda",

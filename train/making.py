@@ -11,6 +11,7 @@ from .in_order import in_order
 from .order import Order
 from .readahead import ReadAhead
 from .selection import Selection
+from .sequences import Sequences, sequence_steps_of
 from .source import FrameSource
 from .steps import Step, steps_of
 
@@ -31,7 +32,7 @@ def steps_together(share: int, num_threads: int) -> int:
     """Return S, the steps that are gathered in one go, into one buffer.
 
     Args:
-        share: B, rows of a step.
+        share: rows that a step reads.
         num_threads: that gather.
     """
     return 1 if num_threads == 1 else -(-_ROWS_A_TASK // share)
@@ -49,6 +50,7 @@ def batches_of(
     stride: int,
     max_ahead: int,
     num_threads: int,
+    sequences: Sequences | None = None,
 ) -> Generator[Batch]:
     """Yield a rank's batches of the steps start, start + stride, ...
 
@@ -63,6 +65,7 @@ def batches_of(
         stride: steps from one batch to the next; 1 with more than one thread.
         max_ahead: most blocks that are prepared before they are needed.
         num_threads: that gather; 1: the caller's own.
+        sequences: of the selection, if they are what the order orders.
 
     Raises:
         CorruptData: a block was altered or cut.
@@ -71,21 +74,29 @@ def batches_of(
     assert stride == 1 or num_threads == 1, "steps in the making are counted one by one"
     share = {"rank": rank, "world_size": world_size, "stride": stride}
     reads = order.plan.reads(start, **share)
-    together = steps_together(order.plan.global_batch // world_size, num_threads)
+    if sequences is None:
+        steps, length = steps_of(order, selection, source.fixed_rows, start, **share), 1
+    else:
+        steps = sequence_steps_of(order, sequences, source.fixed_rows, start, **share)
+        length, alone = sequences.length, len(reads.step)
+        reads = sequences.reads(reads)
+        max_ahead = max_ahead * len(reads.step) // max(1, alone)  # as many sequences
+    together = steps_together(order.plan.global_batch // world_size * length, num_threads)
 
     def make(steps: Sequence[Step]) -> list[Batch]:
         parts = _parts(buffers.next(), together, len(steps))
         for part, step in zip(parts, steps, strict=True):
-            source.gather(step.frame.numpy(), part, step.rows, one_call=num_threads > 1)
+            frames = step.frame.numpy().reshape(-1)
+            source.gather(frames, part, step.rows, one_call=num_threads > 1)
         made = [
             Batch(
-                x=part.view(torch.bfloat16),
+                x=_shaped(part, step.frame),
                 y=step.y,
                 weight=step.weight,
                 frame=step.frame,
                 epoch=order.epoch,
                 step=step.number,
-                num_real=order.plan.num_real(step.number),
+                num_real=step.num_real,
             )
             for part, step in zip(parts, steps, strict=True)
         ]
@@ -105,20 +116,20 @@ def batches_of(
     ) as ahead:
 
         def prepared() -> Iterator[list[Step]]:
-            steps: list[Step] = []
+            waiting: list[Step] = []
             try:
-                for step in steps_of(order, selection, source.fixed_rows, start, **share):
+                for step in steps:
                     ahead.wait(step.number)
-                    steps.append(step)
-                    if len(steps) == together:
-                        yield steps
-                        steps = []
+                    waiting.append(step)
+                    if len(waiting) == together:
+                        yield waiting
+                        waiting = []
             except Exception:
-                if steps:
-                    yield steps
+                if waiting:
+                    yield waiting
                 raise
-            if steps:
-                yield steps
+            if waiting:
+                yield waiting
 
         for made in in_order(make, prepared(), num_threads):
             while made:
@@ -132,3 +143,9 @@ def _parts(bits: Tensor, together: int, count: int) -> list[Tensor]:
     size, array = len(bits) // together, bits.numpy()
     # No views of torch's, for the reason that `steps_of` gives.
     return [torch.from_numpy(array[i * size : (i + 1) * size]) for i in range(count)]
+
+
+def _shaped(bits: Tensor, frame: Tensor) -> Tensor:
+    """Return bf16[B, D] of int16[B, D]; of sequences, bf16[b, C + S, D]."""
+    x = bits.view(torch.bfloat16)
+    return x if frame.ndim == 1 else x.view(*frame.shape, -1)

@@ -19,6 +19,7 @@ from .heads import HeadConfig, make_head
 from .heads.dropout import row_keys
 from .losses import LOSSES, ScoreKind
 from .moments import Standardiser
+from .row_product import row_product
 
 
 class ScoreModel(nn.Module):
@@ -83,6 +84,11 @@ class ScoreModel(nn.Module):
         """D, channels of a frame."""
         return len(self.mean)
 
+    @property
+    def num_outputs(self) -> int:
+        """H, of the first layer."""
+        return self.head.first.out_features
+
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return the JSON object that a model is made from again, before its tensors are loaded."""
         return {"head": self.config.to_json(), "dim": self.dim, "scores": self.scores}
@@ -112,7 +118,7 @@ class ScoreModel(nn.Module):
         """Return what training passes to `forward` besides rows: i64[B], or None without dropout.
 
         Args:
-            frame: i64[B], global frame ids of the rows.
+            frame: i64[B], global frame ids of the rows that are answered.
             seed: of the run.
             step: of the run.
         """
@@ -120,35 +126,69 @@ class ScoreModel(nn.Module):
             return None
         return row_keys(frame, seed=seed, step=step).to(self.mean.device)
 
-    def forward(self, x: Tensor, keys: Tensor | None = None, *, bf16: bool = False) -> Tensor:
+    @property
+    def context(self) -> int:
+        """C: rows before a row that its score depends on, too."""
+        return self.head.context
+
+    def forward(
+        self,
+        x: Tensor,
+        keys: Tensor | None = None,
+        present: Tensor | None = None,
+        *,
+        bf16: bool = False,
+    ) -> Tensor:
         """Return the head's answers, f32[B], of bf16[B, D]: what the loss is computed from.
 
-        They are logits of classes, or numbers.
+        They are logits of classes, or numbers. With a context of C rows, answers are f32[b, n] of
+        bf16[b, C + n, D]: those of the last n rows of b sequences.
 
         Args:
-            x: bf16[B, D].
+            x: bf16[B, D], or bf16[b, C + n, D].
             keys: of training, see `row_keys`; None leaves no unit out.
+            present: bool[b, C + n], False in rows that there are none of; None: all are there.
             bf16: multiply frames and first layer in that precision; all else is float32.
         """
+        return self.head.rest(self.first_outputs(x, present, bf16=bf16), keys)
+
+    def first_outputs(
+        self, x: Tensor, present: Tensor | None = None, *, bf16: bool = False
+    ) -> Tensor:
+        """Return what the head's first layer makes of standardised frames, f32[..., H].
+
+        Of a row that is absent it is 0, whatever the mean of the features.
+
+        Args:
+            x: bf16[..., D].
+            present: bool[...]; None: all are there.
+            bf16: as of `forward`.
+        """
         first = self.head.first
+        rows = x.reshape(-1, self.dim)  # of sequences, all of them
         if bf16:
             # Standardised before: channels whose mean is large beside their spread would, folded
             # in, leave nothing of the 8 bits of a weight.
-            standard = (x.float() - self.mean) * self.inverse_std
+            standard = (rows.float() - self.mean) * self.inverse_std
             product = F.linear(standard.bfloat16(), first.weight.bfloat16())
-            return self.head.rest(product.float() + first.bias, keys)
-        weight = first.weight * self.inverse_std
-        bias = first.bias - weight @ self.mean
-        return self.head.rest(F.linear(x.float(), weight, bias), keys)
+            outputs = product.float() + first.bias
+        else:
+            weight = first.weight * self.inverse_std
+            outputs = row_product(rows, weight, first.bias - weight @ self.mean)
+        outputs = outputs.view(*x.shape[:-1], first.out_features)
+        return outputs if present is None else outputs.masked_fill(~present[..., None], 0)
 
-    def score(self, x: Tensor) -> Tensor:
-        """Return scores f32[B] of bf16[B, D].
+    def score(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return scores f32[B] of bf16[B, D], or f32[b, n] of bf16[b, C + n, D] (see `forward`)."""
+        return self.scores_of(self(x, present=present))
+
+    def scores_of(self, answer: Tensor) -> Tensor:
+        """Return the scores that answers of the head (f32[...]) are.
 
         Weighting positive rows by w raises all logits by log w, and leaving out all but K of N
         negatives by log(N / K). Both are taken off where scores are probabilities, which are those
         under the natural rate of positives; elsewhere both are 0.
         """
-        answer = self(x)
         if self.scores == "number":
             return answer
         return torch.sigmoid(answer - self.log_pos_weight + self.log_balance)

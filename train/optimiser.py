@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import TrainConfig
 from .model import ScoreModel
@@ -46,13 +46,22 @@ def learning_rate(
 
 def make_optimiser(model: ScoreModel, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; biases are not decayed, because they hold the rate of positives."""
-    weights = [value for value in model.parameters() if value.ndim > 1]
+    weights = _weights(model)
     biases = [value for value in model.parameters() if value.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": config.weight_decay},
         {"params": biases, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def l2_term(model: ScoreModel, l2: float) -> Tensor:
+    """Return f32[]: half the sum of squares of all weights, times l2.
+
+    Of the weights that see standardised channels; biases are left out, as in weight decay. Every
+    rank adds all of it to its loss, whose mean over ranks then holds it once.
+    """
+    return l2 / 2 * torch.stack([value.square().sum() for value in _weights(model)]).sum()
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -72,3 +81,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         state.setdefault(int(number), {})[name] = value
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _weights(model: ScoreModel) -> list[nn.Parameter]:
+    return [value for value in model.parameters() if value.ndim > 1]

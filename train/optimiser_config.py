@@ -11,7 +11,7 @@ from laughstore.errors import ConfigError
 
 from .options import check_options, read_options
 
-_ALWAYS: Final = frozenset({"clip", "ema", "autocast"})
+_ALWAYS: Final = frozenset({"l2", "clip", "ema", "autocast"})
 _OPTIONS: Final = {
     "cosine": _ALWAYS,
     "plateau": _ALWAYS | {"plateau_epochs", "plateau_factor"},
@@ -35,6 +35,9 @@ class OptimiserConfig:
     --patience."""
     plateau_factor: float = 0.3
     """What it is multiplied by then (plateau); between 0 and 1."""
+    l2: float = 0.0
+    """Adds l2 / 2 times the sum of squares of weights, not of biases, to the loss. Of the linear
+    head with bce, n rows and no weight decay, scikit-learn's C is 1 / (n * l2)."""
     clip: Literal["off"] | float = "off"
     """Largest norm of a step's gradients, all weights together; longer ones are shortened to it."""
     ema: Literal["off"] | float = "off"
@@ -55,6 +58,8 @@ class OptimiserConfig:
             raise ConfigError(
                 f"plateau_factor is {self.plateau_factor}; it must lie between 0 and 1"
             )
+        if not (self.l2 >= 0 and math.isfinite(self.l2)):
+            raise ConfigError(f"l2 is {self.l2}; it must be at least 0 and finite")
         for name, most in (("clip", math.inf), ("ema", 1.0)):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -92,4 +97,6 @@ class OptimiserConfig:
             "no average of weights" if ema is None else f"average of weights, decay {ema:g}",
             "float32" if self.autocast == "off" else "first layer in bf16",
         ]
+        if self.l2:
+            parts.append(f"L2 term {self.l2:g}")
         return ", ".join(parts)

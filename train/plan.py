@@ -282,7 +282,7 @@ def rank_share(lanes: int, rank: int, world_size: int) -> range:
     if lanes % world_size:
         raise ConfigError(
             f"lanes is {lanes}, which {world_size} ranks cannot share evenly;"
-            f" the nearest values that work are {_nearest(lanes, world_size)}"
+            f" the nearest values that work are {nearest_multiples(lanes, world_size)}"
         )
     share = lanes // world_size
     return range(rank * share, (rank + 1) * share)
@@ -302,7 +302,7 @@ def check_batching(global_batch: int, lanes: int, window_blocks: int) -> None:
     if global_batch < 1 or global_batch % lanes:
         raise ConfigError(
             f"global_batch is {global_batch}, which is no multiple of lanes ({lanes});"
-            f" the nearest values that work are {_nearest(global_batch, lanes)}"
+            f" the nearest values that work are {nearest_multiples(global_batch, lanes)}"
         )
 
 
@@ -330,7 +330,8 @@ def check_whole(name: str, value: object) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number")
 
 
-def _nearest(value: int, multiple_of: int) -> str:
+def nearest_multiples(value: int, multiple_of: int) -> str:
+    """Return the multiples on both sides of a value, those above 0, for messages."""
     below = value // multiple_of * multiple_of
     return " and ".join(str(n) for n in (below, below + multiple_of) if n > 0)
 

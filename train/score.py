@@ -18,12 +18,12 @@ from .metrics import FrameMetrics, frame_metrics
 from .model import ScoreModel
 from .ranks import Ranks
 from .readahead import ReadAhead
+from .score_parts import score_parts
 from .scored_rows import FIT
 from .selection import Selection
 from .source import FrameSource
-
-_BATCH_BLOCKS = 32
-"""Blocks in a batch: 4,096 frames of the default block."""
+from .stream_scorer import StreamScorer
+from .threads import threads_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,8 @@ def score_rows(
 ) -> NDArray[np.float32]:
     """Return the model's score of every row that takes part.
 
-    Ranks share the batches, and each gets all scores: those of one process, bit for bit, as batches
-    are cut in the same way.
+    Ranks share the parts that the split is cut into, and each gets all scores: those of one
+    process, bit for bit, as the cut is the same.
 
     Args:
         model: on the device that does the work.
@@ -73,23 +73,19 @@ def score_rows(
         CorruptData: a block was altered or cut, or holds values that are not finite.
     """
     device, ranks = model.mean.device, ranks or Ranks()
-    used = np.flatnonzero(selection.block_counts)  # blocks without rows are not read
-    batch = np.arange(len(used)) // _BATCH_BLOCKS
-    last_blocks = np.append(np.arange(_BATCH_BLOCKS, len(used), _BATCH_BLOCKS), len(used)) - 1
-    ends = np.cumsum(selection.block_counts[used])[last_blocks]
-    bounds = np.concatenate([np.zeros(1, np.int64), ends])
-    parts = [ranks.part(len(ends), rank) for rank in range(ranks.world_size)]
-    mine = parts[ranks.rank]
-    is_mine = (batch >= mine.start) & (batch < mine.stop)
+    parts = score_parts(selection, model.context)
+    bounds, reads = parts.bounds, parts.reads
+    shares = [ranks.part(len(bounds) - 1, rank) for rank in range(ranks.world_size)]
+    mine = shares[ranks.rank]
+    is_mine = (reads.step >= mine.start) & (reads.step < mine.stop)
     first_row, num_rows = int(bounds[mine.start]), int(bounds[mine.stop] - bounds[mine.start])
-    frames, blocks = selection.frames, selection.blocks[used[is_mine]]
     scores = np.empty(num_rows, np.float32)
-    bits = torch.empty(int(np.diff(bounds).max()), source.dim, dtype=torch.int16)
+    bits = torch.empty(parts.max_frames, source.dim, dtype=torch.int16)
     with ReadAhead(
         source.prepare,
-        batch[is_mine],
-        blocks,
-        max_ahead=2 * _BATCH_BLOCKS,
+        reads.step[is_mine],
+        reads.block[is_mine],
+        max_ahead=2 * parts.max_blocks,
         release=source.release,
         blocks_a_call=source.blocks_a_call,
     ) as ahead:
@@ -98,13 +94,17 @@ def score_rows(
                 break  # all end together, below
             start, stop = bounds[number : number + 2].tolist()
             ahead.wait(number)
-            rows = bits[: stop - start]
-            source.gather(frames[start:stop], rows)
+            frames, scored = parts.frames(number), parts.scored(number)
+            rows = bits[: len(frames)]
+            source.gather(frames, rows)
             x = rows.view(torch.bfloat16).to(device)
+            present = torch.from_numpy(frames >= 0).to(device) if model.context else None
+            with threads_for(model.num_outputs):
+                found = StreamScorer(model).score(x, present).cpu().numpy()
             here = slice(start - first_row, stop - first_row)
-            scores[here] = model.score(x).cpu().numpy()
+            scores[here] = found if scored is None else found[scored]
             if not np.isfinite(scores[here]).all():
-                source.check_finite(frames[start:stop])
+                source.check_finite(frames)
                 raise ConfigError(
                     "the model's scores are not finite: training it diverged; train again with a"
                     " lower --lr"
@@ -112,7 +112,7 @@ def score_rows(
             if progress is not None:
                 progress(stop - first_row, num_rows)
     ranks.agree("validation")
-    counts = [int(bounds[part.stop] - bounds[part.start]) for part in parts]
+    counts = [int(bounds[share.stop] - bounds[share.start]) for share in shares]
     return ranks.gather_rows(scores, counts, "validation")
 
 

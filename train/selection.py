@@ -150,6 +150,8 @@ class Selection:
     where positive."""
     ignored: NDArray[np.bool_]
     """bool[b, F]: the filter lets the frame pass, the label ignores it."""
+    left_out: NDArray[np.bool_] | None = None
+    """bool[b]: the block cannot be read as it was written, and must not be; None: all can."""
 
     @cached_property
     def counts(self) -> LabelCounts:

@@ -106,4 +106,4 @@ def without_blocks(selection: Selection, blocks: NDArray[np.int64]) -> Selection
             f"no row of split {selection.split!r} takes part: all blocks with eligible rows are"
             " left out as corrupt; restore the shards"
         )
-    return replace(selection, eligible=eligible, ignored=ignored, y=y)
+    return replace(selection, eligible=eligible, ignored=ignored, y=y, left_out=gone)

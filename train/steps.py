@@ -28,6 +28,8 @@ class Step(NamedTuple):
     """f32[B]: 1, or 0 in pad rows."""
     rows: NDArray[np.int64] | None
     """i64[B] rows of the matrix, where they are known and none is a pad row."""
+    num_real: int
+    """Rows of weight 1 of the step, over all ranks."""
 
 
 def steps_of(
@@ -64,5 +66,6 @@ def steps_of(
             frame, target, row_weight = (
                 torch.from_numpy(array[i]) for array in (frames, y, weight)
             )
-            yield Step(number, frame, target, row_weight, None if rows is None else rows[i])
+            here = None if rows is None else rows[i]
+            yield Step(number, frame, target, row_weight, here, order.plan.num_real(number))
             number += stride

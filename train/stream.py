@@ -33,6 +33,8 @@ from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
 from .preload import DeviceBuffers, Preloading
 from .selection import FrameFilter, select
+from .sequence_shape import SequenceShape
+from .sequences import Sequences
 from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
 from .stream_state import identity_of, make_state, read_state
@@ -82,6 +84,9 @@ class FrameStream(IterableDataset[Batch]):
         reader: `map`, `window`, or `auto`: map where that is possible and the split takes less than
             0.6 of the memory.
         copy: yield features in fresh memory, always.
+        sequence: yield sequences of this shape instead of rows: all that is [B] in a batch is then
+            [b, C + S], rows before a sequence included. global_batch still counts target rows, and
+            is a multiple of lanes times S; balance cannot be had.
         threads: that copy frames. 1: the caller's own, when it asks for a batch. More make batches
             ahead of it, each at least 2048 rows in one go and in one piece of memory; a step is
             then copied while the one before is used. Blocks that are fetched then stay in memory
@@ -116,6 +121,7 @@ class FrameStream(IterableDataset[Batch]):
         mix: Mix = "windows",
         verify: Verify = "first",
         reader: Reader = "auto",
+        sequence: SequenceShape | None = None,
         copy: bool = False,
         threads: int = 1,
         pin_memory: bool = False,
@@ -127,10 +133,17 @@ class FrameStream(IterableDataset[Batch]):
         check_batching(global_batch, lanes, window_blocks)
         check_key(seed, 0)
         check_mix(mix)
-        self._share = len(rank_share(lanes, rank, world_size)) * (global_batch // lanes)
+        lane_share = len(rank_share(lanes, rank, world_size))
         index = shards if isinstance(shards, Index) else open_shards(shards)
         # Read now: states name these, and `gc` may collect this generation while the stream runs.
         _ = index.block_crc32c
+        if sequence is not None:
+            sequence = sequence.of_stream(index.block_frames, global_batch, lanes, balance)
+        self.sequence = sequence
+        """Shape of the sequences that are yielded; None: rows."""
+        rows, length = (1, 1) if sequence is None else (sequence.target_rows, sequence.length)
+        self._units = int(global_batch) // rows  # of the plan
+        self._share = self._units // lanes * lane_share * length
         self.selection = select(index, split, label, frames)
         skipped: dict[int, str] = {}
         if skip_corrupt is not None:
@@ -140,6 +153,7 @@ class FrameStream(IterableDataset[Batch]):
         self.selection = without_blocks(self.selection, self.skipped_blocks)
         if balance is not None:
             check_can_balance(self.selection, balance)
+        self._sequences = None if sequence is None else Sequences(self.selection, sequence)
         self.balance = balance
         self.rank, self.world_size = rank, world_size
         # int: numpy's integers are no JSON.
@@ -147,7 +161,8 @@ class FrameStream(IterableDataset[Batch]):
         self.window_blocks, self.seed = int(window_blocks), int(seed)
         self.mix: Mix = mix
         self.copy, self.pin_memory, self.threads = copy, pin_memory, check_threads(threads)
-        self.preloading = Preloading(self.selection, preload, preload_to)
+        read = self.selection if self._sequences is None else self._sequences.rows_read()
+        self.preloading = Preloading(read, preload, preload_to)
         """Loads the rows at the first batch, or before."""
         self._source = FrameSource(
             index, split, verify=verify, reader=reader, damaged=bool(skipped), cache=cache
@@ -247,6 +262,7 @@ class FrameStream(IterableDataset[Batch]):
             # One round of windows: while one is read, the next is prepared.
             max_ahead=self.lanes // self.world_size * self.window_blocks,
             num_threads=num_threads,
+            sequences=self._sequences,
         )
 
     def _order_now(self) -> Order:
@@ -255,13 +271,14 @@ class FrameStream(IterableDataset[Batch]):
         return self._order
 
     def _make_order(self, epoch: int) -> Order:
+        counts = self._sequences or self.selection
         return Order.of(
-            self.selection.block_counts,
+            counts.block_counts,
             self.selection.targets,
             balance=self.balance,
             seed=self.seed,
             epoch=epoch,
-            global_batch=self.global_batch,
+            global_batch=self._units,
             lanes=self.lanes,
             window_blocks=self.window_blocks,
             mix=self.mix,
@@ -274,7 +291,7 @@ class FrameStream(IterableDataset[Batch]):
     @cached_property
     def _fields(self) -> dict[str, Any]:  # Any: JSON values
         """Fields of the identity. Digests take a tenth of a second: not before they are asked."""
-        return {
+        fields = {
             "features": self.selection.features_digest,
             "targets": self.selection.targets_digest,
             "label": self._label.identity(),
@@ -287,6 +304,9 @@ class FrameStream(IterableDataset[Batch]):
             "mix": self.mix,
             "skip": self._skipped,
         }
+        # Streams of rows keep the identity that they had before there were sequences.
+        shape = self.sequence
+        return fields if shape is None else fields | {"sequence": [shape.rows, shape.context]}
 
     @cached_property
     def identity(self) -> str:
@@ -343,7 +363,9 @@ class FrameStream(IterableDataset[Batch]):
         self.close()
 
     def __repr__(self) -> str:
+        rows = self._sequences
+        shown = self._share if rows is None else f"{self._share // rows.length}, {rows.length}"
         return (
-            f"FrameStream({self.selection!r}, bf16[{self._share}, {self._source.dim}] a batch,"
+            f"FrameStream({self.selection!r}, bf16[{shown}, {self._source.dim}] a batch,"
             f" {self.num_steps} steps an epoch)"
         )

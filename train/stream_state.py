@@ -57,7 +57,8 @@ def read_state(state: Mapping[str, Any], fields: Fields) -> tuple[int, int]:
             "the state was altered: it lacks fields, epoch or step; give what state_dict() returned"
         )
     if state.get("identity") != identity_of(fields):
-        differ = [key for key, mine in fields.items() if theirs.get(key) != mine]
+        names = dict.fromkeys((*fields, *theirs))
+        differ = [name for name in names if theirs.get(name) != fields.get(name)]
         raise ConfigError(
             "the saved stream cannot go on here, because it yields other rows:"
             f" {', '.join(_difference(name, theirs, fields) for name in differ)};"
@@ -67,4 +68,4 @@ def read_state(state: Mapping[str, Any], fields: Fields) -> tuple[int, int]:
 
 
 def _difference(name: str, theirs: Fields, mine: Fields) -> str:
-    return f"{name} was {theirs.get(name)!r} and is {mine[name]!r}"
+    return f"{name} was {theirs.get(name)!r} and is {mine.get(name)!r}"

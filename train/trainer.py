@@ -29,7 +29,7 @@ from .losses import EpochRows, make_loss
 from .metrics import FrameMetrics
 from .model import ScoreModel
 from .moments import Standardiser
-from .optimiser import learning_rate, load_optimiser, make_optimiser, optimiser_tensors
+from .optimiser import l2_term, learning_rate, load_optimiser, make_optimiser, optimiser_tensors
 from .progress import ProgressCallback, Reporter
 from .ranks import Ranks
 from .records import NoRecords, Records
@@ -39,6 +39,7 @@ from .score import metrics_of, score_streams
 from .selection import Selection
 from .source import FrameSource
 from .stream import Batch, FrameStream
+from .threads import threads_for
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +175,7 @@ class Trainer:
 
     def _share_model(self) -> None:
         """Begin on all ranks with what the first one has."""
-        ours = self.model.state_dict()
-        tensors = {name: value.cpu() for name, value in ours.items()}
+        tensors = {name: value.cpu() for name, value in self.model.state_dict().items()}
         data = self.ranks.share(lambda: safetensors.torch.save(tensors), "the start")
         self.model.load_state_dict(safetensors.torch.load(data))
         if not self.course.step:
@@ -190,7 +190,7 @@ class Trainer:
         held = self.ranks.interruptible.held
         with closing(iter(self.stream)) as batches:
             for batch in interval.timed(batches):
-                with held():
+                with held(), threads_for(self.model.num_outputs):
                     interval.add(self._update(batch), batch)
                     course.step += 1
                     course.epoch, course.validated = batch.epoch, False
@@ -212,14 +212,19 @@ class Trainer:
         how, step = self.config.optimiser, self.course.step
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
-        keys = self.model.row_keys(batch.frame, seed=self.config.seed, step=step)
+        model, context = self.model, self.model.context
+        targets = batch.frame[..., context:]  # of sequences, whose context is not answered
+        keys = model.row_keys(targets, seed=self.config.seed, step=step)
+        present = batch.present.to(x.device) if context else None
         loss = self.loss(
-            self.model(x, keys, bf16=how.autocast == "bf16"),
-            y,
-            weight,
+            model(x, keys, present, bf16=how.autocast == "bf16"),
+            y[..., context:],
+            weight[..., context:],
             num_real=batch.num_real,
             world_size=self.stream.world_size,
         )
+        if how.l2:
+            loss = loss + l2_term(self.model, how.l2)
         mean = self.gradients.of(loss, step + 1)
         if how.clip_norm is not None:
             self.gradients.clip(how.clip_norm)

@@ -83,16 +83,16 @@ def _span(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Span] | None:
 
 
 @_registry.primitive_rule
-def _span_or_off(
-    info: PrimitiveTypeInfo,
-) -> PrimitiveConstructorSpec[Span | Literal["off"]] | None:
-    if set(get_args(info.type)) != {Span, Literal["off"]}:
+def _span_or_word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Span | str] | None:
+    kinds = set(get_args(info.type))
+    word = next((word for word in ("off", "auto") if kinds == {Span, Literal[word]}), None)
+    if word is None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="SPAN|off",
-        instance_from_str=lambda words: "off" if words[0] == "off" else Span(words[0]),
-        is_instance=lambda value: value == "off" or isinstance(value, Span),
+        metavar=f"SPAN|{word}",
+        instance_from_str=lambda words: word if words[0] == word else Span(words[0]),
+        is_instance=lambda value: value == word or isinstance(value, Span),
         str_from_instance=lambda value: [str(value)],
     )
 

@@ -57,7 +57,7 @@ def test_committed_numbers_name_machine_and_versions_but_no_host_or_path():
         assert str(ROOT) not in text
         assert "/tmp" not in text
         assert report["repeats"] >= 5
-        assert report["settings"]["gb"] >= 4 or report["name"].startswith("extract")
+        assert report["settings"]["gb"] >= 1 or report["name"].startswith("extract")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_pool_of_rivals_deals_every_row_once(batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stream", "stream_start", "store", "extract"])
+@pytest.mark.parametrize("name", ["stream", "stream_start", "store", "train", "extract"])
 def test_a_script_runs_in_quick_mode_and_its_json_has_every_field(name, tmp_path):
     script = name.removeprefix("stream_")
     command = [sys.executable, "-m", f"benchmarks.bench_{script}", "--quick", "--device", "cpu"]

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.bench_stream import BATCHES, RivalEpochs
-from benchmarks.data import make_data
+from benchmarks.data import ID_CHANNELS, ids_of, make_data
 from benchmarks.peers import NOT_INSTALLED, PEERS, OpenPeer, file_blocks, installed, open_peers
 from benchmarks.table import tables
 
@@ -19,8 +19,8 @@ def test_blocks_are_those_of_the_store(data):
     blocks = list(file_blocks(data))
     assert len(blocks) == data.index.num_blocks
     assert {len(block) for block in blocks} >= {data.index.block_frames}
-    bits = np.concatenate([block[:, :2] for block in blocks]).astype(np.int64) & 0xFFFF
-    np.testing.assert_array_equal(bits[:, 0] | bits[:, 1] << 16, data.frame_ids)
+    bits = np.concatenate([block[:, :ID_CHANNELS] for block in blocks])
+    np.testing.assert_array_equal(ids_of(bits), data.frame_ids)
 
 
 # Packages that are not ours warn of what they like, and leave files to the garbage collector.

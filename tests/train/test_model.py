@@ -5,7 +5,7 @@ import torch
 from train import HeadConfig
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.optimiser import learning_rate
+from train.optimiser import l2_term, learning_rate
 
 LINEAR = HeadConfig()
 
@@ -37,3 +37,20 @@ def test_the_learning_rate_warms_up_and_falls_to_nearly_nothing():
     assert rates[-1] < 1e-4
     assert all(rate > 0 for rate in rates)
     assert learning_rate(0, 1, peak=2.0) == 2.0
+
+
+def test_the_l2_term_adds_l2_times_each_weight_to_its_gradient_and_nothing_to_a_bias():
+    for head in (LINEAR, HeadConfig("mlp", hidden=5)):
+        model = ScoreModel.new(head, some_standardiser(), pos_weight=1.0, bias=-2.0, seed=3)
+        torch.nn.init.normal_(model.head.first.weight)
+        weights = [value for value in model.parameters() if value.ndim == 2]
+        term = l2_term(model, 0.3)
+        squares = sum(float(value.detach().double().square().sum()) for value in weights)
+        assert term.item() == pytest.approx(0.15 * squares, rel=1e-6)
+        term.backward()
+        for value in model.parameters():
+            if value.ndim == 2:
+                assert value.grad is not None
+                assert torch.allclose(value.grad, 0.3 * value, rtol=1e-6)
+            else:
+                assert value.grad is None

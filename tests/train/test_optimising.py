@@ -26,7 +26,13 @@ from .processes import on_ranks
 from .test_resume import STEPS_AN_EPOCH, Press, assert_same, short, told, weights
 
 EVERYTHING = OptimiserConfig(
-    schedule="plateau", plateau_epochs=1, plateau_factor=0.5, clip=0.05, ema=0.9, autocast="bf16"
+    schedule="plateau",
+    plateau_epochs=1,
+    plateau_factor=0.5,
+    clip=0.05,
+    ema=0.9,
+    autocast="bf16",
+    l2=1e-3,
 )
 
 
@@ -160,7 +166,7 @@ def test_the_average_is_what_is_validated_kept_and_scored_with(planted_shards, t
     assert not torch.allclose(stepped, best.model["head.first.weight"])
     assert evaluate(config.out, device="cpu", timelines=0).metrics == result.best
     # The same steps without it end where the average's weights behind it are.
-    plain = short(planted_shards, tmp_path / "plain", lr=0.3)
+    plain = short(planted_shards, tmp_path / "plain", optimiser=OptimiserConfig(), lr=0.3)
     train(plain)
     last = [
         load_checkpoint(checkpoint_path(c.out / "checkpoints", "last")) for c in (config, plain)
@@ -215,6 +221,8 @@ def test_bf16_learns_as_well(planted_shards, trained, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"l2": -1.0}, "l2 is -1.0; it must be at least 0 and finite"),
+        ({"l2": math.nan}, "l2 is nan"),
         ({"clip": 0.0}, "clip is 0.0; a number must be above 0 and finite"),
         ({"clip": math.inf}, "clip is inf"),
         ({"clip": "on"}, "clip is 'on'; it must be off or a number"),
@@ -244,7 +252,8 @@ def test_settings_survive_json_and_are_told():
     assert again.optimiser == EVERYTHING
     assert config.describe_steps() == (
         "AdamW, lr 0.02, weight decay 0.01, schedule times 0.5 after 1 epoch no better, gradients"
-        " clipped to norm 0.05, average of weights, decay 0.9, first layer in bf16"
+        " clipped to norm 0.05, average of weights, decay 0.9, first layer in bf16,"
+        " L2 term 0.001"
     )
     usual = config_for(Path("s"), Path("o"))
     assert usual.describe_steps() == (

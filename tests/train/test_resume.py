@@ -28,6 +28,7 @@ from tests.stores import laugh
 from train import LossConfig, Progress, TrainConfig, TrainResult, train
 from train.checkpoint import checkpoint_path, load_checkpoint
 from train.log import cut_log
+from train.optimiser_config import OptimiserConfig
 from train.run import Run
 from train.run_lock import RunLock
 
@@ -35,12 +36,12 @@ from .conftest import config_for
 from .test_stream import flip_a_bit
 
 EPOCHS = 4
+WITH_L2 = OptimiserConfig(l2=1e-3)
 
 
 def short(shards: Path, out: Path, **changes: object) -> TrainConfig:
-    return config_for(
-        shards, out, **{"epochs": EPOCHS, "balance": 3.0, "global_batch": 288, **changes}
-    )
+    usual = {"epochs": EPOCHS, "balance": 3.0, "global_batch": 288, "optimiser": WITH_L2}
+    return config_for(shards, out, **{**usual, **changes})
 
 
 class Press:

@@ -234,10 +234,10 @@ from train.source import FrameSource
 
 main, gather = os.getpid(), FrameSource.gather
 
-def stuck(self, *arguments):
+def stuck(self, *arguments, **named):
     if os.getpid() != main:
         time.sleep(600)
-    gather(self, *arguments)
+    gather(self, *arguments, **named)
 
 FrameSource.gather = stuck
 with FrameStream(Path(sys.argv[1]), "train", global_batch=480, lanes=48) as frames:

@@ -20,6 +20,9 @@ class Head(nn.Module, ABC):
     drops_out: bool = False
     """Training needs a number for each row, from which it is decided what is left out of it."""
 
+    context: int = 0
+    """C: rows before a row that its answer depends on, too. A head with any is given sequences."""
+
     @abstractmethod
     def __init__(self, config: HeadConfig, dim: int) -> None:
         super().__init__()
@@ -37,9 +40,12 @@ class Head(nn.Module, ABC):
     def rest(self, hidden: Tensor, keys: Tensor | None) -> Tensor:
         """Return answers f32[B] from the first layer's outputs f32[B, H].
 
+        With context, answers f32[b, n] from f32[b, C + n, H]: of the last n rows of b sequences.
+
         Args:
-            hidden: of the first layer.
-            keys: i64[B], of training with dropout (`train.heads.dropout`); None leaves nothing out.
+            hidden: of the first layer; 0 in rows that are absent.
+            keys: i64[B] or i64[b, n], of training with dropout (`train.heads.dropout`); None leaves
+                nothing out.
         """
 
 

@@ -1,22 +1,13 @@
 """One hidden layer."""
 
-from collections.abc import Callable
-from typing import Final
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import Activation, HeadConfig
+from . import HeadConfig
+from .activations import ACTIVATIONS
 from .dropout import drop_out
 from .head import Head, linear_of_zeros
 from .initial import uniform
-
-_ACTIVATIONS: Final[dict[Activation, Callable[[Tensor], Tensor]]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
-}
 
 
 class MlpHead(Head):
@@ -31,7 +22,7 @@ class MlpHead(Head):
         self.first = linear_of_zeros(dim, config.hidden)
         self.last = linear_of_zeros(config.hidden, 1)
         self.drops_out = config.dropout > 0
-        self._activate = _ACTIVATIONS[config.activation]
+        self._activate = ACTIVATIONS[config.activation]
         self._dropout = config.dropout
 
     @property
