@@ -26,6 +26,7 @@ from train.kept_moments import KeptMoments
 from train.losses import EpochRows, LossConfig, make_loss
 from train.meeting import NotMetError, meet
 from train.model import ScoreModel
+from train.optimiser_config import OptimiserConfig
 from train.place import Place
 from train.ranks import TOLD, RankLost, Ranks
 from train.score import score_rows
@@ -68,6 +69,18 @@ def test_ranks_train_what_one_process_trains(world_size, whole):
         alone.best_epoch,
     )
     assert_close(told(ours.run), told(alone.run))
+
+
+def test_ranks_add_the_l2_term_once(planted_shards, tmp_path, whole):
+    how = OptimiserConfig(l2=0.05)
+    alone, ours = (
+        trained_by(n, short(planted_shards, tmp_path / str(n), epochs=1, optimiser=how))[0].result()
+        for n in (1, 2)
+    )
+    for name, value in tensors(alone).items():
+        np.testing.assert_allclose(tensors(ours)[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert_close(told(ours.run), told(alone.run))
+    assert told(alone.run)[0]["loss"] != told(whole[1].run)[0]["loss"]
 
 
 def assert_close(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
