@@ -4,7 +4,7 @@ Rows of a recording are anything but independent, so that drawing rows would pro
 an interval (cluster bootstrap: Davison and Hinkley 1997, 3.8). Percentile intervals; numpy only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,8 +15,6 @@ from laughstore.errors import ConfigError
 
 Unit = Literal["group", "recording"]
 """What is drawn."""
-Statistic = Callable[[NDArray[np.float64]], float]
-"""A number, of how often each of U units was drawn (f8[U]); NaN where these have none."""
 
 DRAWS: Final = 2000
 FEW_UNITS: Final = 10
@@ -80,16 +78,21 @@ class Interval:
         }
 
 
-def interval_of(
-    statistic: Statistic, units: Units, *, draws: int = DRAWS, seed: int = 0
-) -> Interval:
-    """Return the 95 % interval of a statistic.
+def intervals_of(
+    statistics: Callable[[NDArray[np.float64]], Mapping[str, float]],
+    units: Units,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return the 95 % intervals of statistics, all taken of the same draws.
 
-    The draws depend on seed, draws and the number of units alone: statistics of the same units are
-    drawn alike, so the difference of two is a statistic like any other (paired comparison).
+    The draws depend on seed, draws and the number of units alone, so the difference of two
+    statistics is a statistic like any other (paired comparison), here or in another call.
 
     Args:
-        statistic: its value is taken under each draw.
+        statistics: of how often each of U units was drawn (f8[U]), by name; NaN where these units
+            have none. The names are always the same.
         units: that are drawn, as many as there are.
         draws: 1 or more.
         seed: of the draws.
@@ -100,20 +103,40 @@ def interval_of(
     if draws < 1:
         raise ConfigError(f"draws is {draws}; it must be at least 1")
     num_units = len(units.names)
+    names = tuple(statistics(np.ones(num_units)))
 
     def found(low: float | None, high: float | None, reason: str | None = None) -> Interval:
         return Interval(low, high, units.kind, num_units, draws, seed, reason)
 
     if num_units < 2:
-        return found(None, None, f"there is only one {units.kind}: nothing to draw from")
+        alone = found(None, None, f"there is only one {units.kind}: nothing to draw from")
+        return dict.fromkeys(names, alone)
     rng = np.random.Generator(np.random.Philox(seed))
-    values = np.empty(draws)
+    values = np.empty((draws, len(names)))
     for draw in range(draws):
         chosen = rng.integers(num_units, size=num_units)
-        values[draw] = statistic(np.bincount(chosen, minlength=num_units).astype(np.float64))
-    undefined = np.isnan(values)
-    if undefined.mean() > _MAX_UNDEFINED:
-        share = f"{undefined.mean():.0%}"
-        return found(None, None, f"{share} of the draws have no value: too few units hold events")
-    low, high = np.percentile(values[~undefined], _CENTRAL)
-    return found(float(low), float(high))
+        times = np.bincount(chosen, minlength=num_units).astype(np.float64)
+        drawn = statistics(times)
+        values[draw] = [drawn[name] for name in names]
+    intervals = {}
+    for name, each in zip(names, values.T, strict=True):
+        undefined = np.isnan(each)
+        if undefined.mean() > _MAX_UNDEFINED:
+            share = f"{undefined.mean():.0%}"
+            reason = f"{share} of the draws have no value: too few units hold events"
+            intervals[name] = found(None, None, reason)
+        else:
+            low, high = np.percentile(each[~undefined], _CENTRAL)
+            intervals[name] = found(float(low), float(high))
+    return intervals
+
+
+def interval_of(
+    statistic: Callable[[NDArray[np.float64]], float],
+    units: Units,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """Return the interval of one statistic; as `intervals_of`."""
+    return intervals_of(lambda times: {"": statistic(times)}, units, draws=draws, seed=seed)[""]

@@ -12,6 +12,32 @@ if TYPE_CHECKING:
     from train.events.candidates import CandidateMetrics
 
 
+def sureness_texts(result: "EvaluationResult") -> Iterator[str]:
+    """Yield a line about the intervals, and one about chance."""
+    from train.metrics import METRICS
+
+    found = result.intervals
+    if found:
+        first = next(iter(found.values()))
+        each = [
+            f"{METRICS[name].title} {number(one.low)} to {number(one.high)}"
+            for name, one in found.items()
+            if one.low is not None and not METRICS[name].is_share
+        ]
+        rough = ", rough" if first.is_rough else ""
+        drawn = f"{counted(first.num_units, f'{first.unit}s')} drawn {first.draws:,} times{rough}"
+        if each:
+            yield f"95 % intervals: {', '.join(each)} ({drawn})"
+        else:
+            yield f"no intervals: {first.reason}"
+    if result.null is not None:
+        low, high = result.null.central
+        yield (
+            f"by chance (labels rotated {len(result.null.null)} times): AP {number(low)} to"
+            f" {number(high)}, p = {result.null.p:.3f}"
+        )
+
+
 def event_texts(result: "EvaluationResult") -> Iterator[str]:
     """Yield a line about each that an evaluation has."""
     if result.within is not None:

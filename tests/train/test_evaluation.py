@@ -339,9 +339,34 @@ def test_a_filter_that_leaves_nothing_to_evaluate_is_told_to_be_the_run_s(plante
     assert "--exclude" not in message
 
 
+def test_intervals_and_chance_stand_beside_the_average_precision(trained, capsys):
+    config, _, _ = trained
+    found = evaluate(config.out, device="cpu", timelines=0, bootstrap=100, null=50)
+    content = found.to_json()
+    interval, null = found.intervals["average_precision"], found.null
+    assert interval.low is not None
+    assert interval.high is not None
+    assert interval.low <= found.metrics.average_precision <= interval.high
+    assert (interval.draws, interval.unit) == (100, "recording")
+    assert null is not None
+    assert (null.p, len(null.null)) == (1 / 51, 50)  # the planted signal is no chance
+    assert null.central[1] < interval.low
+    assert content["intervals"]["average_precision"]["low"] == interval.low
+    assert content["circular_shift_null"]["p"] == null.p
+    report(found, as_json=False)
+    said = capsys.readouterr().out
+    assert "95 % intervals: AP " in said
+    assert "drawn 100 times, rough)" in said
+    assert "by chance (labels rotated 50 times): AP " in said
+    without = evaluate(config.out, device="cpu", timelines=0, bootstrap=0, null=0)
+    assert (without.intervals, without.null) == ({}, None)
+    with pytest.raises(ConfigError, match="bootstrap is -1"):
+        evaluate(config.out, device="cpu", bootstrap=-1)
+
+
 def test_segments_and_candidates_are_those_of_the_scores(trained):
     config, _, _ = trained
-    found = evaluate(config.out, device="cpu", timelines=0)
+    found = evaluate(config.out, device="cpu", timelines=0, bootstrap=0, null=0)
     index = read_index(config.shards)
     segments, candidates = found.events.segments, found.events.candidates
     assert segments is not None
