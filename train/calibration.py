@@ -1,7 +1,7 @@
 """Whether probabilities mean what they say: Brier score, log-loss, expected calibration error."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +68,37 @@ class ReliabilityBins:
     def expected_error(self) -> float:
         """Mean over rows of the difference of what their bin said and what came."""
         return float(np.abs(self.said - self.came) @ self.count / self.count.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What probabilities of N rows come to."""
+
+    brier: float
+    log_loss: float
+    """In nats."""
+    bins: ReliabilityBins
+
+    @classmethod
+    def of(cls, positive: NDArray[np.bool_], probability: NDArray[np.float32]) -> Self | None:
+        """Return the calibration of N rows (bool[N], f4[N]); None of none."""
+        if not len(positive):
+            return None
+        return cls(
+            brier_score(positive, probability),
+            log_loss(positive, probability),
+            ReliabilityBins.of(positive, probability),
+        )
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """Return a JSON object of finite numbers."""
+        return {
+            "brier": self.brier,
+            "log_loss": self.log_loss,
+            "expected_calibration_error": self.bins.expected_error,
+            "bins": {
+                "rows": self.bins.count.tolist(),
+                "said": self.bins.said.tolist(),
+                "came": self.bins.came.tolist(),
+            },
+        }

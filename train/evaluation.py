@@ -5,7 +5,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from laughstore.reading.shard_cache import open_cache
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from .bootstrap import DRAWS, Interval
+from .calibration import Calibration
 from .device import choose_device
 from .drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
 from .event_metrics import EventMetrics, event_metrics
@@ -29,7 +30,7 @@ from .losses import ScoreKind
 from .metrics import FrameMetrics
 from .null import NULL_DRAWS, ShiftNull, null_of
 from .run import Run
-from .score import by_recording, metrics_of, score_streams
+from .score import StreamScores, by_recording, counted_rows, metrics_of, score_streams
 from .selection import select
 from .skip import skipped_blocks, without_blocks
 from .source import FrameSource
@@ -96,6 +97,8 @@ class EvaluationResult:
     null: ShiftNull | None
     """Average precision of labels rotated against the scores; None where that cannot be done, and
     of labels that are numbers."""
+    calibration: Calibration | None
+    """Of the rows that count; None where scores are no probabilities."""
     within: WithinStreams | None
     """How well scores order the rows of a stream; None for labels that are numbers."""
     events: EventMetrics
@@ -134,6 +137,7 @@ class EvaluationResult:
             "threshold_of": self.threshold_of,
             "intervals": {name: found.to_json() for name, found in self.intervals.items()},
             "circular_shift_null": None if self.null is None else self.null.to_json(),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "within_streams": None if self.within is None else self.within.to_json(),
             "events": self.events.to_json(),
             "ignored": self.num_ignored,
@@ -249,6 +253,7 @@ def evaluate(
             index, streams, config.label, threshold=threshold, draws=bootstrap
         ),
         null=null_of(streams, config.label, draws=null),
+        calibration=_calibration(streams) if model.scores == "probability" else None,
         within=WithinStreams.of(streams, config.label),
         events=event_metrics(index, streams, config.label, threshold=threshold),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
@@ -273,3 +278,8 @@ def evaluate(
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
     write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
     return result
+
+
+def _calibration(streams: Sequence[StreamScores]) -> Calibration | None:
+    y, score = counted_rows(streams)
+    return Calibration.of(y > 0, score)

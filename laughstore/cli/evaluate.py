@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from .annotation_source import with_source
-from .event_text import event_texts, sureness_texts
+from .event_text import calibration_texts, event_texts, sureness_texts
 from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
@@ -128,10 +128,9 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     if result.threshold_of is not None:
         chosen = {"checkpoint": "when the checkpoint was validated", "split": "on these rows"}
         print(f"threshold: the best F1 {chosen[result.threshold_of]}")
-    for line in sureness_texts(result):
-        print(line)
-    for line in event_texts(result):
-        print(line)
+    for texts in (sureness_texts, calibration_texts, event_texts):
+        for line in texts(result):
+            print(line)
     print("by recording:")
     for item in result.recordings:
         texts = metric_texts(item.metrics, without=("threshold",))  # the same for all

@@ -38,6 +38,16 @@ def sureness_texts(result: "EvaluationResult") -> Iterator[str]:
         )
 
 
+def calibration_texts(result: "EvaluationResult") -> Iterator[str]:
+    """Yield a line about probabilities, if scores are some."""
+    found = result.calibration
+    if found is not None:
+        yield (
+            f"probabilities: Brier {found.brier:.5f}, log-loss {found.log_loss:.5f} nats, expected"
+            f" calibration error {percent(found.bins.expected_error)}"
+        )
+
+
 def event_texts(result: "EvaluationResult") -> Iterator[str]:
     """Yield a line about each that an evaluation has."""
     if result.within is not None:

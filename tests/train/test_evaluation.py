@@ -346,7 +346,9 @@ def test_intervals_and_chance_stand_beside_the_average_precision(trained, capsys
     interval, null = found.intervals["average_precision"], found.null
     assert interval.low is not None
     assert interval.high is not None
-    assert interval.low <= found.metrics.average_precision <= interval.high
+    ap = found.metrics.average_precision
+    assert ap is not None
+    assert interval.low <= ap <= interval.high
     assert (interval.draws, interval.unit) == (100, "recording")
     assert null is not None
     assert (null.p, len(null.null)) == (1 / 51, 50)  # the planted signal is no chance
@@ -358,6 +360,14 @@ def test_intervals_and_chance_stand_beside_the_average_precision(trained, capsys
     assert "95 % intervals: AP " in said
     assert "drawn 100 times, rough)" in said
     assert "by chance (labels rotated 50 times): AP " in said
+    calibration = found.calibration
+    assert calibration is not None
+    assert calibration.bins.count.sum() == found.metrics.num_rows
+    # Better than to say the base rate of every row.
+    base = found.metrics.base_rate
+    assert base is not None
+    assert 0 < calibration.brier < base * (1 - base)
+    assert "probabilities: Brier 0." in said
     without = evaluate(config.out, device="cpu", timelines=0, bootstrap=0, null=0)
     assert (without.intervals, without.null) == ({}, None)
     with pytest.raises(ConfigError, match="bootstrap is -1"):
