@@ -29,6 +29,7 @@ from .intervals import metric_intervals
 from .losses import ScoreKind
 from .metrics import FrameMetrics
 from .null import NULL_DRAWS, ShiftNull, null_of
+from .probe import PROBES
 from .run import Run
 from .score import StreamScores, by_recording, counted_rows, metrics_of, score_streams
 from .selection import select
@@ -198,6 +199,12 @@ def evaluate(
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
     opened = Run.open(run)
     config = opened.config
+    if config.probe:
+        names = ", ".join(probe.name for probe in config.probes[:3])
+        raise ConfigError(
+            f"{run} holds {len(config.probes)} probes ({names}, ...): evaluate one of them,"
+            f" {run / PROBES / config.probes[0].name}"
+        )
     index = index_for(opened, shards, annotations, annotate)
     annotations = annotations or config.annotations
     selection = select(
