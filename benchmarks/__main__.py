@@ -8,7 +8,14 @@ import sys
 
 from .report import parse_options, working_folder
 
-_SCRIPTS = ("bench_stream", "bench_start", "bench_store", "bench_train", "bench_extract")
+_SCRIPTS = (
+    "bench_stream",
+    "bench_start",
+    "bench_store",
+    "bench_train",
+    "bench_probes",
+    "bench_extract",
+)
 
 
 def main() -> int:

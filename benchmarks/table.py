@@ -25,9 +25,10 @@ _TITLES = {
     "store": "Writing, checking, opening",
     "train": "Training a linear head",
     "extract": "Extracting on a CPU: small random models, one torch thread",
+    "probes": "Training many linear probes in one pass, with torch's own number of threads",
     "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
-_WHEN_THERE = ("extract_gpu", "stream_cold", "stream_start", "train")
+_WHEN_THERE = ("extract_gpu", "probes", "stream_cold", "stream_start", "train")
 """Reports that no table waits for: they need a GPU, a disk that forgets, Linux, or free cores."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (

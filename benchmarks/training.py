@@ -15,6 +15,7 @@ from torch import Tensor
 from laughstore import open_shards
 from train.batch import Batch
 from train.config import TrainConfig
+from train.fitting import Parts
 from train.moments import Standardiser
 from train.place import ALONE, Place
 from train.progress import silent
@@ -68,17 +69,9 @@ class Training:
         if place.rank == 0:
             records = Records(Run.create(config, index, {}), save_every_s=float("inf"))
         self._records = records
-        self.trainer = Trainer(
-            config,
-            self.stream,
-            Standardiser.none(DIM),
-            select(index, SPLIT, config.label, config.filter),
-            self._source,
-            device,
-            records,
-            ranks,
-            silent,
-        )
+        validation = select(index, SPLIT, config.label, config.filter)
+        parts = Parts(config, self.stream, validation, self._source, device, records, ranks, silent)
+        self.trainer = Trainer(parts, Standardiser.none(DIM))
         self.num_rows = self.stream.selection.num_rows
         self._device, self._is_cuda = device, device.type == "cuda"
         self._next_epoch = self._rows = 0

@@ -17,9 +17,9 @@ from .sequence_shape import SequenceShape
 if TYPE_CHECKING:
     from .batch import Batch
     from .evaluation import EvaluationResult, evaluate
-    from .loop import train
+    from .loop import train, train_probes
     from .progress import Progress
-    from .result import TrainResult
+    from .result import ProbesResult, TrainResult
     from .stream import FrameStream
 
 __all__ = [
@@ -30,22 +30,26 @@ __all__ = [
     "HeadConfig",
     "LossConfig",
     "Place",
+    "ProbesResult",
     "Progress",
     "SequenceShape",
     "TrainConfig",
     "TrainResult",
     "evaluate",
     "train",
+    "train_probes",
 ]
 
 _HOMES = {
     "Batch": "batch",
     "EvaluationResult": "evaluation",
     "FrameStream": "stream",
+    "ProbesResult": "result",
     "Progress": "progress",
     "TrainResult": "result",
     "evaluate": "evaluation",
     "train": "loop",
+    "train_probes": "loop",
 }
 """Modules of the names that load torch."""
 

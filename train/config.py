@@ -4,10 +4,12 @@ The attributes' docstrings are the help of the command line.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
+
+from tyro.conf import UseAppendAction
 
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.folders import is_url
@@ -22,6 +24,7 @@ from .losses import LossConfig
 from .metrics import SelectBy, choice_for
 from .optimiser_config import OptimiserConfig
 from .plan import Mix, check_batching, check_key, check_mix
+from .probe import PROBES, Probe, probes_of
 from .selection import FrameFilter
 from .sequence_shape import SequenceShape
 
@@ -54,6 +57,14 @@ class TrainConfig:
     """Folder of the run; it must not exist yet."""
     label: LabelSpec = _LABEL
     """What is predicted."""
+    probe: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """A label to train a head of its own for, instead of --label; give it several times. All heads
+    read the frames together, so that many cost little more than one. Settings of one label stand
+    behind it, as in detection,event=Music,whose=any; --event and the like hold for all."""
+    seeds: int = 1
+    """Heads of each probe, with seeds seed, seed + 1, ... of first weights and dropout; the frames
+    and their order are the same for all. A linear head begins at zero, but with more than one seed
+    at small random weights, and ends near the same optimum."""
     filter: FrameFilter = _FILTER
     """Which frames take part, in training and in validation."""
     annotations: Path | None = None
@@ -116,11 +127,16 @@ class TrainConfig:
     """Bound of that folder, in units of 10^9 bytes; the least recently used blocks go first."""
 
     def __post_init__(self) -> None:
-        # What auto means is known now, and shall stand in the run.
-        object.__setattr__(self, "loss", self.loss.for_label(self.label))
-        object.__setattr__(self, "select_by", choice_for(self.select_by, self.label))
-        check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_key(self.seed, 0)
+        if self.probe:
+            self._check_probes()
+        else:
+            if self.seeds != 1:
+                raise ConfigError(f"seeds is {self.seeds}: it is for probes; use --probe LABEL")
+            # What auto means is known now, and shall stand in the run.
+            object.__setattr__(self, "loss", self.loss.for_label(self.label))
+            object.__setattr__(self, "select_by", choice_for(self.select_by, self.label))
+        check_batching(self.global_batch, self.lanes, self.window_blocks)
         check_folds(self.folds, self.fold)
         check_mix(self.mix)
         if self.preload not in get_args(Preload):
@@ -152,6 +168,49 @@ class TrainConfig:
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be at least 0")
         if not (self.cache_gb > 0 and math.isfinite(self.cache_gb)):
             raise ConfigError(f"cache_gb is {self.cache_gb}; it must be above 0 and finite")
+
+    def _check_probes(self) -> None:
+        if self.label.label != _LABEL.label:
+            raise ConfigError(
+                f"label is {self.label.label}, beside probes; give it as another --probe"
+            )
+        if self.seeds < 1:
+            raise ConfigError(f"seeds is {self.seeds}; it must be at least 1")
+        check_key(self.seed + self.seeds - 1, 0)
+        for name, value, default in (*_values(self), *_values(self.optimiser)):
+            if name not in _OF_PROBES and value != default:
+                raise ConfigError(
+                    f"{name} is {value}, which is for one label at a time; drop it, or train with"
+                    " --label instead of --probe"
+                )
+        if self.head.context_frames:
+            raise ConfigError(
+                f"head {self.head.head} reads rows before each row, and probes share single rows;"
+                " train it with --label"
+            )
+        for probe in self.probes:
+            self.of_probe(probe)  # refuses a loss or metric that does not fit its label
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """What is trained in one pass; none of a run with one label."""
+        return probes_of(self.probe, self.label, range(self.seed, self.seed + self.seeds))
+
+    @property
+    def stream_label(self) -> LabelSpec | None:
+        """Label of the rows that are streamed; None for probes, which stream all."""
+        return None if self.probe else self.label
+
+    def of_probe(self, probe: Probe) -> "TrainConfig":
+        """Return the config of one of these probes, as a run of its own in a folder of this one."""
+        return replace(
+            self,
+            out=self.out / PROBES / probe.name,
+            label=probe.label,
+            probe=(),
+            seeds=1,
+            seed=probe.seed,
+        )
 
     def _check_context(self) -> None:
         """Raise a ConfigError when something is asked for that sequences have not, or rows."""
@@ -212,9 +271,24 @@ class TrainConfig:
             ) from error
 
 
+_OF_PROBES: Final = frozenset(
+    (
+        *("shards", "out", "label", "filter", "annotations", "probe", "seeds", "head", "loss"),
+        *("optimiser", "global_batch", "lanes", "window_blocks", "epochs", "lr", "weight_decay"),
+        *("select_by", "patience", "seed", "folds", "fold", "device", "verify", "mix", "reader"),
+        *("skip_corrupt", "cache", "cache_gb", "preload"),
+    )
+)
+"""Fields that probes know; all others must have their defaults."""
 _OF_THIS_MACHINE: Final = ("cache", "cache_gb", "preload")
 _GROUPS: Final = (HeadConfig, LossConfig, OptimiserConfig)
 """Types of fields whose own fields stand among the others in JSON, as they do among the flags."""
+
+
+def _values(settings: TrainConfig | OptimiserConfig) -> Iterator[tuple[str, object, object]]:
+    """Yield (name, value, default) of each setting."""
+    for item in fields(settings):
+        yield item.name, getattr(settings, item.name), item.default
 
 
 def _to_json(config: TrainConfig) -> dict[str, Any]:  # Any: JSON values
@@ -226,6 +300,8 @@ def _to_json(config: TrainConfig) -> dict[str, Any]:  # Any: JSON values
         elif item.name not in _OF_THIS_MACHINE:
             if isinstance(value, LabelSpec | FrameFilter):
                 value = value.identity()
+            elif isinstance(value, tuple):
+                value = list(value)
             data[item.name] = str(value) if isinstance(value, Path | Span) else value
     return data
 
@@ -261,6 +337,8 @@ def _value(kind: object, value: object, *, where: str) -> object:
         if kind is LabelSpec:
             return LabelSpec.from_identity(value, where=f"{where}: label")
         return FrameFilter.from_identity(value)
+    if isinstance(value, list):
+        return tuple(value)
     if Span in get_args(kind) and isinstance(value, str):
         return value if value == "auto" else Span(value)
     is_path = kind is Path or Path in get_args(kind)

@@ -51,7 +51,7 @@ class Course:
     best_checkpoint: str | None = None
     plateau: Plateau = field(default_factory=Plateau)
     num_rows: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[Any] = field(default_factory=list)  # Any: of many probes they are nested
     seconds: float = 0.0
 
     @property

@@ -24,6 +24,7 @@ from .drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
 from .losses import ScoreKind
 from .metrics import FrameMetrics
+from .probe import PROBES
 from .run import Run
 from .score import by_recording, metrics_of, score_streams
 from .selection import select
@@ -171,6 +172,12 @@ def evaluate(
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
     opened = Run.open(run)
     config = opened.config
+    if config.probe:
+        names = ", ".join(probe.name for probe in config.probes[:3])
+        raise ConfigError(
+            f"{run} holds {len(config.probes)} probes ({names}, ...): evaluate one of them,"
+            f" {run / PROBES / config.probes[0].name}"
+        )
     index = index_for(opened, shards, annotations, annotate)
     annotations = annotations or config.annotations
     selection = select(

@@ -1,7 +1,8 @@
 """Gradients and loss of a step in one vector, which all ranks sum in one go.
 
-The layout is [gradients of all parameters | loss | what ranks tell each other] and never changes,
-so neither does the order in which numbers are added: a run that goes on gets the same bits.
+The layout is [gradients of all parameters | numbers such as the loss | what ranks tell each other]
+and never changes, so neither does the order in which numbers are added: a run that goes on gets the
+same bits.
 """
 
 from collections.abc import Iterable
@@ -18,13 +19,17 @@ class Gradients:
     Args:
         parameters: of the model, all f32 on one device; their gradients lie here from now on.
         ranks: that share each step.
+        num_numbers: that are summed beside the gradients; 1 is the loss alone.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], ranks: Ranks, num_numbers: int = 1
+    ) -> None:
         each = list(parameters)
         self._ranks = ranks
         self._num_values = sum(item.numel() for item in each)
-        self._values = torch.zeros(self._num_values + 1 + TOLD, device=each[0].device)
+        num_told = num_numbers + TOLD
+        self._values = torch.zeros(self._num_values + num_told, device=each[0].device)
         start = 0
         for item in each:
             item.grad = self._values[start : start + item.numel()].view_as(item)
@@ -43,14 +48,33 @@ class Gradients:
         Raises:
             RankLost: another rank did not come.
         """
+        found = self.summed(loss, loss.detach()[None], step)
+        if self._ranks.world_size > 1:
+            self._values[: self._num_values] /= self._ranks.world_size
+            found /= self._ranks.world_size
+        return found[0]
+
+    def summed(self, loss: Tensor, numbers: Tensor, step: int) -> Tensor:
+        """Compute the gradients of this rank's loss; leave their sum over ranks behind.
+
+        Args:
+            loss: f32[] with its graph.
+            numbers: f32[num_numbers] of this rank.
+            step: that is made, from 1.
+
+        Returns:
+            f32[num_numbers]: their sum over ranks.
+
+        Raises:
+            RankLost: another rank did not come.
+        """
         values = self._values
         values.zero_()
         loss.backward()
-        values[self._num_values] = loss.detach()
+        here = slice(self._num_values, -TOLD)
+        values[here] = numbers
         self._ranks.sum_step(values, step)
-        if self._ranks.world_size > 1:
-            values[: self._num_values + 1] /= self._ranks.world_size
-        return values[self._num_values].clone()
+        return values[here].clone()
 
     def clip(self, norm: float) -> None:
         """Shorten the gradients that `of` left behind to a norm, if theirs is larger."""

@@ -24,7 +24,7 @@ from laughstore.kinds import TargetArray
 from .curve_points import NUM_POINTS, curve_points
 from .stream import Batch
 
-Value = int | float | str | Mapping[str, str] | None
+Value = int | float | str | Mapping[str, str] | Mapping[str, float | None] | None
 
 
 class RunLog:
@@ -51,24 +51,29 @@ class RunLog:
                     self._add_scalars(line)
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
+    def write(
+        self, kind: str, step: int, values: Mapping[str, Value], *, probe: str | None = None
+    ) -> None:
         """Write one line at once; each number is also the scalar `<kind>/<name>`.
 
         Args:
             kind: `train` or `validation`.
             step: steps done.
             values: by name; what is None or not finite is written as null.
+            probe: that these are of, one of several; scalars are `<kind>/<probe>/<name>`.
         """
         told = {name: _json(value) for name, value in values.items()}
-        line = {"kind": kind, "step": step, **told}
+        of = {} if probe is None else {"probe": probe}
+        line = {"kind": kind, "step": step, **of, **told}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         self._add_scalars(line)
 
     def _add_scalars(self, line: Mapping[str, Any]) -> None:  # Any: JSON values
+        of = [line[name] for name in ("kind", "probe") if name in line]
         for name, value in line.items():
             if isinstance(value, int | float) and name != "step":
-                self._scalars.add_scalar(f"{line['kind']}/{name}", value, line["step"])
+                self._scalars.add_scalar("/".join([*of, name]), value, line["step"])
 
     def write_scores(self, step: int, y: TargetArray, score: NDArray[np.float32]) -> None:
         """Show the scores of a validation.
@@ -134,6 +139,10 @@ def cut_log(path: Path, *, step: int, validated: bool) -> None:
     write_atomic(path, kept)
 
 
+type Losses = Sequence[float] | Sequence["Losses"]
+"""Nested as tensors are."""
+
+
 class Interval:
     """Loss and waiting time since the last line of the log.
 
@@ -142,12 +151,12 @@ class Interval:
         losses: of its steps since the last line.
     """
 
-    def __init__(self, num_rows: int = 0, losses: Sequence[float] = ()) -> None:
+    def __init__(self, num_rows: int = 0, losses: Losses = ()) -> None:
         self.num_rows = num_rows
         """Rows trained on in this epoch."""
         self.loss: float | None = None
         """Mean loss of the latest closed interval."""
-        self._earlier = tuple(losses)
+        self._earlier = losses
         self._losses: list[Tensor] = []
         self._frames: list[Tensor] = []
         self._num_waits, self._wait_s = 0, 0.0
@@ -155,9 +164,14 @@ class Interval:
         """Spent on waiting for batches in this epoch, by this process."""
 
     @property
-    def losses(self) -> list[float]:
+    def losses(self) -> list[Any]:
         """Of the steps since the last line."""
         return self._all_losses().tolist()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether these are."""
+        return bool(self._all_losses().isfinite().all())
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches, adding up the time spent on waiting for them."""
@@ -180,18 +194,23 @@ class Interval:
         self.num_rows += batch.num_real
 
     def _all_losses(self) -> Tensor:
-        """f32[n], on the CPU."""
-        ours = torch.stack(self._losses).cpu() if self._losses else torch.empty(0)
-        return torch.cat([torch.tensor(self._earlier), ours])
+        """f32[n, ...], on the CPU."""
+        earlier = [torch.tensor(self._earlier)] if self._earlier else []
+        ours = [torch.stack(self._losses).cpu()] if self._losses else []
+        return torch.cat(earlier + ours) if earlier or ours else torch.empty(0)
 
     def close(self) -> tuple[float, float, Tensor]:
         """Return (mean loss, milliseconds waited a step, i64[n] frame ids), and begin anew."""
-        self.loss = float(self._all_losses().mean())
+        self.loss = self._mean(self._all_losses())
         wait_ms = 1000 * self._wait_s / self._num_waits
         frames = torch.cat(self._frames)
         self._earlier, self._losses, self._frames = (), [], []
         self._num_waits, self._wait_s = 0, 0.0
         return self.loss, wait_ms, frames
+
+    def _mean(self, losses: Tensor) -> float:
+        """Mean of the losses of one or more steps."""
+        return float(losses.mean())
 
 
 def _json(value: Value) -> Value:

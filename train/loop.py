@@ -1,4 +1,4 @@
-"""Train a head: open the splits, standardise, make the run folder, let the trainer work.
+"""Train a head or many probes: open the splits, standardise, make the run folder, let it work.
 
 Enters: a config. Leaves: a run folder and how it ended. Everything that can be refused is refused
 before the folder is made.
@@ -8,7 +8,6 @@ import logging
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,19 +21,24 @@ from laughstore.store import open_shards
 from .balance import num_negatives
 from .checkpoint import Checkpoint
 from .config import TrainConfig
+from .counting import check_both_classes, counts_of
 from .device import choose_device
+from .fitting import Parts
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
 from .moments import Standardiser, merged
 from .place import ALONE, Place
 from .preload import check_preload
+from .probe_rows import ProbeRows
+from .probe_runs import ProbeRuns
+from .probe_trainer import ProbeTrainer
 from .progress import Progress, ProgressCallback, silent
 from .ranks import Ranks
 from .records import NoRecords, Records
-from .result import TrainResult
+from .result import ProbesResult, TrainResult
 from .resume import Resumed, check_ranks, find_run
 from .run import Run, check_absent, is_run
 from .run_lock import RunLock
-from .selection import Selection, select
+from .selection import select
 from .signals import Interruptible
 from .skip import read_skip_list, skipped_blocks, without_blocks
 from .source import FrameSource
@@ -81,6 +85,48 @@ def train(
         CorruptData: a shard was altered or cut, or holds values that are not finite.
         LaughstoreError: another rank died or hangs; the message names it and the step.
     """
+    if config.probe:
+        raise ConfigError("the config is of several probes; train them with train_probes")
+    how = _How(resume, save_every_s, progress or silent, annotate)
+    result = _train_on(config, how, place)
+    assert isinstance(result, TrainResult), "of one head"
+    return result
+
+
+def train_probes(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    save_every_s: float = 60.0,
+    place: Place = ALONE,
+    progress: ProgressCallback | None = None,
+    annotate: Annotate = read_other_annotations,
+) -> ProbesResult:
+    """Train the probes of a config in one pass over the frames.
+
+    Each learns what it would learn alone with the same settings, has its own rows, early stop and
+    best epoch, and in the end a folder of its own (`TrainConfig.of_probe`). Arguments and errors
+    are those of `train`.
+    """
+    if not config.probe:
+        raise ConfigError("the config has no probe; give some, or train its label with train")
+    how = _How(resume, save_every_s, progress or silent, annotate)
+    result = _train_on(config, how, place)
+    assert isinstance(result, ProbesResult), "of probes"
+    return result
+
+
+@dataclass(frozen=True)
+class _How:
+    """Arguments of `train` that change nothing of what is learned."""
+
+    resume: bool
+    save_every_s: float
+    report: ProgressCallback
+    annotate: Annotate
+
+
+def _train_on(config: TrainConfig, how: _How, place: Place) -> TrainResult | ProbesResult:
     interruptible = Interruptible()
     device = choose_device(config.device, place.local_rank)
     check_preload(config.preload, device)
@@ -89,8 +135,8 @@ def train(
         Ranks(place, device, interruptible) as ranks,
         RunLock() as lock,
     ):
-        begun = _begin(config, resume, lock, ranks)
-        return _train(config, begun, ranks, device, save_every_s, progress or silent, annotate)
+        begun = _begin(config, how.resume, lock, ranks)
+        return _train(config, begun, ranks, device, how)
 
 
 @dataclass(frozen=True)
@@ -127,30 +173,27 @@ def _begin(config: TrainConfig, resume: bool, lock: RunLock, ranks: Ranks) -> _B
 
 
 def _train(
-    config: TrainConfig,
-    begun: _Begun,
-    ranks: Ranks,
-    device: torch.device,
-    save_every_s: float,
-    report: ProgressCallback,
-    annotate: Annotate,
-) -> TrainResult:
+    config: TrainConfig, begun: _Begun, ranks: Ranks, device: torch.device, how: _How
+) -> TrainResult | ProbesResult:
     index = open_shards(config.shards)
     if config.annotations is not None:
-        index = annotate(index, config.annotations)
+        index = how.annotate(index, config.annotations)
     fold = None
     if config.folds is not None and config.fold is not None:
         fold = choose_fold(index, config.folds, config.fold, seed=config.seed)
         index = with_fold(index, fold)
     cache = open_cache(config.cache, config.cache_gb, index.folder)
     _check_splits(index)
-    validation = select(index, VALIDATION_SPLIT, config.label, config.filter)
+    validation = select(index, VALIDATION_SPLIT, config.stream_label, config.filter)
     skip: tuple[str, ...] = ()
+    skipped = np.empty(0, np.int64)
     if config.skip_corrupt is not None:
         skip = read_skip_list(config.skip_corrupt)
         found = skipped_blocks(index, VALIDATION_SPLIT, skip, where=str(config.skip_corrupt))
-        validation = without_blocks(validation, np.array(list(found), np.int64))
-    _check_both_classes(validation)
+        skipped = np.array(list(found), np.int64)
+        validation = without_blocks(validation, skipped)
+    if not config.probe:
+        check_both_classes(validation)
     with (
         _open_stream(index, config, ranks, device, cache) as stream,
         FrameSource(
@@ -163,17 +206,24 @@ def _train(
         ) as source,
     ):
         stream.preloading.check_memory(ranks.local_world_size)
-        _check_both_classes(stream.selection)
-        counts = _counts(stream.selection, validation)
+        rows = None
+        if config.probe:
+            skipped = np.concatenate([stream.skipped_blocks, skipped])
+            rows = ProbeRows.of(config, stream.selection, validation, skipped)
+        else:
+            check_both_classes(stream.selection)
+        counts = counts_of(stream.selection, validation)
         if stream.balance is not None:
             counts[TRAIN_SPLIT]["balanced_negatives"] = _balanced_negatives(stream)
         # Before the statistics: ranks share the streams, and must mean the same ones.
-        check_ranks(ranks, config, stream.identity, validation.digests)
+        meant = {f"validation {name}": digest for name, digest in validation.digests.items()}
+        meant |= {"training rows": stream.identity, **({} if rows is None else rows.digests)}
+        check_ranks(ranks, config, meant)
         # A checkpoint holds its own.
         is_new = begun.checkpoint is None
-        standardiser = _standardiser(stream, ranks, report) if is_new else None
+        standardiser = _standardiser(stream, ranks, how.report) if is_new else None
         stream.preloading.load(
-            stream.source, lambda done, total: report(Progress("preload", done, total, 0))
+            stream.source, lambda done, total: how.report(Progress("preload", done, total, 0))
         )
         made: list[Run] = []
 
@@ -182,29 +232,28 @@ def _train(
             if resumed is None:
                 made.append(Run.create(config, index, counts, fold=fold, skip=skip))
                 begun.lock.take(config.out)
-                return Records(made[0], save_every_s=save_every_s)
+                return Records(made[0], save_every_s=how.save_every_s)
             made.append(resumed.run)
             if begun.checkpoint is not None:
                 state = begun.checkpoint.state
                 after = state["step"], state["validated"]
-            return Records(made[0], after, save_every_s=save_every_s)
+            return Records(made[0], after, save_every_s=how.save_every_s)
 
         with ranks.interruptible.held():
             records = ranks.first(make, "the start") or NoRecords()
         logger.info("%r on %s", stream, device)
         try:
             with closing(records):
-                trainer = Trainer(
-                    config,
-                    stream,
-                    standardiser,
-                    validation,
-                    source,
-                    device,
-                    records,
-                    ranks,
-                    report,
+                parts = Parts(
+                    config, stream, validation, source, device, records, ranks, how.report
                 )
+                if rows is None:
+                    trainer = Trainer(parts, standardiser)
+                else:
+                    runs = None
+                    if made:  # on the first rank
+                        runs = ProbeRuns(made[0], config, index, rows, fold=fold, skip=skip)
+                    trainer = ProbeTrainer(parts, standardiser, rows, runs)
                 if begun.checkpoint is not None:
                     name = "" if begun.resumed is None else begun.resumed.name
                     trainer.resume(begun.checkpoint, name)
@@ -227,7 +276,7 @@ def _open_stream(
     return FrameStream(
         index,
         TRAIN_SPLIT,
-        label=config.label,
+        label=config.stream_label,
         frames=config.filter,
         balance=config.balance_ratio,
         global_batch=config.global_batch,
@@ -276,17 +325,6 @@ def _check_splits(index: Index) -> None:
         )
 
 
-def _check_both_classes(selection: Selection) -> None:
-    counts = selection.counts
-    is_number = selection.y.dtype == np.float32  # which may all differ from 0
-    for name, number in (("positive", counts.positives), ("negative", counts.negatives)):
-        if not number and not (is_number and name == "negative"):
-            raise ConfigError(
-                f"split {selection.split!r} has no {name} row among {selection.num_rows}:"
-                " nothing can be learned or chosen from it; use another label, filter or data set"
-            )
-
-
 def _balanced_negatives(stream: FrameStream) -> int:
     """K, negatives of an epoch. Raises ConfigError when none is left."""
     assert stream.balance is not None, "only of a balanced stream"
@@ -298,16 +336,3 @@ def _balanced_negatives(stream: FrameStream) -> int:
             " ones: nothing can be learned from them alone; use a larger --balance"
         )
     return num_used
-
-
-def _counts(*selections: Selection) -> dict[str, Any]:  # Any: JSON values
-    return {
-        item.split: {
-            "recordings": len({stream.recording_id for stream in item.streams}),
-            "streams": len(item.streams),
-            "rows": item.num_rows,
-            "positives": item.counts.positives,
-            "ignored": item.counts.ignored,
-        }
-        for item in selections
-    }

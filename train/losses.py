@@ -95,6 +95,9 @@ class RowLoss(ABC):
     def of_rows(self, output: "Tensor", y: "Tensor") -> "Tensor":
         """Return the loss of each row, f32[B].
 
+        It looks at each row by itself: of K probes together all arrays are f32[B, K], and numbers
+        of this loss that differ among them f32[K].
+
         Args:
             output: f32[B], of the head: logits of classes, or numbers.
             y: f32[B], targets.
@@ -293,8 +296,9 @@ class LossConfig:
             check_options(self, "loss", fitting)
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
-        """Return the JSON object of the fields that this loss, whose name is not auto, reads."""
-        return read_options(self, "loss", _OPTIONS)
+        """Return the JSON object of the fields that this loss reads; of auto, all."""
+        every = frozenset[str]().union(*_OPTIONS.values())
+        return read_options(self, "loss", {**_OPTIONS, "auto": every})
 
     def for_label(self, label: LabelSpec) -> "LossConfig":
         """Return these settings with auto replaced by the usual loss of a label.

@@ -1,8 +1,7 @@
 """How good scores are. What cannot be computed is None with the reason, never 0 and never NaN.
 
 A metric is one function here and its line in `METRICS`; logs, checkpoints, evaluations and the
-command line take it from there. scikit-learn is loaded when it is needed, not before:
-`laughstore train --help` reads this module.
+command line take it from there.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,12 +37,10 @@ def _lift(rows: ScoredRows) -> float:
 
 def _auroc(rows: ScoredRows) -> float:
     """Area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
     rows.need_positives()
     if rows.num_positives == len(rows.y):
         raise UndefinedError("no negative rows")
-    return float(roc_auc_score(rows.positive, rows.score))
+    return rows.ranking.auroc
 
 
 def _f1(rows: ScoredRows) -> float:

@@ -6,6 +6,7 @@ needed to score a frame.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -22,7 +23,34 @@ from .moments import Standardiser
 from .row_product import row_product
 
 
-class ScoreModel(nn.Module):
+class RowModel(nn.Module, ABC):
+    """What scores rows: one head, or many (`train.stacked`)."""
+
+    mean: Tensor
+    """f32[D], of the training rows."""
+    row_shape: tuple[int, ...] = ()
+    """Shape of the answer to one row."""
+
+    @property
+    @abstractmethod
+    def context(self) -> int:
+        """C: rows before a row that its score depends on, too."""
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """H, of the first layer."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:  # Any: JSON values
+        """Return the JSON object that a model is made from again, before its tensors are loaded."""
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """Return scores f32[B, *row_shape] of bf16[B, D]; see `ScoreModel.score`."""
+
+
+class ScoreModel(RowModel):
     """A head with the statistics of its training rows.
 
     Args:
@@ -31,7 +59,6 @@ class ScoreModel(nn.Module):
         scores: what scores are (`train.losses.RowLoss.scores`).
     """
 
-    mean: Tensor
     inverse_std: Tensor
     log_pos_weight: Tensor
     log_balance: Tensor

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainConfig
-from .model import ScoreModel
+from .model import RowModel
 from .optimiser_config import OptimiserConfig
 
 _COSINE = OptimiserConfig()
@@ -44,7 +44,7 @@ def learning_rate(
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def make_optimiser(model: ScoreModel, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimiser(model: RowModel, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; biases are not decayed, because they hold the rate of positives."""
     weights = _weights(model)
     biases = [value for value in model.parameters() if value.ndim <= 1]
@@ -55,7 +55,7 @@ def make_optimiser(model: ScoreModel, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
-def l2_term(model: ScoreModel, l2: float) -> Tensor:
+def l2_term(model: RowModel, l2: float) -> Tensor:
     """Return f32[]: half the sum of squares of all weights, times l2.
 
     Of the weights that see standardised channels; biases are left out, as in weight decay. Every
@@ -83,5 +83,5 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _weights(model: ScoreModel) -> list[nn.Parameter]:
+def _weights(model: RowModel) -> list[nn.Parameter]:
     return [value for value in model.parameters() if value.ndim > 1]

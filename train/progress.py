@@ -9,12 +9,14 @@ from .metrics import FrameMetrics
 if TYPE_CHECKING:
     from .log import Interval
 
+Phase = Literal["statistics", "preload", "train", "validate"]
+
 
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands."""
 
-    phase: Literal["statistics", "preload", "train", "validate"]
+    phase: Phase
     done: int
     """Of `total` in this phase: streams, rows, steps of the epoch, or rows."""
     total: int
@@ -28,6 +30,8 @@ class Progress:
     """Of all ranks, done in this phase (train, validate)."""
     waited_s: float | None = None
     """Seconds in this phase that this process has waited for batches (train)."""
+    probes: str | None = None
+    """The same of many probes, in words."""
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -45,6 +49,8 @@ class Reporter:
         self._report, self._world_size = report, world_size
         self.latest: FrameMetrics | None = None
         """Of the latest finished epoch."""
+        self.probes: str | None = None
+        """The same of many probes, in words."""
 
     def step(self, epoch: int, done: int, total: int, interval: "Interval") -> None:
         """Tell of a step of an epoch, whose rows and waiting time the interval has counted."""
@@ -58,13 +64,16 @@ class Reporter:
                 self.latest,
                 interval.num_rows,
                 interval.waited_s,
+                self.probes,
             )
         )
 
     def validated(self, epoch: int, done: int, total: int) -> None:
         """Tell of rows that are validated on this rank."""
         num_rows = done * self._world_size
-        self._report(Progress("validate", done, total, epoch, None, self.latest, num_rows))
+        self._report(
+            Progress("validate", done, total, epoch, None, self.latest, num_rows, None, self.probes)
+        )
 
 
 def silent(progress: Progress) -> None:

@@ -15,7 +15,9 @@ class NoRecords:
 
     is_due = False
 
-    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
+    def write(
+        self, kind: str, step: int, values: Mapping[str, Value], *, probe: str | None = None
+    ) -> None:
         """Write nothing."""
 
     def write_scores(self, step: int, streams: Sequence[StreamScores]) -> None:
@@ -57,9 +59,11 @@ class Records:
             cut_log(run.metrics_log, step=after[0], validated=after[1])
         self._log = RunLog(run.metrics_log, run.tensorboard, after=after)
 
-    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
+    def write(
+        self, kind: str, step: int, values: Mapping[str, Value], *, probe: str | None = None
+    ) -> None:
         """Write a line of the log; see `RunLog.write`."""
-        self._log.write(kind, step, values)
+        self._log.write(kind, step, values, probe=probe)
 
     def write_scores(self, step: int, streams: Sequence[StreamScores]) -> None:
         """Show the scores of a validation, of the rows that count."""

@@ -49,6 +49,11 @@ def find_run(config: TrainConfig) -> Resumed | None:
     if not config.out.exists():
         return None
     run = Run.open(config.out)
+    if run.probe_of is not None:
+        raise ConfigError(
+            f"{run.path} is a probe of {run.probe_of}, and is trained with the others there: go on"
+            f" with --out {run.probe_of} --resume"
+        )
     check_settings(run.config, config)
     found = newest_sound(run.checkpoints)
     if found is None:
@@ -79,22 +84,18 @@ def check_settings(begun: TrainConfig, given: TrainConfig) -> None:
         )
 
 
-def check_ranks(
-    ranks: Ranks, config: TrainConfig, identity: str, digests: Mapping[str, str]
-) -> None:
+def check_ranks(ranks: Ranks, config: TrainConfig, rows: Mapping[str, str]) -> None:
     """Check that all ranks train the same run, on the same rows: hosts may have their own copies.
 
     Args:
         ranks: all of which make this call.
         config: of this rank.
-        identity: of its stream.
-        digests: of the rows that it validates on.
+        rows: digests of those that it trains and validates on, by what they are.
 
     Raises:
         ConfigError: they do not; the message names a rank and what differs.
     """
-    mine = {**_settings(config), "training rows": identity}
-    mine |= {f"validation {name}": digest for name, digest in digests.items()}
+    mine = {**_settings(config), **rows}
     first, *others = [
         json.loads(data) for data in ranks.gather(canonical_json(mine), "the comparison of ranks")
     ]

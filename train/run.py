@@ -5,15 +5,18 @@ metrics.jsonl        one JSON object a line, as training goes
 tensorboard/         the same numbers as event files
 checkpoints/         see `train.checkpoint`
 evaluation/<split>/  made by `train.evaluate`
+probes/<name>/       of a run of many probes: a run for each (see `train.probe_runs`)
 .lock                held by the process that trains it
 """
 
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
@@ -70,6 +73,11 @@ class Run:
         return tuple(self.about.get("skip", ()))
 
     @property
+    def probe_of(self) -> str | None:
+        """Folder of the run that this is a probe of; None for a run of its own."""
+        return self.about.get("probe_of")
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / _CHECKPOINTS
@@ -100,6 +108,7 @@ class Run:
         *,
         fold: Fold | None = None,
         skip: Sequence[str] = (),
+        more: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the folder of a new run.
 
@@ -110,6 +119,7 @@ class Run:
             counts: JSON object of rows and positives of each split used.
             fold: the groups of each side, of a run on one of several folds.
             skip: keys of the blocks that are left out as corrupt, of all splits.
+            more: JSON object of what else it is to say about itself.
 
         Raises:
             ConfigError: the folder exists.
@@ -129,7 +139,8 @@ class Run:
         about: dict[str, Any] = {
             "counts": counts,
             "generation": index.generation,
-            "versions": versions(),
+            "versions": dict(versions()),
+            **(more or {}),
         }
         if config.annotations is not None:
             kept = replace(kept, annotations=config.annotations.absolute())
@@ -213,7 +224,8 @@ def check_absent(path: Path) -> None:
         )
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Return the versions of what computes, by name."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -221,4 +233,4 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "unknown"
-    return found
+    return MappingProxyType(found)

@@ -1,5 +1,6 @@
 """Score the rows of a split in the order of time, and lay scores out stream by stream."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -8,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from laughstore.errors import ConfigError
 from laughstore.index import Stream
@@ -15,7 +17,7 @@ from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec, Whose, asked_of
 
 from .metrics import FrameMetrics, frame_metrics
-from .model import ScoreModel
+from .model import RowModel, ScoreModel
 from .ranks import Ranks
 from .readahead import ReadAhead
 from .score_parts import score_parts
@@ -46,7 +48,7 @@ class StreamScores:
 
 @torch.inference_mode()
 def score_rows(
-    model: ScoreModel,
+    model: RowModel,
     selection: Selection,
     source: FrameSource,
     *,
@@ -66,7 +68,7 @@ def score_rows(
         progress: called with (rows done, rows to do).
 
     Returns:
-        f4[N], in the order of `selection.frames`.
+        f4[N], in the order of `selection.frames`; f4[N, K] of a model of K probes.
 
     Raises:
         ConfigError: a score is not finite, because training the model diverged.
@@ -79,7 +81,7 @@ def score_rows(
     mine = shares[ranks.rank]
     is_mine = (reads.step >= mine.start) & (reads.step < mine.stop)
     first_row, num_rows = int(bounds[mine.start]), int(bounds[mine.stop] - bounds[mine.start])
-    scores = np.empty(num_rows, np.float32)
+    scores = np.empty((num_rows, *model.row_shape), np.float32)
     bits = torch.empty(parts.max_frames, source.dim, dtype=torch.int16)
     with ReadAhead(
         source.prepare,
@@ -100,7 +102,7 @@ def score_rows(
             x = rows.view(torch.bfloat16).to(device)
             present = torch.from_numpy(frames >= 0).to(device) if model.context else None
             with threads_for(model.num_outputs):
-                found = StreamScorer(model).score(x, present).cpu().numpy()
+                found = _scores(model, x, present).cpu().numpy()
             here = slice(start - first_row, stop - first_row)
             scores[here] = found if scored is None else found[scored]
             if not np.isfinite(scores[here]).all():
@@ -112,8 +114,16 @@ def score_rows(
             if progress is not None:
                 progress(stop - first_row, num_rows)
     ranks.agree("validation")
-    counts = [int(bounds[share.stop] - bounds[share.start]) for share in shares]
-    return ranks.gather_rows(scores, counts, "validation")
+    width = math.prod(model.row_shape)
+    counts = [int(bounds[share.stop] - bounds[share.start]) * width for share in shares]
+    gathered = ranks.gather_rows(scores.reshape(-1), counts, "validation")
+    return gathered.reshape(-1, *model.row_shape)
+
+
+def _scores(model: RowModel, x: Tensor, present: Tensor | None) -> Tensor:
+    if isinstance(model, ScoreModel):
+        return StreamScorer(model).score(x, present)
+    return model.score(x)
 
 
 def score_streams(
@@ -148,21 +158,42 @@ def score_streams(
     if ignored_too:
         scored = replace(selection, eligible=selection.eligible | selection.ignored)
     scores = score_rows(model, scored, source, ranks=ranks, progress=progress)
-    streams = []
-    for number, (start, stop) in enumerate(pairwise(scored.stream_starts.tolist())):
-        stream = scored.streams[number]
+    y, eligible = selection.y[scored.eligible], selection.eligible[scored.eligible]
+    return by_stream(scored, scores, y, eligible, label)
+
+
+def by_stream(
+    scored: Selection,
+    scores: NDArray[np.float32],
+    y: TargetArray,
+    eligible: NDArray[np.bool_],
+    label: LabelSpec,
+) -> list[StreamScores]:
+    """Lay the scores of N rows out stream by stream, one answer a question; see `score_streams`.
+
+    Args:
+        scored: the N rows.
+        scores: f4[N].
+        y: u1[N] or f4[N], their targets.
+        eligible: bool[N]: the row counts.
+        label: of the targets.
+    """
+    streams: list[StreamScores] = []
+    frames = scored.frames
+    for stream, (start, stop) in zip(
+        scored.streams, pairwise(scored.stream_starts.tolist()), strict=True
+    ):
         if start == stop:
             continue  # the filter left nothing of it
-        y, counts = selection.stream_targets(number)
-        row = scored.frames[start:stop] - stream.first_block * selection.index.block_frames
+        here = slice(start, stop)
         streams.append(
             StreamScores(
                 stream=stream,
                 title=_title(stream, label.whose),
-                row=row,
-                score=scores[start:stop],
-                y=y[row],
-                eligible=counts[row],
+                row=frames[here] - stream.first_block * scored.index.block_frames,
+                score=scores[here],
+                y=y[here],
+                eligible=eligible[here],
             )
         )
     return _one_a_question(streams, label.whose)

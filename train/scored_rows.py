@@ -1,7 +1,4 @@
-"""Rows with their targets and scores, as metrics see them: what several metrics need of them.
-
-scikit-learn is loaded when it is needed, not before: `laughstore train --help` reads this module.
-"""
+"""Rows with their targets and scores, as metrics see them: what several metrics need of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +9,7 @@ from numpy.typing import NDArray
 
 from laughstore.kinds import TargetArray
 
-from .threshold import best_f1_threshold
+from .ranked_rows import RankedRows
 
 FIT: Final = "fit"
 """In the place of a threshold: the best one of these very rows."""
@@ -51,12 +48,15 @@ class ScoredRows:
         return self.score.astype(np.float64) - self.y
 
     @cached_property
-    def average_precision(self) -> float:
-        """Area under the precision-recall curve by steps, ties grouped (scikit-learn)."""
-        from sklearn.metrics import average_precision_score
+    def ranking(self) -> RankedRows:
+        """Rows by falling score."""
+        return RankedRows.of(self.positive, self.score)
 
+    @cached_property
+    def average_precision(self) -> float:
+        """Area under the precision-recall curve by steps, ties grouped."""
         self.need_positives()
-        return float(average_precision_score(self.positive, self.score))
+        return self.ranking.average_precision
 
     @cached_property
     def threshold(self) -> float:
@@ -66,7 +66,7 @@ class ScoredRows:
         if self.chosen_threshold != FIT:
             return self.chosen_threshold
         self.need_positives()
-        return best_f1_threshold(self.positive, self.score)
+        return self.ranking.best_f1_threshold
 
     @cached_property
     def alarm(self) -> NDArray[np.bool_]:

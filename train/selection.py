@@ -246,7 +246,7 @@ class Selection:
 def select(
     index: Index,
     split: str,
-    label: LabelSpec,
+    label: LabelSpec | None,
     frames: FrameFilter | None = None,
     *,
     advice: str = "widen --recordings, --exclude, --min-context or --turn-within, or use another"
@@ -258,7 +258,8 @@ def select(
     Args:
         index: of the shards.
         split: one of the index's.
-        label: which rows are positive, negative or ignored.
+        label: which rows are positive, negative or ignored. None: every row that the filter lets
+            pass takes part, and its target is 0.
         frames: which rows may take part; all if None.
         advice: what to do when nothing is left, for the message.
         may_be_empty: return a selection in which no row takes part, instead of raising.
@@ -268,16 +269,19 @@ def select(
             not annotated; the label or the filter for intervals or turns that a recording lacks;
             nothing is left; or label is no LabelSpec, frames no FrameFilter.
     """
-    if not isinstance(label, LabelSpec):
+    if not isinstance(label, LabelSpec | None):
         raise ConfigError(f"label is {label!r}; give a LabelSpec, such as LabelSpec('onset:0.8s')")
     frames = FrameFilter() if frames is None else frames
     if not isinstance(frames, FrameFilter):
         raise ConfigError(f"frames is {frames!r}; give a FrameFilter")
-    if frames.legacy_filter and label.kind != "interval":
-        raise ConfigError(f"legacy_filter is for label interval alone, not {label.label}; drop it")
     index.check_split(split)
-    check_event(label, index.vocabulary)
-    check_whose(label, index.all_tables, index.mains)
+    if label is not None:
+        if frames.legacy_filter and label.kind != "interval":
+            raise ConfigError(
+                f"legacy_filter is for label interval alone, not {label.label}; drop it"
+            )
+        check_event(label, index.vocabulary)
+        check_whose(label, index.all_tables, index.mains)
     recordings = [item for item in index.recordings if item.split == split]
     taken = [item for item in recordings if frames.takes(item.id)]
     if not taken and not may_be_empty:
@@ -285,13 +289,14 @@ def select(
             f"none of the {len(recordings)} recordings of split {split!r} passes the filter"
             f" ({frames.describe()}); {advice}"
         )
-    check_intervals(label, {recording.id: index.tables(recording) for recording in taken})
+    if label is not None:
+        check_intervals(label, {recording.id: index.tables(recording) for recording in taken})
     streams = tuple(stream for recording in taken for stream in recording.streams)
     num_blocks = sum(stream.num_blocks for stream in streams)
     blocks = np.empty(num_blocks, np.int64)
     shape = (num_blocks, index.block_frames)
     eligible, ignored = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    y = np.zeros(shape, KINDS[label.kind].dtype)
+    y = np.zeros(shape, np.uint8 if label is None else KINDS[label.kind].dtype)
     flat_eligible, flat_ignored, flat_y = eligible.reshape(-1), ignored.reshape(-1), y.reshape(-1)
     start = 0
     for recording in taken:
@@ -299,13 +304,20 @@ def select(
         for stream in recording.streams:
             last = stream.first_block + stream.num_blocks
             blocks[start : start + stream.num_blocks] = np.arange(stream.first_block, last)
-            targets = frame_targets(
-                label, tables, main=stream.main, other=stream.other, num_frames=stream.num_frames
-            )
             first_row = start * index.block_frames
             rows = slice(first_row, first_row + stream.num_frames)
-            flat_eligible[rows], flat_ignored[rows] = ~targets.ignored, targets.ignored
-            flat_y[rows] = targets.y
+            if label is None:
+                flat_eligible[rows] = True
+            else:
+                targets = frame_targets(
+                    label,
+                    tables,
+                    main=stream.main,
+                    other=stream.other,
+                    num_frames=stream.num_frames,
+                )
+                flat_eligible[rows], flat_ignored[rows] = ~targets.ignored, targets.ignored
+                flat_y[rows] = targets.y
             passes = frames.rows(tables, stream.num_frames, where=recording.id)
             if passes is not None:
                 for array in (flat_eligible, flat_ignored, flat_y):

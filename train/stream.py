@@ -66,7 +66,8 @@ class FrameStream(IterableDataset[Batch]):
     Args:
         shards: a store, its shards folder, a URL of one of them, or an index.
         split: one of the index's.
-        label: which rows are positive, negative or ignored.
+        label: which rows are positive, negative or ignored. None: every row that `frames` lets
+            pass takes part, and its target is 0.
         frames: which rows may take part.
         balance: negatives for each positive row, other ones each epoch; all if None. Only for the
             split `train`.
@@ -109,7 +110,7 @@ class FrameStream(IterableDataset[Batch]):
         shards: str | Path | Index,
         split: str,
         *,
-        label: LabelSpec = _LABEL,
+        label: LabelSpec | None = _LABEL,
         frames: FrameFilter = _FILTER,
         balance: float | None = None,
         global_batch: int = 4096,
@@ -294,7 +295,7 @@ class FrameStream(IterableDataset[Batch]):
         fields = {
             "features": self.selection.features_digest,
             "targets": self.selection.targets_digest,
-            "label": self._label.identity(),
+            "label": None if self._label is None else self._label.identity(),
             "frames": self._filter.identity(),
             "balance": None if self.balance is None else float(self.balance),
             "seed": self.seed,

@@ -14,10 +14,11 @@ from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse, path_or_url
 from .metric_text import metric_texts
-from .text import human_bytes, percent, print_other_devices, print_some
+from .text import counted, human_bytes, percent, print_other_devices, print_some
 
 if TYPE_CHECKING:
     from train import TrainConfig
+    from train.run import Run
 
 _RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
 
@@ -133,6 +134,11 @@ def _run(flags: _Flags, path: Path) -> None:
         print(json.dumps({"run": str(run_.path), "config": run_.config.to_json(), **run_.about}))
         return
     print(f"{run_.path}: a run on {run_.config.shards} (spec {run_.spec.spec_id})")
+    if run_.config.probe:
+        _print_probes(run_)
+        return
+    if run_.probe_of is not None:
+        print(f"a probe of {run_.probe_of}")
     print(f"label: {run_.config.label.describe()}; {run_.config.filter.describe()}")
     for line in _other_rows(run_.config):
         print(line)
@@ -141,10 +147,32 @@ def _run(flags: _Flags, path: Path) -> None:
     print(run_.config.describe_steps())
     for split, counts in run_.about["counts"].items():
         print(f"{split}: {counts['rows']:,} rows, {counts['positives']:,} positive")
-    last = _last_validation(run_.metrics_log)
-    if last is not None:
+    for last in _validations(run_.metrics_log)[-1:]:
         found = ", ".join(metric_texts(FrameMetrics.from_json(last)))
         print(f"latest validation (step {last['step']}): {found}")
+
+
+def _print_probes(run_: "Run") -> None:
+    """Print what a run of many probes is, and how good each is."""
+    from train.metrics import FrameMetrics
+
+    config = run_.config
+    print(f"{counted(len(config.probes), 'probes')}; {config.filter.describe()}")
+    for line in _other_rows(config):
+        print(line)
+    for part in (config.head, config.loss):
+        print(", ".join(f"{name} {value}" for name, value in part.to_json().items()))
+    print(config.describe_steps())
+    for split, counts in run_.about["counts"].items():
+        print(f"{split}: {counts['rows']:,} rows")
+    latest = {line.get("probe"): line for line in _validations(run_.metrics_log)}
+    for probe in config.probes:
+        line = latest.get(probe.name)
+        found = "not validated yet"
+        if line is not None:
+            texts = metric_texts(FrameMetrics.from_json(line))
+            found = f"latest validation (step {line['step']}): {', '.join(texts)}"
+        print(f"{probe.name}: {probe.label.describe()}; {found}")
 
 
 def _other_rows(config: "TrainConfig") -> list[str]:
@@ -170,10 +198,9 @@ def _is_run(path: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == _RUN_FORMAT
 
 
-def _last_validation(path: Path) -> dict[str, Any] | None:  # Any: JSON values
-    """The last line of a run's log that holds validation metrics."""
+def _validations(path: Path) -> list[dict[str, Any]]:  # Any: JSON values
+    """The lines of a run's log that hold validation metrics."""
     if not path.is_file():
-        return None
+        return []
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    found = [line for line in lines if line.get("kind") == "validation"]
-    return found[-1] if found else None
+    return [line for line in lines if line.get("kind") == "validation"]

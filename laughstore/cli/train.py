@@ -20,13 +20,14 @@ from .launch import Launch
 from .main import EXIT_INTERRUPTED
 from .metric_text import metric_texts
 from .orphans import die_with
+from .probe_table import probe_table
 from .progress import TerminalProgress
 from .ranks import Rank
 from .text import program
 from .training_progress import TrainingProgress
 
 if TYPE_CHECKING:
-    from train import TrainResult
+    from train import ProbesResult, TrainResult
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,20 @@ def train_here(flags: _Flags, place: Place) -> None:
     Raises:
         KeyboardInterrupt, SystemExit: a signal came, to whichever of them.
     """
-    from train import train
+    from train import train, train_probes
 
+    config = flags.config
     bar = TerminalProgress(quiet=flags.common.quiet or place.rank > 0)
-    bar.message(flags.config.label.describe())
-    bar.message(flags.config.describe_steps())
-    shown = TrainingProgress(bar, epochs=flags.config.epochs)
+    for label in {probe.label.describe(): None for probe in config.probes} or [
+        config.label.describe()
+    ]:
+        bar.message(label)
+    bar.message(config.describe_steps())
+    shown = TrainingProgress(bar, epochs=config.epochs)
+    fit = train_probes if config.probe else train
     try:
-        result = train(
-            flags.config,
+        result = fit(
+            config,
             resume=flags.resume,
             save_every_s=flags.save_every_s,
             place=place,
@@ -133,20 +139,24 @@ def train_here(flags: _Flags, place: Place) -> None:
         report(result, as_json=flags.common.json)
 
 
-def report(result: "TrainResult", *, as_json: bool) -> None:
+def report(result: "TrainResult | ProbesResult", *, as_json: bool) -> None:
     """Print how a run ended and what to type next."""
+    from train import TrainResult
+
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
         return
-    best = result.best
     why = {"patience": "no better epoch in a while", "epochs": "all epochs done"}[result.stopped]
-    print(
-        f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s ({why}); best epoch"
-        f" {result.best_epoch + 1}"
-    )
-    print(f"validation {', '.join(metric_texts(best))}, over {best.num_rows:,} rows")
-    run_path = shlex.quote(str(result.run))
+    done = f"{result.epochs} epochs, {result.steps} steps, {result.seconds:.0f} s ({why})"
+    if isinstance(result, TrainResult):
+        best, evaluated = result.best, result.run
+        print(f"{done}; best epoch {result.best_epoch + 1}")
+        print(f"validation {', '.join(metric_texts(best))}, over {best.num_rows:,} rows")
+    else:
+        evaluated = max(result.probes, key=lambda item: item.best.lift or 0.0).run
+        print(f"{done}; on the split validation, at the best epoch of each:")
+        print("\n".join(probe_table(result.probes)))
     print(f"run: {result.run}")
     tensorboard = program().replace("laughstore", "tensorboard")
-    print(f"next: {program()} evaluate {run_path}")
-    print(f"      {tensorboard} --logdir {run_path}/tensorboard")
+    print(f"next: {program()} evaluate {shlex.quote(str(evaluated))}")
+    print(f"      {tensorboard} --logdir {shlex.quote(str(result.run))}/tensorboard")

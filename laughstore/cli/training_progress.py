@@ -78,12 +78,11 @@ class TrainingProgress:
 
     def _tell(self, progress: "Progress") -> None:
         """One line for the epoch before this one, once its validation is known."""
-        found = progress.validation
-        if found is None or progress.epoch == self._told_epoch:
+        found, told = progress.validation, progress.probes
+        if found is not None:
+            told = f"validation {', '.join(metric_texts(found))}"
+        if told is None or progress.epoch == self._told_epoch:
             return
         self._told_epoch = progress.epoch
         left_s = (self._epochs - progress.epoch) * (self._began_s - self._epoch_began_s)
-        self._bar.message(
-            f"epoch {progress.epoch}: validation {', '.join(metric_texts(found))}"
-            f" (at most {clock_text(left_s)} left)"
-        )
+        self._bar.message(f"epoch {progress.epoch}: {told} (at most {clock_text(left_s)} left)")
