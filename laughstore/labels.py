@@ -7,6 +7,7 @@ that it is ignored. Definitions to the frame stand in docs/labels.md; the kinds 
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,62 @@ def target_bouts(
     """
     speakers = _speakers(spec, tables, main, other)
     return merge_bouts(_select(spec, tables, speakers).targets, spec.merge_gap.us)
+
+
+def unknown_events(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> Times:
+    """Return the events that may be target events, in file order: nobody knows whose, or how sure.
+
+    What says that there is a target event there is neither right nor wrong.
+    """
+    return _select(spec, tables, _speakers(spec, tables, main, other)).unknown
+
+
+def awaited_us(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> NDArray[np.int64]:
+    """Return i64[K], rising: the moments that a label of onsets, or of intervals, asks about.
+
+    Raises:
+        ConfigError: the label needs prediction intervals, and the recording has none.
+    """
+    if not spec.needs_intervals:
+        return target_bouts(spec, tables, main=main, other=other).start_us
+    check_intervals(spec, {"the recording": tables})
+    found = _intervals(tables, _speakers(spec, tables, main, other))
+    taken = found.event_start_us - found.turn_start_us < spec.rules.limit_us
+    return np.unique(found.end_us[taken])
+
+
+class CandidateEvents(NamedTuple):
+    """K annotated events of all classes that a stream's label may have been about."""
+
+    times: Times
+    is_target: NDArray[np.bool_]
+    """bool[K]: of the class asked for."""
+    label: NDArray[np.int32]
+    """i32[K]: code of the consolidated class."""
+
+
+def candidate_events(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> CandidateEvents:
+    """Return the events of all classes, of the speakers asked for, that are sure, in file order.
+
+    Somebody looked at each of these, whatever it was then called; stretches without an event may
+    hold anything.
+    """
+    events, _ = clean_events(tables)
+    speakers = _speakers(spec, tables, main, other)
+    every = np.ones(len(events), np.bool_)
+    sure = every if speakers is None else np.isin(events.speaker, list(speakers))
+    sure = sure & (events.confidence >= np.float32(spec.min_confidence))
+    return CandidateEvents(
+        Times(events.start_us[sure], events.end_us[sure]),
+        _of_class(spec, tables, events)[sure],
+        events.label[sure].astype(np.int32),
+    )
 
 
 def check_event(spec: LabelSpec, vocabulary: Vocabulary) -> None:

@@ -5,7 +5,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,18 +19,24 @@ from laughstore.other_annotations import Annotate, read_other_annotations
 from laughstore.reading.shard_cache import open_cache
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
+from .bootstrap import DRAWS, Interval
+from .calibration import Calibration
 from .device import choose_device
 from .drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
+from .event_metrics import EventMetrics, event_metrics
 from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
+from .intervals import metric_intervals
 from .losses import ScoreKind
 from .metrics import FrameMetrics
+from .null import NULL_DRAWS, ShiftNull, null_of
 from .probe import PROBES
 from .run import Run
-from .score import by_recording, metrics_of, score_streams
+from .score import StreamScores, by_recording, counted_rows, metrics_of, score_streams
 from .selection import select
 from .skip import skipped_blocks, without_blocks
 from .source import FrameSource
 from .trained import groups_trained_on, index_for, load_trained, other_annotations
+from .within import WithinStreams
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +93,17 @@ class EvaluationResult:
     """Where the threshold of precision, recall and F1 was chosen: by the validation of the
     checkpoint, or, of a checkpoint without one, on this split, which is validation. None: nowhere,
     as for labels that are numbers."""
+    intervals: Mapping[str, Interval]
+    """Of metrics, by name."""
+    null: ShiftNull | None
+    """Average precision of labels rotated against the scores; None where that cannot be done, and
+    of labels that are numbers."""
+    calibration: Calibration | None
+    """Of the rows that count; None where scores are no probabilities."""
+    within: WithinStreams | None
+    """How well scores order the rows of a stream; None for labels that are numbers."""
+    events: EventMetrics
+    """What the scores come to as events."""
     num_ignored: int
     """Rows of the scored streams that the label leaves out."""
     num_skipped_blocks: int
@@ -119,6 +136,11 @@ class EvaluationResult:
             "other_annotations": self.other_annotations,
             "metrics": self.metrics.to_json(),
             "threshold_of": self.threshold_of,
+            "intervals": {name: found.to_json() for name, found in self.intervals.items()},
+            "circular_shift_null": None if self.null is None else self.null.to_json(),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "within_streams": None if self.within is None else self.within.to_json(),
+            "events": self.events.to_json(),
             "ignored": self.num_ignored,
             "skipped_blocks": self.num_skipped_blocks,
             "streams": self.num_streams,
@@ -136,6 +158,8 @@ def evaluate(
     checkpoint: str = "best",
     device: str = "auto",
     timelines: int = 8,
+    bootstrap: int = DRAWS,
+    null: int = NULL_DRAWS,
     annotations: Path | None = None,
     annotate: Annotate = read_other_annotations,
     cache: Path | None = None,
@@ -152,6 +176,8 @@ def evaluate(
         checkpoint: `best`, `last`, or the path of a checkpoint.
         device: as in TrainConfig.
         timelines: most recordings to draw; those with the most positive rows are chosen.
+        bootstrap: draws of groups, or of recordings, for intervals; 0: none are made.
+        null: rotations of labels against scores, for average precision by chance; 0: none.
         annotations: to make labels from instead of those that the run was trained with.
         annotate: reads them; see `train`.
         cache: folder of this machine that keeps blocks of remote shards; none if None.
@@ -166,8 +192,9 @@ def evaluate(
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
-    if timelines < 0:
-        raise ConfigError(f"timelines is {timelines}; it must be 0 or more")
+    for name, value in (("timelines", timelines), ("bootstrap", bootstrap), ("null", null)):
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; it must be 0 or more")
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
     opened = Run.open(run)
@@ -229,6 +256,13 @@ def evaluate(
         other_annotations=other_annotations(index, opened, annotations),
         metrics=metrics,
         threshold_of=None if threshold is None else threshold_of,
+        intervals=metric_intervals(
+            index, streams, config.label, threshold=threshold, draws=bootstrap
+        ),
+        null=null_of(streams, config.label, draws=null),
+        calibration=_calibration(streams) if model.scores == "probability" else None,
+        within=WithinStreams.of(streams, config.label),
+        events=event_metrics(index, streams, config.label, threshold=threshold),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
         num_skipped_blocks=len(skipped),
         num_streams=len(streams),
@@ -251,3 +285,8 @@ def evaluate(
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
     write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
     return result
+
+
+def _calibration(streams: Sequence[StreamScores]) -> Calibration | None:
+    y, score = counted_rows(streams)
+    return Calibration.of(y > 0, score)

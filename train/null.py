@@ -5,6 +5,7 @@ rate is no test. Rotating the labels of each stream by a random time keeps how b
 with themselves, and how each stream differs from the others; it breaks what one tells of the other.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
+from laughstore.labels import LabelSpec
 
+from .losses import target_kind
 from .ranking import Ranking
 from .score import StreamScores
 
+logger = logging.getLogger(__name__)
+
 MIN_SHIFT: Final = 125
 """Rows, 10 s: labels are moved by no less, to either side."""
+NULL_DRAWS: Final = 200
 _CENTRAL: Final = (2.5, 97.5)
 
 
@@ -60,7 +66,9 @@ class ShiftNull:
         }
 
 
-def shift_null(streams: Sequence[StreamScores], *, draws: int = 200, seed: int = 0) -> ShiftNull:
+def shift_null(
+    streams: Sequence[StreamScores], *, draws: int = NULL_DRAWS, seed: int = 0
+) -> ShiftNull:
     """Rotate the labels and ignored rows of each stream by a random number of rows, many times.
 
     Args:
@@ -102,6 +110,25 @@ def shift_null(streams: Sequence[StreamScores], *, draws: int = 200, seed: int =
         )
     observed = ranking.average_precision(np.concatenate(positive), np.concatenate(eligible))
     return ShiftNull(observed, null, len(kept), len(streams) - len(kept))
+
+
+def null_of(
+    streams: Sequence[StreamScores], label: LabelSpec, *, draws: int = NULL_DRAWS
+) -> ShiftNull | None:
+    """Return the null of an evaluation, or None: of numbers, without draws, or where there is none.
+
+    Args:
+        streams: as `shift_null`; the log says why these have none.
+        label: of their targets.
+        draws: rotations.
+    """
+    if not draws or target_kind(label) != "classes":
+        return None
+    try:
+        return shift_null(streams, draws=draws)
+    except ConfigError as error:
+        logger.warning("no circular-shift null: %s", error)
+        return None
 
 
 def _rotated(values: Sequence[NDArray[np.bool_]], shifts: Sequence[int]) -> NDArray[np.bool_]:

@@ -38,3 +38,25 @@ class Ranking:
             return float("nan")
         precision = np.divide(hits, rows, out=np.zeros_like(hits), where=rows > 0)
         return float(np.diff(hits, prepend=0.0) @ precision / hits[-1])
+
+    def auroc(
+        self, positive: NDArray[np.bool_], weight: NDArray[np.number] | NDArray[np.bool_]
+    ) -> float:
+        """Return the area under the ROC curve, ties counted half.
+
+        What scikit-learn's `roc_auc_score` returns, with these sample weights.
+
+        Args:
+            positive: as `average_precision`.
+            weight: as `average_precision`.
+
+        Returns:
+            NaN where one class has no weight.
+        """
+        weighed = weight[self._order].astype(np.float64)
+        hits = np.cumsum(weighed * positive[self._order])[self._is_last]
+        alarms = np.cumsum(weighed)[self._is_last] - hits
+        if not len(hits) or hits[-1] <= 0 or alarms[-1] <= 0:
+            return float("nan")
+        heights = hits + np.append(0.0, hits[:-1])
+        return float(np.diff(alarms, prepend=0.0) @ heights / 2 / (hits[-1] * alarms[-1]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from .annotation_source import with_source
+from .event_text import calibration_texts, event_texts, sureness_texts
 from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
@@ -38,6 +39,11 @@ class _Flags:
     `laughstore annotate --from` takes."""
     timelines: int = 8
     """Most recordings to plot along time; those with the most positive rows."""
+    bootstrap: int = 2000
+    """Draws of groups (shows), or of recordings if there are fewer than ten, for intervals; 0: no
+    intervals."""
+    null: int = 200
+    """Rotations of labels against scores, which tell average precision by chance; 0: none."""
     cache: Path | None = None
     """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
     that was used so before."""
@@ -66,6 +72,8 @@ def run(arguments: Sequence[str]) -> int:
         checkpoint=flags.checkpoint,
         device=flags.device,
         timelines=flags.timelines,
+        bootstrap=flags.bootstrap,
+        null=flags.null,
         annotations=flags.annotations,
         annotate=with_source,
         cache=flags.cache,
@@ -120,6 +128,9 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     if result.threshold_of is not None:
         chosen = {"checkpoint": "when the checkpoint was validated", "split": "on these rows"}
         print(f"threshold: the best F1 {chosen[result.threshold_of]}")
+    for texts in (sureness_texts, calibration_texts, event_texts):
+        for line in texts(result):
+            print(line)
     print("by recording:")
     for item in result.recordings:
         texts = metric_texts(item.metrics, without=("threshold",))  # the same for all

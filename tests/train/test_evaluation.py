@@ -12,17 +12,18 @@ from laughstore.cli.evaluate import report
 from laughstore.errors import ConfigError, NotFound, SpecMismatch
 from laughstore.evolution.annotate import Revised, annotate
 from laughstore.index_file import read_index
-from laughstore.labels import LabelSpec, frame_targets
+from laughstore.labels import LabelSpec, frame_targets, target_bouts
 from laughstore.naming import assignment_name
 from laughstore.timebase import Span
 from tests.stores import SPEAKERS, Episode, laugh, random_features, write_store
 from train import FrameFilter, HeadConfig, Progress, evaluate, train
 from train.checkpoint import checkpoint_path, load_checkpoint
 from train.drawing import timeline_panel
+from train.event_metrics import event_metrics
 from train.model import ScoreModel
 from train.plots import timeline_png
 from train.run import Run
-from train.score import metrics_of, score_rows, score_streams
+from train.score import StreamScores, metrics_of, score_rows, score_streams
 from train.selection import select
 from train.source import FrameSource
 
@@ -336,3 +337,106 @@ def test_a_filter_that_leaves_nothing_to_evaluate_is_told_to_be_the_run_s(plante
     assert f"those that {config.out} was trained with" in message
     assert "--recordings" not in message
     assert "--exclude" not in message
+
+
+def test_intervals_and_chance_stand_beside_the_average_precision(trained, capsys):
+    config, _, _ = trained
+    found = evaluate(config.out, device="cpu", timelines=0, bootstrap=100, null=50)
+    content = found.to_json()
+    interval, null = found.intervals["average_precision"], found.null
+    assert interval.low is not None
+    assert interval.high is not None
+    ap = found.metrics.average_precision
+    assert ap is not None
+    assert interval.low <= ap <= interval.high
+    assert (interval.draws, interval.unit) == (100, "recording")
+    assert null is not None
+    assert (null.p, len(null.null)) == (1 / 51, 50)  # the planted signal is no chance
+    assert null.central[1] < interval.low
+    assert content["intervals"]["average_precision"]["low"] == interval.low
+    assert content["circular_shift_null"]["p"] == null.p
+    report(found, as_json=False)
+    said = capsys.readouterr().out
+    assert "95 % intervals: AP " in said
+    assert "drawn 100 times, rough)" in said
+    assert "by chance (labels rotated 50 times): AP " in said
+    calibration = found.calibration
+    assert calibration is not None
+    assert calibration.bins.count.sum() == found.metrics.num_rows
+    # Better than to say the base rate of every row.
+    base = found.metrics.base_rate
+    assert base is not None
+    assert 0 < calibration.brier < base * (1 - base)
+    assert "probabilities: Brier 0." in said
+    without = evaluate(config.out, device="cpu", timelines=0, bootstrap=0, null=0)
+    assert (without.intervals, without.null) == ({}, None)
+    with pytest.raises(ConfigError, match="bootstrap is -1"):
+        evaluate(config.out, device="cpu", bootstrap=-1)
+
+
+def test_segments_and_candidates_are_those_of_the_scores(trained):
+    config, _, _ = trained
+    found = evaluate(config.out, device="cpu", timelines=0, bootstrap=0, null=0)
+    index = read_index(config.shards)
+    segments, candidates = found.events.segments, found.events.candidates
+    assert segments is not None
+    assert segments.counts is not None
+    assert candidates is not None
+    assert found.events.foreseen is None
+    bouts = 0
+    for stream in index.streams("validation"):
+        tables = index.tables(index.recording(stream.recording_id))
+        bouts += len(target_bouts(config.label, tables, main=stream.main, other=stream.other)[0])
+    counts = segments.counts
+    assert segments.num_bouts == bouts == counts.hits + counts.misses
+    assert 0 < (segments.psds["0.5"] or 0) <= (segments.psds["0.1"] or 0) <= 1
+    assert candidates.num_targets + candidates.num_unscored > 0
+    assert found.within is not None
+    assert 0 < len(found.within.lift) <= found.num_streams
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("lead", ["0f", "3f", "-2f"])
+def test_scores_that_are_the_truth_are_right_and_late_ones_are_not(planted_shards, lead):
+    index, label = read_index(planted_shards), LabelSpec(lead=Span(lead))
+    selection = select(index, "validation", label)
+
+    def scored(late: int) -> list[StreamScores]:
+        streams = []
+        for number, stream in enumerate(selection.streams):
+            y, counts = selection.stream_targets(number)
+            row = np.arange(len(y))
+            score = np.roll(y, late).astype(np.float32)
+            streams.append(StreamScores(stream, "", row, score, y, counts))
+        return streams
+
+    right = event_metrics(index, scored(0), label, threshold=0.5).segments
+    late = event_metrics(index, scored(6), label, threshold=0.5).segments
+    assert right is not None
+    assert late is not None
+    assert right.counts is not None
+    assert late.counts is not None
+    assert (right.counts.f1, right.counts.misses) == (1, 0)
+    assert right.psds == {"0.5": 1, "0.1": 1}
+    assert late.counts.f1 is not None
+    assert late.counts.f1 < 0.2
+    assert (late.psds["0.5"] or 0) < 0.3
+
+
+def test_a_label_of_onsets_gets_alarms_and_no_segments(planted_shards, tmp_path, capsys):
+    label = LabelSpec("onset:5f")
+    config = config_for(planted_shards, tmp_path / "run", label=label, epochs=2)
+    result = train(config)
+    found = evaluate(config.out, device="cpu", timelines=0)
+    assert found.events.segments is None
+    foreseen = found.events.foreseen
+    assert foreseen is not None
+    assert foreseen.num_onsets > 0
+    positives = result.best.num_positives
+    assert foreseen.num_onsets <= positives <= 5 * foreseen.num_onsets
+    assert np.all((foreseen.lead_s > 0) & (foreseen.lead_s < 6 * 0.08))
+    report(found, as_json=False)
+    said = capsys.readouterr().out
+    assert "alarms at the threshold: " in said
+    assert "segments" not in said
+    assert "annotated events alone: AP" in said

@@ -123,7 +123,7 @@ def test_a_ranking_tells_what_scikit_learn_tells(rows):
 def test_two_threads_multiply_what_one_does_in_memory_that_is_used_again(two_threads):
     """Scored first, as after a resume; then steps of batches of two sizes."""
     generator = torch.Generator().manual_seed(0)
-    model = ProbeModel(HeadConfig(), 12, ["probability"] * 3)
+    model = ProbeModel(HeadConfig(), 12, ("probability", "probability", "probability"))
     with torch.no_grad():
         model.heads.first.weight.normal_(generator=generator)
     large, small = (torch.randn(n, 12, generator=generator).bfloat16() for n in (9, 5))

@@ -1,0 +1,96 @@
+"""Scores within streams and as events, as people read them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .text import counted, number, percent
+
+if TYPE_CHECKING:
+    from train import EvaluationResult
+    from train.event_metrics import SegmentMetrics
+    from train.events.anticipation import Foreseen
+    from train.events.candidates import CandidateMetrics
+
+
+def sureness_texts(result: "EvaluationResult") -> Iterator[str]:
+    """Yield a line about the intervals, and one about chance."""
+    from train.metrics import METRICS
+
+    found = result.intervals
+    if found:
+        first = next(iter(found.values()))
+        each = [
+            f"{METRICS[name].title} {number(one.low)} to {number(one.high)}"
+            for name, one in found.items()
+            if one.low is not None and not METRICS[name].is_share
+        ]
+        rough = ", rough" if first.is_rough else ""
+        drawn = f"{counted(first.num_units, f'{first.unit}s')} drawn {first.draws:,} times{rough}"
+        if each:
+            yield f"95 % intervals: {', '.join(each)} ({drawn})"
+        else:
+            yield f"no intervals: {first.reason}"
+    if result.null is not None:
+        low, high = result.null.central
+        yield (
+            f"by chance (labels rotated {len(result.null.null)} times): AP {number(low)} to"
+            f" {number(high)}, p = {result.null.p:.3f}"
+        )
+
+
+def calibration_texts(result: "EvaluationResult") -> Iterator[str]:
+    """Yield a line about probabilities, if scores are some."""
+    found = result.calibration
+    if found is not None:
+        yield (
+            f"probabilities: Brier {found.brier:.5f}, log-loss {found.log_loss:.5f} nats, expected"
+            f" calibration error {percent(found.bins.expected_error)}"
+        )
+
+
+def event_texts(result: "EvaluationResult") -> Iterator[str]:
+    """Yield a line about each that an evaluation has."""
+    if result.within is not None:
+        found = result.within.to_json()
+        yield (
+            f"within streams: lift {number(found['lift_mean'])} (median"
+            f" {number(found['lift_median'])}), AUROC {number(found['auroc_mean'])}, means over"
+            f" {counted(found['streams'], 'streams')} with rows of both classes"
+        )
+    events = result.events
+    if events.segments is not None:
+        yield from _segments(events.segments)
+    if events.foreseen is not None:
+        yield _foreseen(events.foreseen)
+    if events.candidates is not None:
+        yield _candidates(events.candidates, result.label.event)
+
+
+def _segments(found: "SegmentMetrics") -> Iterator[str]:
+    counts = found.counts
+    if counts is not None:
+        yield (
+            f"segments at the threshold: F1 {number(counts.f1)}, precision"
+            f" {number(counts.precision)}, recall {number(counts.recall)}"
+            f" ({counted(found.num_bouts, 'bouts')}, collar {found.collar.onset_us / 1e6:g} s)"
+        )
+    each = ", ".join(f"{number(score)} (tolerance {share})" for share, score in found.psds.items())
+    yield f"segments at all thresholds: PSDS {each}"
+
+
+def _foreseen(found: "Foreseen") -> str:
+    rate = found.false_alarms_per_hour
+    text = (
+        f"alarms at the threshold: {percent(found.recall)} of"
+        f" {counted(found.num_onsets, 'onsets')} foreseen,"
+        f" {'undefined' if rate is None else f'{rate:.1f}'} false alarms an hour"
+    )
+    quartiles = found.to_json()["lead_s_quartiles"]
+    return text if quartiles is None else f"{text}; half of them {quartiles[1]:.2f} s ahead or more"
+
+
+def _candidates(found: "CandidateMetrics", event: str) -> str:
+    return (
+        f"annotated events alone: AP {number(found.average_precision)}, AUROC"
+        f" {number(found.auroc)}, {found.num_targets:,} {event} among {found.num_others:,} others"
+    )

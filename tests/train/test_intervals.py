@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from laughstore.index_file import read_index
+from laughstore.labels import LabelSpec
+from train.bootstrap import Units, interval_of
+from train.intervals import metric_intervals
+from train.ranking import Ranking
+from train.score import StreamScores
+from train.selection import select
+
+
+def test_rankings_with_weights_are_those_of_scikit_learn():
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        count = int(rng.integers(2, 60))
+        score = (rng.integers(0, 8, count) / 8).astype(np.float32)
+        positive = rng.random(count) < 0.4
+        weight = rng.integers(0, 4, count).astype(np.float64)
+        ranking = Ranking(score)
+        ap, auroc = ranking.average_precision(positive, weight), ranking.auroc(positive, weight)
+        both = (weight @ positive > 0) and (weight @ ~positive > 0)
+        if weight @ positive > 0:
+            assert ap == pytest.approx(
+                average_precision_score(positive, score, sample_weight=weight)
+            )
+        else:
+            assert np.isnan(ap)
+        if both:
+            assert auroc == pytest.approx(roc_auc_score(positive, score, sample_weight=weight))
+        else:
+            assert np.isnan(auroc)
+
+
+def scored(index, label: LabelSpec, seed: int) -> list[StreamScores]:
+    rng = np.random.default_rng(seed)
+    selection, streams = select(index, "train", label), []
+    for number, stream in enumerate(selection.streams):
+        y, counts = selection.stream_targets(number)
+        score = (y + rng.normal(0, 1, len(y))).astype(np.float32)
+        streams.append(StreamScores(stream, "", np.arange(len(y)), score, y, counts))
+    return streams
+
+
+def test_intervals_are_of_rows_drawn_by_whole_recordings(planted_shards):
+    index, label = read_index(planted_shards), LabelSpec()
+    streams = scored(index, label, 1)
+    found = metric_intervals(index, streams, label, threshold=0.8, draws=40, seed=3)
+    recordings = sorted({stream.stream.recording_id for stream in streams})
+    groups = [index.recording(key).group for key in recordings]
+    units = Units.of(recordings, groups)
+    assert found["average_precision"].unit == units.kind
+
+    def of(item: StreamScores) -> str:
+        key = item.stream.recording_id
+        return index.recording(key).group if units.kind == "group" else key
+
+    def slow(measure):
+        """The same draws, with the rows of what is drawn put together again and again."""
+
+        def statistic(times):
+            parts = [
+                item
+                for name, count in zip(units.names, times.astype(int), strict=True)
+                for item in streams * count
+                if of(item) == name
+            ]
+            y = np.concatenate([item.y[item.eligible] for item in parts])
+            score = np.concatenate([item.score[item.eligible] for item in parts])
+            return float(measure(y > 0, score))
+
+        return interval_of(statistic, units, draws=40, seed=3)
+
+    for name, measure in {
+        "average_precision": average_precision_score,
+        "auroc": roc_auc_score,
+        "lift": lambda y, s: average_precision_score(y, s) / y.mean(),
+        "base_rate": lambda y, s: y.mean(),
+        "f1": lambda y, s: f1_score(y, s >= np.float32(0.8)),
+        "precision": lambda y, s: y[s >= np.float32(0.8)].mean(),
+        "recall": lambda y, s: (s[y] >= np.float32(0.8)).mean(),
+    }.items():
+        expected = slow(measure)
+        assert found[name].low == pytest.approx(expected.low), name
+        assert found[name].high == pytest.approx(expected.high), name
+    assert set(metric_intervals(index, streams, label, draws=5)).isdisjoint({"f1", "recall"})
+    assert metric_intervals(index, streams, label, draws=0) == {}
+
+
+def test_intervals_of_numbers_are_of_their_errors(planted_shards):
+    index, label = read_index(planted_shards), LabelSpec("regression:2s")
+    streams = scored(index, label, 2)
+    found = metric_intervals(index, streams, label, draws=200)
+    errors = np.concatenate([item.score[item.eligible] - item.y[item.eligible] for item in streams])
+    assert set(found) == {"rmse", "mae"}
+    for name, value in {
+        "rmse": np.sqrt(np.square(errors).mean()),
+        "mae": np.abs(errors).mean(),
+    }.items():
+        assert found[name].low < value < found[name].high

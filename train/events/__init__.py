@@ -1,0 +1,1 @@
+"""Scores along time against events: segments, alarms, and how right they are. numpy and scipy."""

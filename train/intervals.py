@@ -1,0 +1,115 @@
+"""Intervals of an evaluation's numbers, by drawing groups or recordings again.
+
+All numbers are taken of the same draws. Thresholds stay what they are: they were chosen before.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laughstore.index import Index
+from laughstore.labels import LabelSpec
+
+from .bootstrap import DRAWS, Interval, Units, intervals_of
+from .losses import target_kind
+from .ranking import Ranking
+from .score import StreamScores, counted_rows
+
+_NAN: Final = float("nan")
+_Statistics = Callable[[NDArray[np.float64]], dict[str, float]]
+
+
+def metric_intervals(
+    index: Index,
+    streams: Sequence[StreamScores],
+    label: LabelSpec,
+    *,
+    threshold: float | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return the 95 % intervals of metrics, by their names in `train.metrics.METRICS`.
+
+    Args:
+        index: tells of groups.
+        streams: that were scored.
+        label: of their targets.
+        threshold: of precision, recall and F1; none of these if None.
+        draws: 0: no intervals.
+        seed: of the draws.
+    """
+    if draws == 0:
+        return {}
+    recordings = [stream.stream.recording_id for stream in streams]
+    groups = [index.recording(key).group for key in recordings]
+    units = Units.of(recordings, groups)
+    names = groups if units.kind == "group" else recordings
+    number = {name: place for place, name in enumerate(units.names)}
+    sizes = [int(np.count_nonzero(stream.eligible)) for stream in streams]
+    unit = np.repeat([number[name] for name in names], sizes)
+    y, score = counted_rows(streams)
+    if target_kind(label) == "classes":
+        statistics = _of_classes(y > 0, score, unit, len(units.names), threshold)
+    else:
+        statistics = _of_numbers(score.astype(np.float64) - y, unit, len(units.names))
+    return intervals_of(statistics, units, draws=draws, seed=seed)
+
+
+def _of_classes(
+    positive: NDArray[np.bool_],
+    score: NDArray[np.float32],
+    unit: NDArray[np.int64],
+    num_units: int,
+    threshold: float | None,
+) -> _Statistics:
+    ranking = Ranking(score)
+    rows = np.bincount(unit, minlength=num_units)
+    positives = np.bincount(unit, positive, num_units)
+    alarm = score >= np.float32(np.inf if threshold is None else threshold)
+    alarms = np.bincount(unit, alarm, num_units)
+    hits = np.bincount(unit, alarm & positive, num_units)
+
+    def statistics(times: NDArray[np.float64]) -> dict[str, float]:
+        weight = times[unit]
+        p, n = _drawn(times, positives), _drawn(times, rows)
+        ap = ranking.average_precision(positive, weight)
+        found = {
+            "average_precision": ap,
+            "base_rate": _ratio(p, n),
+            "lift": _ratio(ap * n, p),
+            "auroc": ranking.auroc(positive, weight),
+        }
+        if threshold is not None:
+            tp, called = _drawn(times, hits), _drawn(times, alarms)
+            found["f1"] = _ratio(2 * tp, called + p) if p else _NAN
+            found["precision"] = _ratio(tp, called)
+            found["recall"] = _ratio(tp, p)
+        return found
+
+    return statistics
+
+
+def _of_numbers(error: NDArray[np.float64], unit: NDArray[np.int64], num_units: int) -> _Statistics:
+    rows = np.bincount(unit, minlength=num_units)
+    squares = np.bincount(unit, np.square(error), num_units)
+    sizes = np.bincount(unit, np.abs(error), num_units)
+
+    def statistics(times: NDArray[np.float64]) -> dict[str, float]:
+        n = _drawn(times, rows)
+        return {
+            "rmse": _ratio(_drawn(times, squares), n) ** 0.5,
+            "mae": _ratio(_drawn(times, sizes), n),
+        }
+
+    return statistics
+
+
+def _drawn(times: NDArray[np.float64], values: NDArray[np.number]) -> float:
+    """Sum over units, each as often as it was drawn."""
+    return float(np.dot(times, values))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else _NAN
