@@ -3,14 +3,18 @@
     uv run python -m benchmarks.bench_probes [--gb 4] [--dir DIR] [--repeats 5] [--quick]
 
 A training is all of `laughstore train` but the start of Python: labels, planning, epochs,
-validation, checkpoints. Frames have 4096 channels; they are a sixteenth of --gb, because a round
-trains on them many times. torch has as many threads as it likes, as users have.
+validation, checkpoints. Beside them stand the commands, each in a process of its own. Frames have
+4096 channels; they are a sixteenth of --gb, because a round trains on them many times. torch has
+as many threads as it likes, as users have.
 """
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +105,7 @@ def make_training_data(folder: Path, gb: float) -> Path:
 
 
 class Trainings:
-    """Trainings of some probes, in one pass or one after the other.
+    """Trainings of some probes, in one pass or one after the other, in this process.
 
     Args:
         store: to train on.
@@ -122,22 +126,25 @@ class Trainings:
         """Train. Returns the rows trained on, once for each probe and epoch."""
         began = time.perf_counter()
         for number, probes in enumerate(self._passes):
-            together = TrainConfig(
-                shards=self._store,
-                out=self._out / str(number),
-                probe=tuple(probes),
-                global_batch=_BATCH,
-                epochs=EPOCHS,
-                patience=EPOCHS,
-                device="cpu",
-            )
-            if len(probes) == 1:
-                train(together.of_probe(together.probes[0]))
-            else:
-                train_probes(together)
+            self._train(probes, self._out / str(number))
         num_probes = sum(map(len, self._passes))
         self.seconds_a_probe.append((time.perf_counter() - began) / num_probes)
         return float(num_training_rows(self._store) * EPOCHS * num_probes)
+
+    def _train(self, probes: Sequence[str], out: Path) -> None:
+        together = TrainConfig(
+            shards=self._store,
+            out=out,
+            probe=tuple(probes),
+            global_batch=_BATCH,
+            epochs=EPOCHS,
+            patience=EPOCHS,
+            device="cpu",
+        )
+        if len(probes) == 1:
+            train(together.of_probe(together.probes[0]))
+        else:
+            train_probes(together)
 
     def check(self) -> None:
         """Every probe was trained for all epochs, and its best one is kept."""
@@ -151,6 +158,24 @@ class Trainings:
             if epochs != list(range(EPOCHS)):
                 raise AssertionError(f"{run.path} was validated after epochs {epochs}")
             checkpoint_path(run.checkpoints, "best")
+
+
+class Commands(Trainings):
+    """The same trainings, each a command in a process of its own."""
+
+    def _train(self, probes: Sequence[str], out: Path) -> None:
+        command = [sys.executable, "-m", "laughstore", "train", "--quiet"]
+        command += ["--shards", str(self._store), "--out", str(out), "--device", "cpu"]
+        command += ["--global-batch", str(_BATCH)]
+        command += ["--epochs", str(EPOCHS), "--patience", str(EPOCHS)]
+        if len(probes) == 1:
+            label, *settings = probes[0].split(",")
+            command += ["--label", label, *(f"--{setting}" for setting in settings)]
+        else:
+            command += [word for probe in probes for word in ("--probe", probe)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise AssertionError(f"{' '.join(command)}: {done.stderr}")
 
 
 def num_training_rows(store: Path) -> int:
@@ -173,47 +198,46 @@ def products() -> Contestant:
     return Contestant(name, run, (_RATE, _FLOPS))
 
 
-def contestants(store: Path, out: Path) -> tuple[list[Contestant], Trainings, Trainings]:
-    """Return what is measured, and the trainings one at a time and in one pass.
+@dataclass(frozen=True)
+class Pair:
+    """Trainings one at a time, and in one pass."""
 
-    Args:
-        store: as `make_training_data` makes it.
-        out: folder for runs.
-    """
-    limit = products()
-    single = Trainings(store, out / "single", [[probe] for probe in ALONE])
-    together = Trainings(store, out / "together", [PROBES])
-    found = [
-        limit,
-        Contestant(
-            "train --label, one run after the other",
-            single.run,
-            (_RATE,),
-            limit=limit,
-            before=single.before,
-            check=single.check,
-        ),
-        Contestant(
-            f"train --probe, {len(PROBES)} probes in one pass",
-            together.run,
-            (_RATE, _FLOPS),
-            limit=limit,
-            before=together.before,
-            check=together.check,
-        ),
-    ]
-    return found, single, together
+    name: str
+    single: Trainings
+    together: Trainings
 
+    @classmethod
+    def of(cls, name: str, kind: type[Trainings], store: Path, out: Path) -> "Pair":
+        """Return both, with runs in folders under `out`."""
+        alone = [[probe] for probe in ALONE]
+        return cls(name, kind(store, out / "single", alone), kind(store, out / "all", [PROBES]))
 
-def times_as_fast(single: Trainings, together: Trainings) -> Result:
-    """Return how many runs take the time of one probe in a pass with the others, by round.
+    def contestants(self, limit: Contestant) -> list[Contestant]:
+        """Return what is measured of them."""
+        names = ("one run after the other", f"{len(PROBES)} probes in one pass")
+        return [
+            Contestant(
+                f"{self.name}, {name}",
+                each.run,
+                (_RATE,),
+                limit=limit,
+                before=each.before,
+                check=each.check,
+            )
+            for name, each in zip(names, (self.single, self.together), strict=True)
+        ]
 
-    Both were in the same rounds; the warm-up does not count.
-    """
-    pairs = zip(single.seconds_a_probe[1:], together.seconds_a_probe[1:], strict=True)
-    values = [alone / shared for alone, shared in pairs]
-    num = len(PROBES)
-    return summary(f"{num} probes in one pass, beside {num} runs", "times as fast", values)
+    def times_as_fast(self) -> Result:
+        """Return how many runs take the time of one probe in a pass with the others, by round.
+
+        Both were in the same rounds; the warm-up does not count.
+        """
+        rounds = zip(
+            self.single.seconds_a_probe[1:], self.together.seconds_a_probe[1:], strict=True
+        )
+        num = len(PROBES)
+        name = f"{self.name}, {num} probes in one pass, beside {num} runs"
+        return summary(name, "times as fast", [alone / shared for alone, shared in rounds])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -222,7 +246,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with working_folder(options) as folder:
         store = make_training_data(folder, options.gb * _SHARE_OF_GB)
         report = Report.begin(NAME, options)
-        found, single, together = contestants(store, folder / "runs")
+        limit = products()
+        pairs = [
+            Pair.of("training", Trainings, store, folder / "runs"),
+            Pair.of("the command", Commands, store, folder / "commands"),
+        ]
+        found = [limit, *(each for pair in pairs for each in pair.contestants(limit))]
         results = measure(found, repeats=options.repeats, say=print)
         settings = {
             "frames": num_training_rows(store),
@@ -233,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "torch_threads": torch.get_num_threads(),
             "checked": "after each run: every probe was trained and validated for all epochs",
         }
-        report.finish(settings, [*results, times_as_fast(single, together)])
+        report.finish(settings, [*results, *(pair.times_as_fast() for pair in pairs)])
 
 
 if __name__ == "__main__":
