@@ -143,7 +143,9 @@ class _Judge:
 
     scores: StreamScores
     reference: Times
+    """Bouts all of whose rows were scored."""
     unknown: Times
+    """What a segment may touch and be neither right nor wrong, these bouts aside."""
     label: LabelSpec
 
     @classmethod
@@ -151,12 +153,13 @@ class _Judge:
         stream = scores.stream
         tables = index.tables(index.recording(stream.recording_id))
         roles = {"main": stream.main, "other": stream.other}
-        return cls(
-            scores,
+        bouts, unknown = (
             target_bouts(label, tables, **roles),
             unknown_events(label, tables, **roles),
-            label,
         )
+        seen = _are_scored(scores, bouts, label.lead_frames)
+        unseen = (np.concatenate([mine, theirs[~seen]]) for mine, theirs in zip(unknown, bouts))
+        return cls(scores, Times(*(item[seen] for item in bouts)), Times(*unseen), label)
 
     def find(self, threshold: float) -> Segments:
         """Segments that can be right or wrong; those within the label's merge gap are one."""
@@ -164,6 +167,16 @@ class _Judge:
         lead = self.label.lead_frames
         found = find_segments(self.scores.row, self.scores.score, rule, lead=lead)
         return judged(found, self.reference, self.unknown)
+
+
+def _are_scored(scores: StreamScores, bouts: Times, lead: int) -> NDArray[np.bool_]:
+    """Return bool[K]: no row of the bout is missing, as those are that the filter leaves out.
+
+    Nothing could be found in those. Frames before the first row and behind the last are not missed.
+    """
+    first, stop = (np.clip(item - lead, 0, scores.stream.num_frames) for item in bouts.frames())
+    num_scored = np.searchsorted(scores.row, stop) - np.searchsorted(scores.row, first)
+    return (num_scored > 0) & (num_scored == stop - first)
 
 
 def spread_thresholds(
