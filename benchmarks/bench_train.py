@@ -41,7 +41,11 @@ def on_cpu(training: Training) -> list[Contestant]:
         "limit of a step: rows made float32, and two products with them",
         lambda: bare.run(training.stream.num_steps),
     )
-    serial = _contestant("limit of training: the steps alone, then the stream alone", in_turn)
+    serial = _contestant(
+        "limit of training: the steps alone, then the stream alone",
+        in_turn,
+        check=training.check_rows,
+    )
     return [
         needed,
         _contestant(
@@ -50,7 +54,7 @@ def on_cpu(training: Training) -> list[Contestant]:
             needed,
             lambda: training.check_step(batches[0]),
         ),
-        _contestant("FrameStream", training.stream_epoch),
+        _contestant("FrameStream", training.stream_epoch, check=training.check_rows),
         serial,
         _contestant("training", training.train_epoch, serial, training.check_rows),
     ]
@@ -85,7 +89,11 @@ def on_gpu(training: Training) -> list[Contestant]:
     """Return training on a GPU, and its parts, each of which may run beside the others."""
     batches = training.batches()
     return [
-        _contestant("GPU: FrameStream, page-locked buffers", training.stream_epoch),
+        _contestant(
+            "GPU: FrameStream, page-locked buffers",
+            training.stream_epoch,
+            check=training.check_rows,
+        ),
         _contestant("GPU: copies of page-locked batches", partial(training.copy, batches)),
         _contestant(
             "GPU: steps, batches in its memory",

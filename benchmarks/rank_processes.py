@@ -92,3 +92,5 @@ def _work(end: Connection, store: Path, out: Path, place: Place, threads: int) -
     with opened(store, out, "cpu", place) as training:
         while (asked := end.recv()) != _END:
             end.send(training.train_epoch() if asked == _EPOCH else training.weights())
+            if asked == _EPOCH:
+                training.check_rows()

@@ -32,6 +32,8 @@ from .data import DIM, SPLIT
 
 _IN_MEMORY = 4
 """Batches of the step alone: 128 MiB, far more than a processor's cache."""
+_IN_CACHE = 256
+"""Rows, of 4 MiB as float32."""
 _TOLERANCE = 1e-5
 """Of what float32 keeps of a sum of thousands of numbers, in whatever order."""
 
@@ -72,7 +74,7 @@ class Training:
         self.trainer = Trainer(parts, Standardiser.none(DIM))
         self.num_rows = self.stream.selection.num_rows
         self._device, self._is_cuda = device, device.type == "cuda"
-        self._next_epoch = self._trained = 0
+        self._next_epoch = self._rows = 0
 
     def train_epoch(self) -> int:
         """Make the steps of one epoch as the trainer does. Returns the rows of all ranks."""
@@ -80,21 +82,23 @@ class Training:
         self.trainer._train(self._next_epoch)
         self._next_epoch += 1
         self._wait()
-        self._trained = self.trainer.interval.num_rows - before
-        return self._trained
+        self._rows = self.trainer.interval.num_rows - before
+        return self._rows
 
     def check_rows(self) -> None:
-        """Raise unless the last epoch was trained on every row."""
-        if self._trained != self.num_rows:
-            raise AssertionError(f"{self._trained} of {self.num_rows} rows were trained on")
+        """Raise unless the last epoch, trained on or only asked for, had every row."""
+        if self._rows != self.num_rows:
+            raise AssertionError(f"an epoch had {self._rows} of {self.num_rows} rows")
 
     def stream_epoch(self) -> int:
         """Only ask for the batches of one epoch. Returns their rows."""
         self.stream.set_epoch(self._next_epoch)
         self._next_epoch += 1
+        self._rows = 0
         for batch in self.stream:
+            self._rows += batch.num_real
             del batch  # as the trainer does
-        return self.num_rows
+        return self._rows
 
     def steps(self, batches: Sequence[Batch]) -> int:
         """Only make the trainer's steps, as many as an epoch has. Returns the rows of an epoch."""
@@ -176,19 +180,26 @@ def opened(store: Path, out: Path, device: str, place: Place = ALONE) -> Iterato
 class BareProducts:
     """What a step cannot do without: rows made float32, times weights, and times answers.
 
+    A few rows at a time, which stay in the cache until both products are made.
+
     Args:
         x: bf16[B, D], several batches.
     """
 
     def __init__(self, x: Sequence[Tensor]) -> None:
-        self._x = x
-        self._copy = torch.empty(x[0].shape)
-        self._weight = torch.randn(x[0].shape[1]) / 64
+        self._parts = [item.split(_IN_CACHE) for item in x]
+        self._copy = torch.empty(_IN_CACHE, x[0].shape[1])
+        self.weight = torch.randn(1, x[0].shape[1]) / 64
 
     def run(self, times: int) -> int:
         """Do it for so many batches. Returns their rows."""
+        num_rows = 0
         for number in range(times):
-            self._copy.copy_(self._x[number % len(self._x)])
-            answer = self._copy @ self._weight
-            self.by_weight = answer @ self._copy
-        return times * len(self._copy)
+            self.by_weight = torch.zeros_like(self.weight)
+            for part in self._parts[number % len(self._parts)]:
+                rows = self._copy[: len(part)]
+                rows.copy_(part)
+                answers = rows @ self.weight.t()  # of vectors, products took twice as long
+                self.by_weight.addmm_(answers.t(), rows)
+                num_rows += len(part)
+        return num_rows

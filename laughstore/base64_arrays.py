@@ -1,7 +1,6 @@
 """Arrays inside JSON: base64 of little-endian bytes, for files whose arrays are few and small."""
 
 import base64
-import binascii
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ def decode_array(text: object, dtype: DTypeLike, length: int, *, where: str) -> 
         raise CorruptData(f"{where}: expected base64 text, found {type(text).__name__}")
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # also of text that is not ASCII
         raise CorruptData(f"{where}: not base64 ({error})") from error
     item = np.dtype(dtype)
     if len(data) != length * item.itemsize:

@@ -167,8 +167,8 @@ def decode_moments(item: Mapping[str, Any], dim: int, *, where: str) -> Moments:
         mean=decode_array(item["mean"], "<f8", dim, where=where),
         m2=decode_array(item["m2"], "<f8", dim, where=where),
     )
-    if not moments.finite:
-        raise CorruptData(f"{where}: holds numbers that are not finite")
+    if not moments.finite or (moments.m2 < 0).any():
+        raise CorruptData(f"{where}: holds numbers that are no mean and spread")
     return moments
 
 

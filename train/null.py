@@ -6,6 +6,7 @@ with themselves, and how each stream differs from the others; it breaks what one
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -73,11 +74,12 @@ def shift_null(
     Args:
         streams: with the scores of ignored rows, too (`score_streams(ignored_too=True)`): rotated,
             they fall on rows that count. A row is positive where its target is above 0.
-        draws: rotations of all streams together.
+        draws: rotations of all streams together; no more than there are different ones.
         seed: of the draws.
 
     Raises:
-        ConfigError: all streams are shorter than twice MIN_SHIFT, or hold no positive row.
+        ConfigError: all streams are shorter than twice MIN_SHIFT, or hold no positive row, or can
+            be rotated in fewer ways than `draws`.
     """
     if draws < 1:
         raise ConfigError(f"draws is {draws}; it must be at least 1")
@@ -92,6 +94,13 @@ def shift_null(
     eligible = [stream.eligible for stream in kept]
     if not any((is_one & counts).any() for is_one, counts in zip(positive, eligible, strict=True)):
         raise ConfigError("no row is positive: there is nothing to rotate")
+    # The same few rotations, drawn again and again, would make p as small as that of many.
+    ways = math.prod(len(stream.row) - 2 * MIN_SHIFT + 1 for stream in kept)
+    if ways < draws:
+        raise ConfigError(
+            f"the labels of {len(kept)} streams can be rotated in {ways} ways, fewer than the"
+            f" {draws} draws; score longer recordings, or more of them"
+        )
     rng = np.random.Generator(np.random.Philox(seed))
     null = np.empty(draws)
     for draw in range(draws):

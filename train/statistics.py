@@ -85,7 +85,8 @@ def stream_moments(
             for data in ranks.gather(json.dumps(told).encode(), "the statistics"):
                 for key, item in json.loads(data).items():
                     found.setdefault(key, decode_moments(item, index.dim, where=key))
-            theirs = {stream_key(stream) for stream in missing if stream not in mine} - cut
+            ours = {stream_key(stream) for stream in mine}
+            theirs = {stream_key(stream) for stream in missing} - ours - cut
             to_keep |= {key: found[key] for key in theirs}
     finally:
         keep()

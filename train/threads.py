@@ -23,8 +23,8 @@ def threads_for(num_outputs: int) -> Iterator[None]:
     if allowed == 1 or num_outputs >= _WORTH_THREADS:
         yield
         return
-    torch.set_num_threads(1)
-    try:
+    try:  # a signal may come at any time
+        torch.set_num_threads(1)
         yield
     finally:
         torch.set_num_threads(allowed)

@@ -64,10 +64,11 @@ def run(arguments: Sequence[str]) -> int:
             f"{index.where} stands in no store, and statistics are kept in a store's folder; give"
             " the store (training on shards alone computes them by itself)"
         )
-    _check_writable(files.folder)
     streams = [stream for recording in index.recordings for stream in recording.streams]
     known = files.read(streams)
     missing = [stream for stream in streams if stream_key(stream) not in known]
+    if missing:
+        _check_writable(files.folder)
     num_bytes = sum(stream.num_frames for stream in missing) * index.geometry.row_bytes
     jobs = flags.jobs or min(_num_cpus(), 1 + num_bytes // _BYTES_A_PROCESS)
     jobs = min(jobs, max(1, len(missing)))

@@ -96,7 +96,7 @@ def _results(running: dict[Connection, SpawnProcess]) -> "Iterator[Found]":
             assert isinstance(pipe, Connection), "pipes alone are waited for"
             try:
                 message = pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):  # OSError: killed in the middle of a message
                 left[pipe].join()
                 code = left[pipe].exitcode or 0
                 how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with {code}"

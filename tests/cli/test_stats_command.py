@@ -2,17 +2,20 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from laughstore.cli.stats_processes import moments_by_processes
+from laughstore.cli.stats_processes import _results, moments_by_processes
 from laughstore.errors import LaughstoreError
 from laughstore.index_file import read_index
 from laughstore.integrity.verify import verify
@@ -139,6 +142,17 @@ def test_where_nothing_can_be_kept_one_line_says_so(store, tmp_path, run):
         assert said in err
 
 
+def test_a_store_that_cannot_be_written_and_has_them_all_is_fine(store, run, monkeypatch):
+    assert run("stats", store, "--jobs", 1, "-q")[0] == 0
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as root, everything can be written
+    code, out, _ = run("stats", store, "--jobs", 1)
+    assert (code, out.count("0 computed")) == (0, 1)
+    sorted((store / "stats").iterdir())[0].unlink()
+    code, out, err = run("stats", store, "--jobs", 1, "-q")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "cannot be written" in err
+
+
 def test_a_killed_process_is_told_and_nothing_waits_for_it(store):
     index = read_index(store / "shards")
 
@@ -155,6 +169,22 @@ def test_a_killed_process_is_told_and_nothing_waits_for_it(store):
             list(moments_by_processes(index, index.streams("train"), 2))
         killing.result()
     assert not multiprocessing.active_children()
+
+
+def send_half_a_message(pipe: Connection) -> None:
+    os.write(pipe.fileno(), struct.pack("!i", 1000) + bytes(500))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_while_it_sends_is_told_the_same_way():
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=send_half_a_message, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    with pytest.raises(LaughstoreError, match=r"was killed by SIGKILL .* what was known is kept"):
+        list(_results({ours: process}))
+    assert not process.is_alive()
 
 
 def test_ctrl_c_ends_all_processes_and_tells_the_command_that_goes_on(store):

@@ -695,14 +695,54 @@ def test_a_fork_in_the_middle_of_a_release_breaks_no_block(stores, monkeypatch):
 def test_page_cache_that_can_be_taken_back_is_free_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "none")
     assert memory.available_bytes() is None
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
     assert memory.available_bytes() == 100
     (tmp_path / "memory.stat").write_text("anon 5\nactive_file 7\ninactive_file 600\n")
-    assert memory.available_bytes() == 700
+    assert memory.available_bytes() == 707
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 0 kB\n")
     assert memory.available_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "root", "limit", "used", "page_cache"),
+    [
+        ("0::/slice/job_7/step_0\n", "", "memory.max", "memory.current", "inactive_file 30"),
+        (
+            "3:cpu:/\n4:memory:/slice/job_7/step_0\n0::/\n",
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "inactive_file 1\ntotal_active_file 30",
+        ),
+    ],
+)
+def test_the_limit_of_a_group_around_this_process_counts(
+    told, root, limit, used, page_cache, tmp_path, monkeypatch
+):
+    """As of a job of a cluster, whose machine has more."""
+    for name in ("meminfo", "cgroup"):
+        monkeypatch.setattr(memory, f"_{name.upper()}", tmp_path / name)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "meminfo").write_text("MemAvailable: 9000 kB\n")
+    (tmp_path / "own").write_text(told)
+    job = tmp_path / "cgroup" / root / "slice" / "job_7"
+    (job / "step_0").mkdir(parents=True)
+    (job / "step_0" / limit).write_text("max\n")
+    assert memory.available_bytes() == memory.memory_bytes() == 9000 * 1024
+    (job / limit).write_text("1000\n")
+    (job / used).write_text("900\n")
+    (job / "memory.stat").write_text(f"anon 5\n{page_cache}\n")
+    assert (memory.available_bytes(), memory.memory_bytes()) == (130, 1000)
+    # In a container this group is the root.
+    (tmp_path / "own").write_text(told.replace("/slice", "/elsewhere/slice"))
+    assert memory.available_bytes() == 9000 * 1024
+    top = tmp_path / "cgroup" / root
+    (top / limit).write_text("2000\n")
+    (top / used).write_text("900\n")
+    assert (memory.available_bytes(), memory.memory_bytes()) == (1100, 2000)
 
 
 def test_what_is_no_index_and_no_amount_of_memory_is_refused(stores):

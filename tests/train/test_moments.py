@@ -308,21 +308,32 @@ def test_features_without_finite_moments_are_refused_by_name(tmp_path, value, me
     }
 
 
-@pytest.mark.parametrize("change", ["mean", "m2", "n", "version", "recording", "spec_id"])
-def test_kept_moments_that_cannot_be_are_computed_again(own_shards, caplog, change):
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("mean", np.inf),
+        ("m2", np.inf),
+        ("m2", -1.0),
+        ("mean", "\u00c4AAA"),
+        ("n", 5),
+        ("version", 99),
+        ("recording", "another"),
+        ("spec_id", "another"),
+    ],
+)
+def test_kept_moments_that_cannot_be_are_computed_again(own_shards, caplog, change, value):
     index = read_index(own_shards)
     streams = index.streams("validation")
     with FrameSource(index, "validation") as source:
         first = stream_moments(index, streams, source)
         path = stats_path(own_shards, streams[0])
         content, _ = unseal(path.read_bytes(), where="stats")
-        values = np.arange(DIM, dtype=np.float64)
-        values[5] = np.inf
         item = content["streams"][streams[0].assignment]
-        if change in item:
-            item[change] = 5 if change == "n" else encode_array(values, "<f8")
-        else:
-            content[change] = 99 if change == "version" else "another"
+        if isinstance(value, float):
+            values = np.arange(DIM, dtype=np.float64)
+            values[5] = value
+            value = encode_array(values, "<f8")
+        (item if change in item else content)[change] = value
         path.write_bytes(seal(content))
         again = stream_moments(index, streams, source)
     assert "computed again" in caplog.text

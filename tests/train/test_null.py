@@ -77,7 +77,7 @@ def test_about_one_in_twenty_of_blind_scores_has_p_below_a_twentieth():
 
 def test_a_rotation_moves_labels_and_ignored_rows_together_and_far_enough():
     """A single row is positive and a single one counts, so each draw's value tells the shift."""
-    num_rows = 2 * MIN_SHIFT + 3
+    num_rows = 2 * MIN_SHIFT + 599
     y, eligible = np.zeros(num_rows, np.uint8), np.zeros(num_rows, bool)
     y[0], eligible[:2] = 1, True
     # The score says where the row stands: the two rows that count are neighbours wherever they are.
@@ -106,3 +106,14 @@ def test_the_same_seed_gives_the_same_null_and_short_streams_are_left_out_and_co
         shift_null([replace(streams[0], y=np.zeros(400, np.uint8))])
     with pytest.raises(ConfigError, match="draws is 0"):
         shift_null(streams, draws=0)
+
+
+def test_more_draws_than_rotations_are_refused():
+    """Of blind scores of 250 rows, which have one rotation, half would have p = 1 / 201."""
+    rng = np.random.default_rng(5)
+    few = [some_stream(rng, 2 * MIN_SHIFT + 9), some_stream(rng, 2 * MIN_SHIFT + 9)]
+    with pytest.raises(
+        ConfigError, match="2 streams can be rotated in 100 ways, fewer than the 200"
+    ):
+        shift_null(few)
+    assert len(shift_null(few, draws=100).null) == 100
