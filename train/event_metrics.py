@@ -30,7 +30,7 @@ from .events.candidates import (
     candidate_scores,
 )
 from .events.collar import Collar, EventCounts
-from .events.psds import FindSegments, Tolerance, detection_curve
+from .events.psds import FindSegments, Tolerance, detection_curves
 from .events.segments import SegmentRule, Segments, find_segments, judged
 from .score import StreamScores
 
@@ -130,9 +130,9 @@ def _segment_metrics(
     if num_bouts and hours:
         thresholds = spread_thresholds(np.concatenate([item.score for item in streams]))
         found: list[tuple[FindSegments, Times]] = [(one.find, one.reference) for one in judges]
-        for share in PSDS_TOLERANCES:
-            tolerance = Tolerance(share, share)
-            curve = detection_curve(found, thresholds, hours=hours, tolerance=tolerance)
+        tolerances = [Tolerance(share, share) for share in PSDS_TOLERANCES]
+        curves = detection_curves(found, thresholds, hours=hours, tolerances=tolerances)
+        for share, tolerance, curve in zip(PSDS_TOLERANCES, tolerances, curves, strict=True):
             psds[f"{share:g}"] = curve.score(tolerance.max_false_alarms_per_hour)
     return SegmentMetrics(counts, collar, psds, num_bouts)
 
@@ -158,8 +158,11 @@ class _Judge:
             unknown_events(label, tables, **roles),
         )
         seen = _are_scored(scores, bouts, label.lead_frames)
-        unseen = (np.concatenate([mine, theirs[~seen]]) for mine, theirs in zip(unknown, bouts))
-        return cls(scores, Times(*(item[seen] for item in bouts)), Times(*unseen), label)
+        unseen = Times(
+            np.concatenate([unknown.start_us, bouts.start_us[~seen]]),
+            np.concatenate([unknown.end_us, bouts.end_us[~seen]]),
+        )
+        return cls(scores, Times(bouts.start_us[seen], bouts.end_us[seen]), unseen, label)
 
     def find(self, threshold: float) -> Segments:
         """Segments that can be right or wrong; those within the label's merge gap are one."""
