@@ -79,7 +79,7 @@ class Interval:
 
 
 def intervals_of(
-    statistics: Callable[[NDArray[np.float64]], Mapping[str, float]],
+    statistics: Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
     units: Units,
     *,
     draws: int = DRAWS,
@@ -91,8 +91,8 @@ def intervals_of(
     statistics is a statistic like any other (paired comparison), here or in another call.
 
     Args:
-        statistics: of how often each of U units was drawn (f8[U]), by name; NaN where these units
-            have none. The names are always the same.
+        statistics: f8[D] of how often each of U units was drawn in each of D draws (f8[D, U]), by
+            name; NaN where these units have none. The names are always the same.
         units: that are drawn, as many as there are.
         draws: 1 or more.
         seed: of the draws.
@@ -103,23 +103,19 @@ def intervals_of(
     if draws < 1:
         raise ConfigError(f"draws is {draws}; it must be at least 1")
     num_units = len(units.names)
-    names = tuple(statistics(np.ones(num_units)))
 
     def found(low: float | None, high: float | None, reason: str | None = None) -> Interval:
         return Interval(low, high, units.kind, num_units, draws, seed, reason)
 
     if num_units < 2:
         alone = found(None, None, f"there is only one {units.kind}: nothing to draw from")
-        return dict.fromkeys(names, alone)
+        return dict.fromkeys(statistics(np.ones((1, num_units))), alone)
     rng = np.random.Generator(np.random.Philox(seed))
-    values = np.empty((draws, len(names)))
-    for draw in range(draws):
-        chosen = rng.integers(num_units, size=num_units)
-        times = np.bincount(chosen, minlength=num_units).astype(np.float64)
-        drawn = statistics(times)
-        values[draw] = [drawn[name] for name in names]
+    times = np.empty((draws, num_units))
+    for draw in times:
+        draw[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
     intervals = {}
-    for name, each in zip(names, values.T, strict=True):
+    for name, each in statistics(times).items():
         undefined = np.isnan(each)
         if undefined.mean() > _MAX_UNDEFINED:
             share = f"{undefined.mean():.0%}"
@@ -138,5 +134,9 @@ def interval_of(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """Return the interval of one statistic; as `intervals_of`."""
-    return intervals_of(lambda times: {"": statistic(times)}, units, draws=draws, seed=seed)[""]
+    """Return the interval of a statistic of one draw (f8[U]); else as `intervals_of`."""
+
+    def all_draws(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {"": np.array([statistic(draw) for draw in times])}
+
+    return intervals_of(all_draws, units, draws=draws, seed=seed)[""]

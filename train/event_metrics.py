@@ -30,7 +30,7 @@ from .events.candidates import (
     candidate_scores,
 )
 from .events.collar import Collar, EventCounts
-from .events.psds import FindSegments, Tolerance, detection_curve
+from .events.psds import FindSegments, Tolerance, detection_curves
 from .events.segments import SegmentRule, Segments, find_segments, judged
 from .score import StreamScores
 
@@ -130,9 +130,9 @@ def _segment_metrics(
     if num_bouts and hours:
         thresholds = spread_thresholds(np.concatenate([item.score for item in streams]))
         found: list[tuple[FindSegments, Times]] = [(one.find, one.reference) for one in judges]
-        for share in PSDS_TOLERANCES:
-            tolerance = Tolerance(share, share)
-            curve = detection_curve(found, thresholds, hours=hours, tolerance=tolerance)
+        tolerances = [Tolerance(share, share) for share in PSDS_TOLERANCES]
+        curves = detection_curves(found, thresholds, hours=hours, tolerances=tolerances)
+        for share, tolerance, curve in zip(PSDS_TOLERANCES, tolerances, curves, strict=True):
             psds[f"{share:g}"] = curve.score(tolerance.max_false_alarms_per_hour)
     return SegmentMetrics(counts, collar, psds, num_bouts)
 
@@ -143,7 +143,9 @@ class _Judge:
 
     scores: StreamScores
     reference: Times
+    """Bouts all of whose rows were scored."""
     unknown: Times
+    """What a segment may touch and be neither right nor wrong, these bouts aside."""
     label: LabelSpec
 
     @classmethod
@@ -151,12 +153,16 @@ class _Judge:
         stream = scores.stream
         tables = index.tables(index.recording(stream.recording_id))
         roles = {"main": stream.main, "other": stream.other}
-        return cls(
-            scores,
+        bouts, unknown = (
             target_bouts(label, tables, **roles),
             unknown_events(label, tables, **roles),
-            label,
         )
+        seen = _are_scored(scores, bouts, label.lead_frames)
+        unseen = Times(
+            np.concatenate([unknown.start_us, bouts.start_us[~seen]]),
+            np.concatenate([unknown.end_us, bouts.end_us[~seen]]),
+        )
+        return cls(scores, Times(bouts.start_us[seen], bouts.end_us[seen]), unseen, label)
 
     def find(self, threshold: float) -> Segments:
         """Segments that can be right or wrong; those within the label's merge gap are one."""
@@ -164,6 +170,16 @@ class _Judge:
         lead = self.label.lead_frames
         found = find_segments(self.scores.row, self.scores.score, rule, lead=lead)
         return judged(found, self.reference, self.unknown)
+
+
+def _are_scored(scores: StreamScores, bouts: Times, lead: int) -> NDArray[np.bool_]:
+    """Return bool[K]: no row of the bout is missing, as those are that the filter leaves out.
+
+    Nothing could be found in those. Frames before the first row and behind the last are not missed.
+    """
+    first, stop = (np.clip(item - lead, 0, scores.stream.num_frames) for item in bouts.frames())
+    num_scored = np.searchsorted(scores.row, stop) - np.searchsorted(scores.row, first)
+    return (num_scored > 0) & (num_scored == stop - first)
 
 
 def spread_thresholds(

@@ -4,7 +4,6 @@ All numbers are taken of the same draws. Thresholds stay what they are: they wer
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,10 @@ from laughstore.labels import LabelSpec
 
 from .bootstrap import DRAWS, Interval, Units, intervals_of
 from .losses import target_kind
-from .ranking import Ranking
+from .ranking import DrawnRanking
 from .score import StreamScores, counted_rows
 
-_NAN: Final = float("nan")
-_Statistics = Callable[[NDArray[np.float64]], dict[str, float]]
+_Statistics = Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
 
 
 def metric_intervals(
@@ -64,26 +62,25 @@ def _of_classes(
     num_units: int,
     threshold: float | None,
 ) -> _Statistics:
-    ranking = Ranking(score)
+    ranking = DrawnRanking(score, positive, unit, num_units)
     rows = np.bincount(unit, minlength=num_units)
     positives = np.bincount(unit, positive, num_units)
     alarm = score >= np.float32(np.inf if threshold is None else threshold)
     alarms = np.bincount(unit, alarm, num_units)
     hits = np.bincount(unit, alarm & positive, num_units)
 
-    def statistics(times: NDArray[np.float64]) -> dict[str, float]:
-        weight = times[unit]
-        p, n = _drawn(times, positives), _drawn(times, rows)
-        ap = ranking.average_precision(positive, weight)
+    def statistics(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        p, n = times @ positives, times @ rows
+        ap, auroc = ranking.of(times)
         found = {
             "average_precision": ap,
             "base_rate": _ratio(p, n),
             "lift": _ratio(ap * n, p),
-            "auroc": ranking.auroc(positive, weight),
+            "auroc": auroc,
         }
         if threshold is not None:
-            tp, called = _drawn(times, hits), _drawn(times, alarms)
-            found["f1"] = _ratio(2 * tp, called + p) if p else _NAN
+            tp, called = times @ hits, times @ alarms
+            found["f1"] = np.where(p > 0, _ratio(2 * tp, called + p), np.nan)
             found["precision"] = _ratio(tp, called)
             found["recall"] = _ratio(tp, p)
         return found
@@ -96,20 +93,15 @@ def _of_numbers(error: NDArray[np.float64], unit: NDArray[np.int64], num_units: 
     squares = np.bincount(unit, np.square(error), num_units)
     sizes = np.bincount(unit, np.abs(error), num_units)
 
-    def statistics(times: NDArray[np.float64]) -> dict[str, float]:
-        n = _drawn(times, rows)
+    def statistics(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        n = times @ rows
         return {
-            "rmse": _ratio(_drawn(times, squares), n) ** 0.5,
-            "mae": _ratio(_drawn(times, sizes), n),
+            "rmse": np.sqrt(_ratio(times @ squares, n)),
+            "mae": _ratio(times @ sizes, n),
         }
 
     return statistics
 
 
-def _drawn(times: NDArray[np.float64], values: NDArray[np.number]) -> float:
-    """Sum over units, each as often as it was drawn."""
-    return float(np.dot(times, values))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else _NAN
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)

@@ -71,7 +71,7 @@ def read_label(text: str, base: LabelSpec) -> LabelSpec:
         base: for settings that the text does not name.
 
     Raises:
-        ConfigError: a setting is not known, or a value cannot work.
+        ConfigError: a setting is not known, or given twice, or a value cannot work.
     """
     label, *words = (word.strip() for word in text.split(","))
     changes: dict[str, object] = {}
@@ -83,6 +83,8 @@ def read_label(text: str, base: LabelSpec) -> LabelSpec:
                 f"probe {text!r}: {word!r} is no setting of a label; write LABEL,SETTING=VALUE with"
                 f" {', '.join(_SETTINGS)}"
             )
+        if field in changes:
+            raise ConfigError(f"probe {text!r} gives {name.strip()} twice; drop one of them")
         changes[field] = _value(_SETTINGS[field], value.strip(), where=f"probe {text!r}: {field}")
     return replace(base, label=label, **changes)  # pyright: ignore[reportArgumentType]
 

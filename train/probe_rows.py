@@ -74,7 +74,7 @@ class ProbeRows:
             for rows, table in zip((training, validation), tables, strict=True):
                 selection = select(rows.index, rows.split, label, config.filter)
                 selection = without_blocks(selection, skip)
-                check_both_classes(selection, f"label {label.label}")
+                check_both_classes(selection, f"label {label.describe()}")
                 table.add(selection)
                 digests[f"{rows.split} rows of {label.describe()}"] = selection.targets_digest
                 selections.append(selection)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from laughstore.kinds import TargetArray
 
-from .ranked_rows import RankedRows
+from .ranking import RankedRows
 
 FIT: Final = "fit"
 """In the place of a threshold: the best one of these very rows."""

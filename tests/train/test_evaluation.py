@@ -423,6 +423,25 @@ def test_scores_that_are_the_truth_are_right_and_late_ones_are_not(planted_shard
     assert (late.psds["0.5"] or 0) < 0.3
 
 
+@pytest.mark.parametrize("lead", ["0f", "-2f"])
+def test_bouts_of_which_rows_are_left_out_are_no_misses(planted_shards, lead):
+    index, label = read_index(planted_shards), LabelSpec(lead=Span(lead))
+    selection = select(index, "validation", label, FrameFilter(min_context=Span("12s")))
+    streams = []
+    for number, stream in enumerate(selection.streams):
+        y, counts = selection.stream_targets(number)
+        # A block that is left out, and what the filter leaves.
+        row = np.flatnonzero((np.arange(len(y)) >= 150) & (np.arange(len(y)) // 32 != 9))
+        score = y[row].astype(np.float32)
+        streams.append(StreamScores(stream, "", row, score, y[row], counts[row]))
+    found = event_metrics(index, streams, label, threshold=0.5).segments
+    assert found is not None
+    assert found.counts is not None
+    assert found.num_bouts > 5
+    assert (found.counts.f1, found.counts.misses, found.counts.false_alarms) == (1, 0, 0)
+    assert found.psds == {"0.5": 1, "0.1": 1}
+
+
 def test_a_label_of_onsets_gets_alarms_and_no_segments(planted_shards, tmp_path, capsys):
     label = LabelSpec("onset:5f")
     config = config_for(planted_shards, tmp_path / "run", label=label, epochs=2)

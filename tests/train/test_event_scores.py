@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from laughstore.bouts import Times
 from laughstore.errors import ConfigError
 from train.events.collar import Collar, EventCounts
-from train.events.psds import DetectionCurve, Tolerance, covered, detection_curve
+from train.events.psds import DetectionCurve, Tolerance, covered, detection_curves
 from train.events.segments import Segments
 
 
@@ -107,14 +107,16 @@ def test_a_curve_counts_all_streams_and_their_hours():
         return wrong if threshold < 0.8 else none
 
     thresholds = np.array([0.1, 0.6, 0.9], np.float32)
-    curve = detection_curve(
-        [(one, bouts), (two, bouts)], thresholds, hours=2.0, tolerance=Tolerance()
+    tolerances = [Tolerance(), Tolerance(detection=1e-9)]
+    curve, lax = detection_curves(
+        [(one, bouts), (two, bouts)], thresholds, hours=2.0, tolerances=tolerances
     )
+    assert lax.recall.tolist() == [0.5, 0, 0]
     assert curve.recall.tolist() == [0.5, 0, 0]
     assert curve.false_alarms_per_hour.tolist() == [0.5, 0.5, 0]
     nothing = Times(np.empty(0, np.int64), np.empty(0, np.int64))
     with pytest.raises(ConfigError, match="no bouts"):
-        detection_curve([(one, nothing)], thresholds, hours=2.0, tolerance=Tolerance())
+        detection_curves([(one, nothing)], thresholds, hours=2.0, tolerances=tolerances)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
@@ -6,31 +8,44 @@ from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from train.bootstrap import Units, interval_of
 from train.intervals import metric_intervals
-from train.ranking import Ranking
+from train.ranking import DrawnRanking
 from train.score import StreamScores
 from train.selection import select
 
 
-def test_rankings_with_weights_are_those_of_scikit_learn():
+@pytest.mark.parametrize("chunk", [1, 2**21])
+def test_rankings_of_drawn_units_are_those_of_scikit_learn_with_weights(chunk, monkeypatch):
+    monkeypatch.setattr("train.ranking._MAX_NUMBERS", chunk)
     rng = np.random.default_rng(2)
     for _ in range(50):
-        count = int(rng.integers(2, 60))
+        count, num_units = int(rng.integers(2, 60)), int(rng.integers(1, 6))
         score = (rng.integers(0, 8, count) / 8).astype(np.float32)
         positive = rng.random(count) < 0.4
-        weight = rng.integers(0, 4, count).astype(np.float64)
-        ranking = Ranking(score)
-        ap, auroc = ranking.average_precision(positive, weight), ranking.auroc(positive, weight)
-        both = (weight @ positive > 0) and (weight @ ~positive > 0)
-        if weight @ positive > 0:
-            assert ap == pytest.approx(
-                average_precision_score(positive, score, sample_weight=weight)
-            )
-        else:
-            assert np.isnan(ap)
-        if both:
-            assert auroc == pytest.approx(roc_auc_score(positive, score, sample_weight=weight))
-        else:
-            assert np.isnan(auroc)
+        unit = rng.integers(0, num_units, count)
+        times = rng.integers(0, 4, (5, num_units)).astype(np.float64)
+        found = DrawnRanking(score, positive, unit, num_units).of(times)
+        for drawn, ap, auroc in zip(times, *found, strict=True):
+            weight = drawn[unit]
+            if weight @ positive > 0:
+                expected = average_precision_score(positive, score, sample_weight=weight)
+                assert ap == pytest.approx(expected)
+            else:
+                assert np.isnan(ap)
+            if weight @ positive > 0 and weight @ ~positive > 0:
+                assert auroc == pytest.approx(roc_auc_score(positive, score, sample_weight=weight))
+            else:
+                assert np.isnan(auroc)
+
+
+def test_intervals_of_many_rows_take_seconds():
+    rng = np.random.default_rng(4)
+    score, positive = rng.random(300_000, np.float32), rng.random(300_000) < 0.02
+    ranking = DrawnRanking(score, positive, np.repeat(np.arange(20), 15_000), 20)
+    times = rng.integers(0, 4, (2000, 20)).astype(np.float64)
+    begin_s = time.process_time()
+    ranking.of(times)
+    # A pass over all rows for each draw takes a minute and more.
+    assert time.process_time() - begin_s < 10
 
 
 def scored(index, label: LabelSpec, seed: int) -> list[StreamScores]:

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from laughstore import open_store
+from laughstore.annotations import Event
 from laughstore.commit import commit_annotations
 from laughstore.errors import ConfigError
 from laughstore.labels import LabelSpec
 from laughstore.naming import recording_id
 from laughstore.timebase import Span
-from tests.stores import laugh
+from tests.stores import SPEAKERS, laugh
 from train import (
     FrameFilter,
     FrameStream,
@@ -344,6 +345,7 @@ def test_other_annotations_end_a_resume_with_the_label_that_they_change(own_shar
         ({"probe": ("onset:0.8s", "onset:10f")}, "the same as, or would be named like"),
         ({"probe": ("onset:1f", "onset:1f")}, "give each label once"),
         ({"probe": ("onset:1f,colour=red",)}, "'colour=red' is no setting of a label"),
+        ({"probe": ("onset:1f,whose=any,whose=main",)}, "gives whose twice"),
         ({"probe": ("onset:1f,guard",)}, "'guard' is no setting of a label"),
         ({"probe": ("detection,fill-gaps=1",)}, "write true or false"),
         ({"probe": ("detection,min-confidence=much",)}, "it must be a number"),
@@ -358,12 +360,16 @@ def test_probes_that_cannot_work_are_refused(changes, said, tmp_path):
         config_for(tmp_path, tmp_path / "run", **{"probe": ("detection",), **changes})
 
 
-def test_a_label_without_positive_rows_is_named(planted_shards, tmp_path):
-    config = several(planted_shards, tmp_path / "run", "detection", "onset:0.8s,min-confidence=1")
-    # Events without a confidence count as sure; a class that occurs nowhere is another error.
-    train_probes(replace(config, epochs=1))
-    config = several(planted_shards, tmp_path / "other", "detection", "detection,event=Music")
+def test_a_label_without_positive_rows_is_told_from_others_of_its_kind(own_shards, tmp_path):
+    config = several(own_shards, tmp_path / "other", "detection", "detection,event=Music")
     with pytest.raises(ConfigError, match="'Music' occurs nowhere"):
+        train_probes(config)
+    with open_store(own_shards.parent) as store:
+        notes = store.annotations("train, part 0")
+        music = Event(2_000_000, 3_000_000, "Music", "Music", SPEAKERS[0])
+        changed = replace(notes, events=(*notes.events, music))
+        commit_annotations(own_shards.parent, {recording_id(notes.recording): changed})
+    with pytest.raises(ConfigError, match=r"'validation' has no positive row of .* of Music"):
         train_probes(config)
 
 

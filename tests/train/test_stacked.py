@@ -15,7 +15,7 @@ from train.heads import HeadConfig
 from train.losses import EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.ranked_rows import RankedRows
+from train.ranking import RankedRows
 from train.selection import FrameFilter, select
 from train.stacked import ProbeModel, StackedHeads
 from train.stacked_loss import StackedLoss

@@ -63,20 +63,20 @@ class DetectionCurve:
         return float((np.diff(edges) * best[inside]).sum() / max_false_alarms_per_hour)
 
 
-def detection_curve(
+def detection_curves(
     streams: Sequence[tuple[FindSegments, Times]],
     thresholds: NDArray[np.float32],
     *,
     hours: float,
-    tolerance: Tolerance,
-) -> DetectionCurve:
-    """Return the curve of many streams together.
+    tolerances: Sequence[Tolerance],
+) -> list[DetectionCurve]:
+    """Return the curve of many streams together, for each tolerance.
 
     Args:
         streams: of each, how its segments are found, and its bouts (disjoint, in order).
         thresholds: f4[K].
         hours: of all streams.
-        tolerance: what counts as covered.
+        tolerances: what counts as covered.
 
     Raises:
         ConfigError: there are no bouts, or no hours.
@@ -84,13 +84,16 @@ def detection_curve(
     num_bouts = sum(len(reference.start_us) for _, reference in streams)
     if not num_bouts or not hours > 0:
         raise ConfigError("there are no bouts to find: choose another split or event")
-    found, false = np.zeros(len(thresholds)), np.zeros(len(thresholds))
+    found, false = np.zeros((2, len(tolerances), len(thresholds)))
     for find, reference in streams:
         for number, threshold in enumerate(thresholds.tolist()):
-            hits, alarms = covered(find(threshold), reference, tolerance)
-            found[number] += hits
-            false[number] += alarms
-    return DetectionCurve(found / num_bouts, false / hours)
+            segments = find(threshold)
+            for each, tolerance in enumerate(tolerances):
+                hits, alarms = covered(segments, reference, tolerance)
+                found[each, number] += hits
+                false[each, number] += alarms
+    pairs = zip(found / num_bouts, false / hours, strict=True)
+    return [DetectionCurve(*pair) for pair in pairs]
 
 
 def covered(segments: Segments, reference: Times, tolerance: Tolerance) -> tuple[int, int]:
