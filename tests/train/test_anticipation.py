@@ -64,7 +64,7 @@ def stream(draw) -> AnticipatedStream:
     span=st.integers(1, 12),
     data=st.data(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_alarms_come_to_what_the_definition_says(streams, threshold, span, data):
     guard = data.draw(st.integers(0, span - 1))
     found = foresee(streams, threshold, span=span, guard=guard)
@@ -79,7 +79,7 @@ def test_alarms_come_to_what_the_definition_says(streams, threshold, span, data)
     quiet=st.integers(1, 15),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_an_alarm_silences_the_rows_behind_it(row, quiet, seed):
     rows = np.array(sorted(row), np.int64)
     reaches = np.random.default_rng(seed).random(len(rows)) < 0.5

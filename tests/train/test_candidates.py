@@ -12,7 +12,7 @@ from train.events.candidates import candidate_metrics, candidate_rows, candidate
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_score_of_a_candidate_is_the_highest_of_its_rows(data):
     row = sorted(data.draw(st.sets(st.integers(0, 40), max_size=30)))
     score = [data.draw(st.integers(0, 9)) / 9 for _ in row]

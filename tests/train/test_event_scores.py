@@ -28,7 +28,7 @@ def pairs_of(times: Times) -> list[tuple[int, int]]:
 
 
 @given(ours=stretches(), reference=stretches(), data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_as_many_pairs_are_made_as_there_can_be(ours, reference, data):
     collar = Collar(
         onset_us=data.draw(st.integers(0, 8)),
@@ -72,7 +72,7 @@ def test_counts_of_streams_add_up_and_what_is_undefined_is_none():
     detection=st.sampled_from([0.1, 0.5, 1.0]),
     truth=st.sampled_from([0.1, 0.5, 1.0]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_coverage_is_counted_moment_by_moment(ours, reference, detection, truth):
     mine = [set(range(*pair)) for pair in pairs_of(ours)]
     theirs = [set(range(*pair)) for pair in pairs_of(reference)]

@@ -59,7 +59,7 @@ def listed(segments: Segments) -> list[tuple[int, int, float]]:
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_segments_are_those_of_the_definition(data):
     rows = sorted(data.draw(st.sets(st.integers(0, 40), max_size=35)))
     levels = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -80,7 +80,7 @@ def test_segments_are_those_of_the_definition(data):
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_segments_that_touch_unknown_events_alone_are_not_judged(data):
     def times(disjoint: bool) -> Times:
         edges = data.draw(st.lists(st.integers(0, 60), max_size=8, unique=True))
