@@ -6,9 +6,8 @@ because a copy fills all that the processor looks ahead. So the pages of some ro
 first, one word each. Such loads are independent and short, the processor waits for many of them at
 a time, and the copies that follow find their pages known: 1.1 to 1.2 times as fast.
 
-Of several threads that gather side by side each does it in one call instead. Every call is a time
-when threads wait for the interpreter's lock, and then for a core that has to wake: 1.25 times as
-long as with one call for 512 rows or more, touched or not.
+Of several threads that gather side by side each does it in one call instead, as every call is a
+time when threads wait for the interpreter's lock. Not shown to be faster (docs/decisions.md).
 """
 
 from typing import Final

@@ -16,8 +16,8 @@ from .source import FrameSource
 from .steps import Step, steps_of
 
 _ROWS_A_TASK: Final = 2048
-"""Rows that one of several threads gathers in one go, at least: threads that hand over every few
-hundred rows wait for each other much of the time, and the kernel likes to put them on one core."""
+"""Rows that one of several threads gathers in one go, at least, so that threads hand over less
+often. Not shown to be faster (docs/decisions.md)."""
 
 
 class Buffers(Protocol):
