@@ -5,9 +5,6 @@ pages costs a walk through the page tables and a first wait for memory, one afte
 because a copy fills all that the processor looks ahead. So the pages of some rows are touched
 first, one word each. Such loads are independent and short, the processor waits for many of them at
 a time, and the copies that follow find their pages known: 1.1 to 1.2 times as fast.
-
-Of several threads that gather side by side each does it in one call instead, as every call is a
-time when threads wait for the interpreter's lock. Not shown to be faster (docs/decisions.md).
 """
 
 from typing import Final
@@ -33,24 +30,16 @@ class RowMatrix:
         self._dim = bits.shape[1]
         self._page_words = np.arange(0, self._dim, _PAGE_BYTES // bits.itemsize)
 
-    def gather(
-        self, rows: NDArray[np.int64], out: NDArray[np.int16], *, one_call: bool = False
-    ) -> None:
+    def gather(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Copy rows into an array, in this thread; other threads of Python run meanwhile.
 
         Args:
             rows: i64[N], 0 to R - 1. Negative ones are not noticed: `row_numbers` gives none.
             out: i2[N, D].
-            one_call: for threads side by side.
 
         Raises:
             IndexError: a row lies behind the matrix.
         """
-        if one_call:
-            if len(rows) and int(rows.max()) >= len(self._rows):
-                raise IndexError(f"row {rows.max()} of {len(self._rows)}")
-            np.take(self._rows, rows, axis=0, out=out, mode="clip")
-            return
         words = (rows * self._dim)[:, None] + self._page_words
         for start in range(0, len(rows), _TOUCHED_TOGETHER):
             part = slice(start, start + _TOUCHED_TOGETHER)

@@ -69,7 +69,7 @@ class LoadedRows(ABC):
         return rows
 
     @abstractmethod
-    def gather(self, rows: NDArray[np.int64], out: Tensor, *, one_call: bool = False) -> None:
+    def gather(self, rows: NDArray[np.int64], out: Tensor) -> None:
         """Copy rows (i64[B], of `rows_of`) to int16[B, D]; as `FrameSource.gather`."""
 
     @abstractmethod
@@ -131,9 +131,9 @@ class HostRows(LoadedRows):
         self._matrix[-1] = 0
         self._rows = RowMatrix(self._matrix)
 
-    def gather(self, rows: NDArray[np.int64], out: Tensor, *, one_call: bool = False) -> None:
+    def gather(self, rows: NDArray[np.int64], out: Tensor) -> None:
         """Copy rows, in this thread."""
-        self._rows.gather(rows, out.numpy(), one_call=one_call)
+        self._rows.gather(rows, out.numpy())
 
     def _put(self, start: int, frames: NDArray[np.int64], source: "FrameSource") -> None:
         part = self._matrix[start : start + len(frames)].view(np.int16)
@@ -173,7 +173,7 @@ class DeviceRows(LoadedRows):
         self._copied: list[torch.cuda.Event] = []
         """At most one for each staged buffer, in the order of copies."""
 
-    def gather(self, rows: NDArray[np.int64], out: Tensor, *, one_call: bool = False) -> None:
+    def gather(self, rows: NDArray[np.int64], out: Tensor) -> None:
         """Copy rows to a tensor, of this device or another; by one call in any case."""
         # What is copied from memory that is not page-locked is read before the call returns.
         index = torch.from_numpy(rows).to(self.device, non_blocking=True)

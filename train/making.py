@@ -1,7 +1,7 @@
 """Batches of one epoch's order: blocks are prepared ahead, rows gathered, targets added."""
 
-from collections.abc import Generator, Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Generator, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,27 +15,13 @@ from .sequences import Sequences, sequence_steps_of
 from .source import FrameSource
 from .steps import Step, steps_of
 
-_ROWS_A_TASK: Final = 2048
-"""Rows that one of several threads gathers in one go, at least, so that threads hand over less
-often. Not shown to be faster (docs/decisions.md)."""
-
 
 class Buffers(Protocol):
     """Where features are put."""
 
     def next(self) -> Tensor:
-        """Return int16[S * B, D] that nobody else refers to; called by any thread."""
+        """Return int16[B, D] that nobody else refers to; called by any thread."""
         ...
-
-
-def steps_together(share: int, num_threads: int) -> int:
-    """Return S, the steps that are gathered in one go, into one buffer.
-
-    Args:
-        share: rows that a step reads.
-        num_threads: that gather.
-    """
-    return 1 if num_threads == 1 else -(-_ROWS_A_TASK // share)
 
 
 def batches_of(
@@ -58,7 +44,7 @@ def batches_of(
         order: of the epoch.
         selection: whose rows it orders.
         source: reads their frames.
-        buffers: for features of `steps_together` steps.
+        buffers: for features.
         start: first step.
         rank: of this process.
         world_size: number of ranks.
@@ -74,34 +60,27 @@ def batches_of(
     assert stride == 1 or num_threads == 1, "steps in the making are counted one by one"
     share = {"rank": rank, "world_size": world_size, "stride": stride}
     reads = order.plan.reads(start, **share)
+    steps: Iterator[Step]
     if sequences is None:
-        steps, length = steps_of(order, selection, source.fixed_rows, start, **share), 1
+        steps = steps_of(order, selection, source.fixed_rows, start, **share)
     else:
         steps = sequence_steps_of(order, sequences, source.fixed_rows, start, **share)
-        length, alone = sequences.length, len(reads.step)
+        alone = len(reads.step)
         reads = sequences.reads(reads)
         max_ahead = max_ahead * len(reads.step) // max(1, alone)  # as many sequences
-    together = steps_together(order.plan.global_batch // world_size * length, num_threads)
 
-    def make(steps: Sequence[Step]) -> list[Batch]:
-        parts = _parts(buffers.next(), together, len(steps))
-        for part, step in zip(parts, steps, strict=True):
-            frames = step.frame.numpy().reshape(-1)
-            source.gather(frames, part, step.rows, one_call=num_threads > 1)
-        made = [
-            Batch(
-                x=_shaped(part, step.frame),
-                y=step.y,
-                weight=step.weight,
-                frame=step.frame,
-                epoch=order.epoch,
-                step=step.number,
-                num_real=step.num_real,
-            )
-            for part, step in zip(parts, steps, strict=True)
-        ]
-        made.reverse()
-        return made
+    def make(step: Step) -> Batch:
+        bits = buffers.next()
+        source.gather(step.frame.numpy().reshape(-1), bits, step.rows)
+        return Batch(
+            x=_shaped(bits, step.frame),
+            y=step.y,
+            weight=step.weight,
+            frame=step.frame,
+            epoch=order.epoch,
+            step=step.number,
+            num_real=step.num_real,
+        )
 
     with ReadAhead(
         source.prepare,
@@ -112,37 +91,15 @@ def batches_of(
         last_step=reads.last_step,
         blocks_a_call=source.blocks_a_call,
         # Threads may still gather so many steps before the one that is waited for.
-        lag=(num_threads + 1) * together - 1 if num_threads > 1 else 0,
+        lag=num_threads if num_threads > 1 else 0,
     ) as ahead:
 
-        def prepared() -> Iterator[list[Step]]:
-            waiting: list[Step] = []
-            try:
-                for step in steps:
-                    ahead.wait(step.number)
-                    waiting.append(step)
-                    if len(waiting) == together:
-                        yield waiting
-                        waiting = []
-            except Exception:
-                if waiting:
-                    yield waiting
-                raise
-            if waiting:
-                yield waiting
+        def prepared() -> Iterator[Step]:
+            for step in steps:
+                ahead.wait(step.number)
+                yield step
 
-        for made in in_order(make, prepared(), num_threads):
-            while made:
-                yield made.pop()  # and nobody here refers to it any more
-
-
-def _parts(bits: Tensor, together: int, count: int) -> list[Tensor]:
-    """Return the first of the steps' features that a buffer holds."""
-    if together == 1:
-        return [bits]
-    size, array = len(bits) // together, bits.numpy()
-    # No views of torch's, for the reason that `steps_of` gives.
-    return [torch.from_numpy(array[i * size : (i + 1) * size]) for i in range(count)]
+        yield from in_order(make, prepared(), num_threads)
 
 
 def _shaped(bits: Tensor, frame: Tensor) -> Tensor:

@@ -217,12 +217,7 @@ class FrameSource:
         return self._rows.row_numbers(frames.reshape(-1)).reshape(frames.shape)
 
     def gather(
-        self,
-        frames: NDArray[np.int64],
-        out: Tensor,
-        rows: NDArray[np.int64] | None = None,
-        *,
-        one_call: bool = False,
+        self, frames: NDArray[np.int64], out: Tensor, rows: NDArray[np.int64] | None = None
     ) -> None:
         """Copy frames into rows of a tensor, in this thread. Thread safe.
 
@@ -231,7 +226,6 @@ class FrameSource:
             out: int16[N, D], the bits of bfloat16; pad rows become zeros. On the CPU, or on the
                 device that the rows were loaded to.
             rows: i64[N] `fixed_rows` of these frames, if they are known and none is a pad row.
-            one_call: other threads gather side by side with this one.
 
         Raises:
             ValueError: this was closed.
@@ -239,13 +233,13 @@ class FrameSource:
         matrix, loaded = self._matrix, self._loaded  # another thread may close this meanwhile
         if loaded is not None:
             rows = loaded.rows_of(frames) if rows is None else rows
-            loaded.gather(rows, out, one_call=one_call)
+            loaded.gather(rows, out)
             return
         if matrix is None:
             raise _closed()
         into = out.numpy()
         if rows is not None:
-            matrix.gather(rows, into, one_call=one_call)
+            matrix.gather(rows, into)
             return
         pads = np.flatnonzero(frames < 0)
         if len(pads) == len(frames):
@@ -255,7 +249,7 @@ class FrameSource:
             # One gather for all rows is quicker than a gather of some: pads copy any real row.
             frames = frames.copy()
             frames[pads] = frames.max()
-        matrix.gather(self._rows.row_numbers(frames), into, one_call=one_call)
+        matrix.gather(self._rows.row_numbers(frames), into)
         into[pads] = 0
 
     def check_finite(self, frames: NDArray[np.int64]) -> None:

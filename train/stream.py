@@ -27,7 +27,7 @@ from .batch import Batch
 from .buffers import BufferRing, SharedBuffers
 from .config import Preload, Verify
 from .in_order import check_threads
-from .making import Buffers, batches_of, steps_together
+from .making import Buffers, batches_of
 from .order import Order
 from .plan import Mix, check_batching, check_key, check_mix, rank_share
 from .position import Position
@@ -89,9 +89,9 @@ class FrameStream(IterableDataset[Batch]):
             [b, C + S], rows before a sequence included. global_batch still counts target rows, and
             is a multiple of lanes times S; balance cannot be had.
         threads: that copy frames. 1: the caller's own, when it asks for a batch. More make batches
-            ahead of it, each at least 2048 rows in one go and in one piece of memory; a step is
-            then copied while the one before is used. Blocks that are fetched then stay in memory
-            for so many steps more. Workers of a DataLoader copy by themselves.
+            ahead of it, one each; a step is then copied while the one before is used. Blocks that
+            are fetched then stay in memory for so many steps more. Workers of a DataLoader copy by
+            themselves.
         pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
         preload: where the rows that take part are loaded, once, checksums checked: `cpu`: memory of
             this process; `gpu`: a GPU, on which each batch is then made, whatever `threads` (`x` is
@@ -227,13 +227,12 @@ class FrameStream(IterableDataset[Batch]):
         start = self._position.take()
         # An iteration that begins while another still runs gets buffers of its own.
         ring, self._ring = self._ring, None
-        ring = ring or self.preloading.buffers((self._share, self._source.dim))
+        ring = ring or self.preloading.buffers(self._shape)
         # A device gathers by itself.
         threads = 1 if isinstance(ring, DeviceBuffers) else self.threads
         if ring is None:
-            together = steps_together(self._share, threads)
             ring = BufferRing(
-                (together * self._share, self._source.dim),
+                self._shape,
                 pin_memory=self.pin_memory,
                 reuse=not self.copy,
                 num_ahead=threads if threads > 1 else 0,
@@ -245,7 +244,7 @@ class FrameStream(IterableDataset[Batch]):
 
     def _in_worker(self, start: int, num_workers: int) -> Generator[Batch]:
         self._source = self._source.for_worker(num_workers)
-        buffers = SharedBuffers((self._share, self._source.dim), num_workers)
+        buffers = SharedBuffers(self._shape, num_workers)
         yield from self._batches(start, num_workers, buffers, 1)
 
     def _batches(
@@ -265,6 +264,10 @@ class FrameStream(IterableDataset[Batch]):
             num_threads=num_threads,
             sequences=self._sequences,
         )
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self._share, self._source.dim
 
     def _order_now(self) -> Order:
         if self._order.epoch != self.epoch:
