@@ -29,8 +29,8 @@ from laughstore.commit import commit_plan
 from laughstore.naming import recording_id
 from laughstore.unitwriter import UnitWriter
 from train import TrainConfig, train, train_probes
-from train.checkpoint import checkpoint_path
-from train.run import Run
+from train.runs.checkpoint import checkpoint_path
+from train.runs.run import Run
 
 from .data import DIM, FRAME_BYTES, annotations, assignments, bench_spec, random_frames
 from .measure import Contestant, Result, Unit, measure, summary

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.config import Verify
-from train.stream import FrameStream
+from train.streaming.choices import Verify
+from train.streaming.stream import FrameStream
 
 from .cold import can_forget, cold_contestants
 from .consuming import UNITS, Consumer, check_once, group_of

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from laughstore.index import Index
 from train.plan import Plan
-from train.stream import FrameStream
+from train.streaming.stream import FrameStream
 
 from .data import FRAME_BYTES, SPLIT, BenchData
 from .measure import Contestant, Unit

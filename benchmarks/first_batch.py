@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from laughstore import open_shards
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
-from train.config import Verify
-from train.order import Order
-from train.selection import select
-from train.source import FrameSource
-from train.stream import FrameStream
+from train.streaming.choices import Verify
+from train.streaming.order import Order
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
+from train.streaming.stream import FrameStream
 
 from .data import SPLIT
 from .measure import Contestant, Result, Unit, summary

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laughstore import open_rows
-from train.gather import RowMatrix
-from train.in_order import in_order
+from train.streaming.gather import RowMatrix
+from train.streaming.in_order import in_order
 
 from .consuming import UNITS, Consumer, check_once, group_of
 from .data import DIM, FRAME_BYTES, SPLIT, BenchData

@@ -21,13 +21,13 @@ from laughstore import open_store
 from laughstore.labels import LabelSpec
 from laughstore.timebase import SAMPLES_PER_FRAME, Span
 from train import TrainConfig, train
-from train.checkpoint import checkpoint_path, load_checkpoint
+from train.evaluation.null import shift_null
 from train.model import ScoreModel
-from train.null import shift_null
-from train.ranking import Ranking
-from train.score import StreamScores, score_streams
-from train.selection import select
-from train.source import FrameSource
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.scoring.ranking import Ranking
+from train.scoring.score import StreamScores, score_streams
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
 
 from .quality_corpus import CUE_S, LAUGHS_PER_MINUTE, Talk, draw_talks, write_talks
 

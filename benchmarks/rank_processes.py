@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.place import Place
+from train.distributed.place import Place
 
 from .training import opened
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from webdataset.compat import WebDataset
 
 from laughstore import layout
-from train.buffers import aligned_empty
+from train.streaming.buffers import aligned_empty
 
 from .data import DIM, SPLIT, BenchData
 

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laughstore import open_shards
-from train.batch import Batch
 from train.config import TrainConfig
-from train.fitting import Parts
+from train.distributed.place import ALONE, Place
+from train.distributed.ranks import Ranks
 from train.moments import Standardiser
-from train.place import ALONE, Place
-from train.progress import silent
-from train.ranks import Ranks
-from train.records import NoRecords, Records
-from train.run import Run
-from train.selection import select
-from train.source import FrameSource
-from train.stream import FrameStream
+from train.runs.records import NoRecords, Records
+from train.runs.run import Run
+from train.streaming.batch import Batch
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
+from train.streaming.stream import FrameStream
 from train.threads import threads_for
-from train.trainer import Trainer
+from train.training.fitting import Parts
+from train.training.progress import silent
+from train.training.trainer import Trainer
 
 from .data import DIM, SPLIT
 

@@ -23,8 +23,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from laughstore import open_shards
-from train.batch import Batch
-from train.stream import FrameStream
+from train.streaming.batch import Batch
+from train.streaming.stream import FrameStream
 
 from .data import FRAME_BYTES, SPLIT, BenchData
 from .measure import Result, summary

@@ -8,19 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .config import TrainConfig
+from .distributed.place import Place
 from .heads import HeadConfig
 from .losses import LossConfig
-from .place import Place
-from .selection import FrameFilter
-from .sequence_shape import SequenceShape
+from .streaming.selection import FrameFilter
+from .streaming.sequence_shape import SequenceShape
 
 if TYPE_CHECKING:
-    from .batch import Batch
-    from .evaluation import EvaluationResult, evaluate
+    from .evaluation.evaluate import EvaluationResult, evaluate
     from .loop import train, train_probes
-    from .progress import Progress
-    from .result import ProbesResult, TrainResult
-    from .stream import FrameStream
+    from .streaming.batch import Batch
+    from .streaming.stream import FrameStream
+    from .training.progress import Progress
+    from .training.result import ProbesResult, TrainResult
 
 __all__ = [
     "Batch",
@@ -41,13 +41,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "batch",
-    "EvaluationResult": "evaluation",
-    "FrameStream": "stream",
-    "ProbesResult": "result",
-    "Progress": "progress",
-    "TrainResult": "result",
-    "evaluate": "evaluation",
+    "Batch": "streaming.batch",
+    "EvaluationResult": "evaluation.evaluate",
+    "FrameStream": "streaming.stream",
+    "ProbesResult": "training.result",
+    "Progress": "training.progress",
+    "TrainResult": "training.result",
+    "evaluate": "evaluation.evaluate",
     "train": "loop",
     "train_probes": "loop",
 }

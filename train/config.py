@@ -17,22 +17,17 @@ from laughstore.labels import LabelSpec
 from laughstore.reading.rows import Reader
 from laughstore.timebase import Span
 
-from .balance import check_balance
-from .folds import check_folds
 from .heads import HeadConfig
 from .losses import LossConfig
-from .metrics import SelectBy, choice_for
 from .optimiser_config import OptimiserConfig
 from .plan import Mix, check_batching, check_key, check_mix
 from .probe import PROBES, Probe, probes_of
-from .selection import FrameFilter
-from .sequence_shape import SequenceShape
-
-Verify = Literal["always", "first", "never"]
-"""When to check a block's CRC-32C: at every read, at the first of this process, or never."""
-
-Preload = Literal["none", "cpu", "gpu"]
-"""Where the rows that take part are loaded before they are trained on."""
+from .runs.folds import check_folds
+from .scoring.metrics import SelectBy, choice_for
+from .streaming.balance import check_balance
+from .streaming.choices import Preload, Verify
+from .streaming.selection import FrameFilter
+from .streaming.sequence_shape import SequenceShape
 
 _MAX_LR: Final = 1e3
 """Far above all that can learn, and far below what overflows within a step."""

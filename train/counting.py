@@ -6,7 +6,7 @@ import numpy as np
 
 from laughstore.errors import ConfigError
 
-from .selection import Selection
+from .streaming.selection import Selection
 
 
 def check_both_classes(selection: Selection, label: str = "") -> None:

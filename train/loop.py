@@ -18,33 +18,33 @@ from laughstore.other_annotations import Annotate, read_other_annotations
 from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
 
-from .balance import num_negatives
-from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .counting import check_both_classes, counts_of
-from .device import choose_device
-from .fitting import Parts
-from .folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
+from .distributed.place import ALONE, Place
+from .distributed.ranks import Ranks
+from .distributed.signals import Interruptible
 from .moments import Standardiser, merged
-from .place import ALONE, Place
-from .preload import check_preload
-from .probe_rows import ProbeRows
-from .probe_runs import ProbeRuns
-from .probe_trainer import ProbeTrainer
-from .progress import Progress, ProgressCallback, silent
-from .ranks import Ranks
-from .records import NoRecords, Records
-from .result import ProbesResult, TrainResult
-from .resume import Resumed, check_ranks, find_run
-from .run import Run, check_absent, is_run
-from .run_lock import RunLock
-from .selection import select
-from .signals import Interruptible
-from .skip import read_skip_list, skipped_blocks, without_blocks
-from .source import FrameSource
+from .probes.probe_rows import ProbeRows
+from .probes.probe_runs import ProbeRuns
+from .probes.probe_trainer import ProbeTrainer
+from .runs.checkpoint import Checkpoint
+from .runs.folds import TRAIN_SPLIT, VALIDATION_SPLIT, choose_fold, with_fold
+from .runs.records import NoRecords, Records
+from .runs.run import Run, check_absent, is_run
+from .runs.run_lock import RunLock
 from .statistics import stream_moments
-from .stream import FrameStream
-from .trainer import Trainer
+from .streaming.balance import num_negatives
+from .streaming.device import choose_device
+from .streaming.preload import check_preload
+from .streaming.selection import select
+from .streaming.skip import read_skip_list, skipped_blocks, without_blocks
+from .streaming.source import FrameSource
+from .streaming.stream import FrameStream
+from .training.fitting import Parts
+from .training.progress import Progress, ProgressCallback, silent
+from .training.result import ProbesResult, TrainResult
+from .training.resume import Resumed, check_ranks, find_run
+from .training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from laughstore.errors import ConfigError
 from laughstore.kinds import KINDS
 from laughstore.labels import LabelSpec
 
-from .balance import num_negatives
 from .focal_start import focal_start
 from .options import any_of, check_options, read_options
-from .selection import Selection
+from .streaming.balance import num_negatives
+from .streaming.selection import Selection
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,7 @@ from .row_product import row_product
 
 
 class RowModel(nn.Module, ABC):
-    """What scores rows: one head, or many (`train.stacked`)."""
+    """What scores rows: one head, or many (`train.probes.stacked`)."""
 
     mean: Tensor
     """f32[D], of the training rows."""

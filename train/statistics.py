@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from laughstore.errors import CorruptData
 from laughstore.index import Index, Stream
 
+from .distributed.ranks import Ranks
 from .kept_moments import KeptMoments, decode_moments, encode_moments, stream_key
 from .moments import Moments
-from .ranks import Ranks
-from .readahead import ReadAhead
-from .source import FrameSource
+from .streaming.readahead import ReadAhead
+from .streaming.source import FrameSource
 
 _BLOCKS_A_CHUNK = 8
 

@@ -7,14 +7,14 @@ from .text import counted, number, percent
 
 if TYPE_CHECKING:
     from train import EvaluationResult
-    from train.event_metrics import SegmentMetrics
-    from train.events.anticipation import Foreseen
-    from train.events.candidates import CandidateMetrics
+    from train.evaluation.event_metrics import SegmentMetrics
+    from train.evaluation.events.anticipation import Foreseen
+    from train.evaluation.events.candidates import CandidateMetrics
 
 
 def sureness_texts(result: "EvaluationResult") -> Iterator[str]:
     """Yield a line about the intervals, and one about chance."""
-    from train.metrics import METRICS
+    from train.scoring.metrics import METRICS
 
     found = result.intervals
     if found:

@@ -18,7 +18,7 @@ from .text import counted, human_bytes, percent, print_other_devices, print_some
 
 if TYPE_CHECKING:
     from train import TrainConfig
-    from train.run import Run
+    from train.runs.run import Run
 
 _RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
 
@@ -126,8 +126,8 @@ def _recordings(summary: StoreSummary) -> list[dict[str, object]]:
 
 
 def _run(flags: _Flags, path: Path) -> None:
-    from train.metrics import FrameMetrics
-    from train.run import Run
+    from train.runs.run import Run
+    from train.scoring.metrics import FrameMetrics
 
     run_ = Run.open(path)
     if flags.common.json:
@@ -154,7 +154,7 @@ def _run(flags: _Flags, path: Path) -> None:
 
 def _print_probes(run_: "Run") -> None:
     """Print what a run of many probes is, and how good each is."""
-    from train.metrics import FrameMetrics
+    from train.scoring.metrics import FrameMetrics
 
     config = run_.config
     print(f"{counted(len(config.probes), 'probes')}; {config.filter.describe()}")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tyro
 
-from train.folds import check_folds, choose_fold, with_fold
-from train.selection import FrameFilter, Selection, select
+from train.runs.folds import check_folds, choose_fold, with_fold
+from train.streaming.selection import FrameFilter, Selection, select
 
 from ..bouts import Times
 from ..errors import ConfigError, NotFound

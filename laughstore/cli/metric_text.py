@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from .text import number, percent
 
 if TYPE_CHECKING:
-    from train.metrics import FrameMetrics
+    from train.scoring.metrics import FrameMetrics
 
 
 def metric_texts(found: "FrameMetrics", *, without: Collection[str] = ()) -> list[str]:
     """Return each metric with its name, but for some, in the order in which they are shown."""
-    from train.metrics import METRICS
+    from train.scoring.metrics import METRICS
 
     return [
         f"{metric.title} {(percent if metric.is_share else number)(found.values[name])}"
@@ -22,7 +22,7 @@ def metric_texts(found: "FrameMetrics", *, without: Collection[str] = ()) -> lis
 
 def undefined_texts(found: "FrameMetrics") -> list[str]:
     """Return a line for each reason why metrics are undefined."""
-    from train.metrics import METRICS
+    from train.scoring.metrics import METRICS
 
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.undefined.items():

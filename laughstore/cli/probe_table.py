@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .text import number, percent
 
 if TYPE_CHECKING:
-    from train.result import ProbeResult
+    from train.training.result import ProbeResult
 
 
 def probe_table(probes: "Sequence[ProbeResult]") -> list[str]:

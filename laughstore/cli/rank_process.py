@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
             words of the command line behind `laughstore train`.
     """
     die_with(int(arguments[0]))
-    from train.place import Place
+    from train.distributed.place import Place
 
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

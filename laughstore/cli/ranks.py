@@ -8,7 +8,7 @@ from ..errors import ConfigError
 from ..parts import Part
 
 if TYPE_CHECKING:
-    from train.place import Place
+    from train.distributed.place import Place
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Rank:
         Raises:
             ConfigError: a variable is missing or is no number.
         """
-        from train.place import Place
+        from train.distributed.place import Place
 
         try:
             agent_keeps_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

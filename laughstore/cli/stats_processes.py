@@ -114,8 +114,8 @@ def _results(running: dict[Connection, SpawnProcess]) -> "Iterator[Found]":
 
 
 def _moments(index: Index, streams: Sequence[Stream]) -> "Iterator[Found]":
-    from train.source import FrameSource
     from train.statistics import moments_of
+    from train.streaming.source import FrameSource
 
     # By where they are, not as `streams` has them: folds aside, a split is one mapping.
     splits = {stream: item.split for item in index.recordings for stream in item.streams}

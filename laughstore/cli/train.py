@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from train.config import TrainConfig
-from train.place import ALONE, Place
+from train.distributed.place import ALONE, Place
 from train.plan import rank_share
-from train.run import check_absent
+from train.runs.run import check_absent
 
 from ..errors import ConfigError, CorruptData, IncompleteStore
 from . import logs

@@ -12,7 +12,7 @@ from .metric_text import metric_texts
 from .progress import TerminalProgress, clock_text
 
 if TYPE_CHECKING:
-    from train.progress import Progress
+    from train.training.progress import Progress
 
 _TASKS = {
     "statistics": "channel statistics",

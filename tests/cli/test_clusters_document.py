@@ -12,7 +12,7 @@ import pytest
 
 from laughstore.cli.build import parse_build
 from tests.faults.harness import tree
-from train.run import Run
+from train.runs.run import Run
 
 DOCUMENT = Path(__file__).parents[2] / "docs/clusters.md"
 SCRIPTS = {

@@ -11,7 +11,7 @@ from tests.cli.conftest import Run
 from tests.cli.test_train_ranks import nproc, running, shards  # noqa: F401 (fixture)
 from tests.cli.test_workers import children
 from tests.train.test_probes import best_tensors
-from train.run import Run as TrainingRun
+from train.runs.run import Run as TrainingRun
 
 FLAGS = ["--epochs", "2", "--lr", "0.01", "--global-batch", "64", "--device", "cpu"]
 PROBES = ["--probe", "detection", "--probe", "onset:0.8s", "--probe", "regression:2s"]

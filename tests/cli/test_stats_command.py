@@ -22,8 +22,8 @@ from laughstore.integrity.verify import verify
 from tests.stores import Episode, laugh, random_features, write_store
 from train import TrainConfig, train
 from train.kept_moments import KeptMoments, stream_key
-from train.source import FrameSource
 from train.statistics import stream_moments
+from train.streaming.source import FrameSource
 
 DIM = 32
 EPISODES = [

@@ -6,7 +6,7 @@ import pytest
 from laughstore.cli.progress import TerminalProgress
 from laughstore.cli.training_progress import TrainingProgress
 from train import Progress
-from train.metrics import FrameMetrics, frame_metrics
+from train.scoring.metrics import FrameMetrics, frame_metrics
 
 from .test_progress import clock
 

@@ -20,7 +20,7 @@ from laughstore.other_annotations import (
 from laughstore.store import open_shards
 from laughstore.tables import Vocabulary, recording_tables
 from tests.stores import SPEAKERS, Episode, laugh, random_features, write_store
-from train.selection import select
+from train.streaming.selection import select
 
 ANN, BOB = SPEAKERS
 COUGH = Event(1_000_000, 2_000_000, "Cough", "Cough", ANN, 0.7)

@@ -12,7 +12,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from train.place import Place
+from train.distributed.place import Place
 
 # What optimisers and runs load: here once, not in each child.
 for name in ("torch._dynamo", "torch.distributed.fsdp", "train.loop"):

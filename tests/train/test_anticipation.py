@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laughstore.timebase import FRAME_US
-from train.events.anticipation import (
+from train.evaluation.events.anticipation import (
     AnticipatedStream,
     Foreseen,
     foresee,

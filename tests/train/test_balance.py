@@ -14,16 +14,16 @@ from laughstore.cli.main import main
 from laughstore.errors import ConfigError
 from laughstore.index_file import read_index
 from train import FrameStream, HeadConfig, LossConfig, TrainConfig, evaluate, permutation, train
-from train.balance import balanced_rows
-from train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from train.losses import EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
 from train.permutation import BALANCE_PURPOSE, Permutations
-from train.run import Run
-from train.score import score_rows
-from train.selection import select
-from train.source import FrameSource
+from train.runs.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from train.runs.run import Run
+from train.scoring.score import score_rows
+from train.streaming.balance import balanced_rows
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
 
 from .conftest import DIM, config_for
 

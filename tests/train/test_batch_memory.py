@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.buffers import RING_BUFFERS, BufferRing
+from train.streaming.buffers import RING_BUFFERS, BufferRing
 
 from .test_stream import assert_same, kept, stream
 

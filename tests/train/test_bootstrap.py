@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laughstore.errors import ConfigError
-from train.bootstrap import Units, interval_of
+from train.evaluation.bootstrap import Units, interval_of
 
 
 def units(count: int) -> Units:

@@ -19,8 +19,8 @@ from laughstore.reading.window_rows import WindowRows
 from tests.store.loopback import FileServer, LoopbackServer
 from train import FrameStream, evaluate, train
 from train.config import TrainConfig
-from train.run import Run
-from train.stream import Batch
+from train.runs.run import Run
+from train.streaming.stream import Batch
 
 from .conftest import config_for
 from .test_stream import assert_same, kept

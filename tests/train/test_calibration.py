@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from train.calibration import ReliabilityBins, brier_score, log_loss
+from train.evaluation.calibration import ReliabilityBins, brier_score, log_loss
 
 
 @given(seed=st.integers(0, 999), count=st.integers(2, 300))

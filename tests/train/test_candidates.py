@@ -8,7 +8,7 @@ from laughstore.bouts import Frames, Times
 from laughstore.labels import CandidateEvents, LabelSpec, candidate_events
 from laughstore.tables import RecordingTables, Vocabulary, recording_tables
 from laughstore.timebase import FRAME_US, Span
-from train.events.candidates import candidate_metrics, candidate_rows, candidate_scores
+from train.evaluation.events.candidates import candidate_metrics, candidate_rows, candidate_scores
 
 
 @given(data=st.data())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from laughstore.errors import CorruptData, NotFound
 from laughstore.files import TEMPORARY_MARK
-from train.checkpoint import (
+from train.runs.checkpoint import (
     Checkpoint,
     checkpoint_path,
     load_checkpoint,

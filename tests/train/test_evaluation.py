@@ -17,15 +17,15 @@ from laughstore.naming import assignment_name
 from laughstore.timebase import Span
 from tests.stores import SPEAKERS, Episode, laugh, random_features, write_store
 from train import FrameFilter, HeadConfig, Progress, evaluate, train
-from train.checkpoint import checkpoint_path, load_checkpoint
-from train.drawing import timeline_panel
-from train.event_metrics import event_metrics
+from train.evaluation.event_metrics import event_metrics
 from train.model import ScoreModel
-from train.plots import timeline_png
-from train.run import Run
-from train.score import StreamScores, metrics_of, score_rows, score_streams
-from train.selection import select
-from train.source import FrameSource
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.drawing import timeline_panel
+from train.runs.plots import timeline_png
+from train.runs.run import Run
+from train.scoring.score import StreamScores, metrics_of, score_rows, score_streams
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
 
 from .conftest import DIM, Planted, config_for, planted_episodes
 

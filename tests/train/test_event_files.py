@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.util.tensor_util import make_ndarray
 
 from train import train
-from train.curve_points import curve_points
-from train.log import RunLog, cut_log
+from train.runs.curve_points import curve_points
+from train.runs.log import RunLog, cut_log
 
 from .test_resume import STEPS_AN_EPOCH, Press, short
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from laughstore.bouts import Times
 from laughstore.errors import ConfigError
-from train.events.collar import Collar, EventCounts
-from train.events.psds import DetectionCurve, Tolerance, covered, detection_curves
-from train.events.segments import Segments
+from train.evaluation.events.collar import Collar, EventCounts
+from train.evaluation.events.psds import DetectionCurve, Tolerance, covered, detection_curves
+from train.evaluation.events.segments import Segments
 
 
 @st.composite

@@ -21,9 +21,9 @@ from laughstore.store import open_shards
 from tests.stores import plan_for, spec_for, write_recording
 from tests.train.conftest import DIM, Planted, config_for, planted_episodes
 from train import evaluate, train
-from train.folds import Fold, choose_fold, deal, with_fold
-from train.run import Run
-from train.selection import select
+from train.runs.folds import Fold, choose_fold, deal, with_fold
+from train.runs.run import Run
+from train.streaming.selection import select
 
 
 def recording(number: int, split: str, group: str, num_frames: int) -> Recording:

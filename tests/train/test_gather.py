@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.gather import RowMatrix
+from train.streaming.gather import RowMatrix
 
 
 @pytest.mark.parametrize("dim", [1, 3, 64, 2047, 2048, 2049, 4096, 5000])

@@ -15,15 +15,15 @@ from laughstore.cli.main import main
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.timebase import Span
 from train import FrameStream, HeadConfig, evaluate, train
-from train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from train.heads import HEADS
 from train.heads.dropout import drop_out, row_keys
 from train.heads.initial import uniform
 from train.losses import EpochRows, LossConfig, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.optimiser import learning_rate, make_optimiser
-from train.run import Run
+from train.runs.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from train.runs.run import Run
+from train.training.optimiser import learning_rate, make_optimiser
 
 from .conftest import config_for
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from train.in_order import in_order
+from train.streaming.in_order import in_order
 
 
 class Thing:

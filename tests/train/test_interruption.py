@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from laughstore.errors import CorruptData, NotFound
 from tests.stores import Episode, laugh, random_features, write_store
 from train import FrameStream, Progress, evaluate, train
-from train.checkpoint import checkpoint_path, load_checkpoint
-from train.run import Run
-from train.signals import Interruptible
+from train.distributed.signals import Interruptible
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.run import Run
 
 from .conftest import config_for
 from .test_stream import flip_a_bit

@@ -6,16 +6,16 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
-from train.bootstrap import Units, interval_of
-from train.intervals import metric_intervals
-from train.ranking import DrawnRanking
-from train.score import StreamScores
-from train.selection import select
+from train.evaluation.bootstrap import Units, interval_of
+from train.evaluation.intervals import metric_intervals
+from train.scoring.ranking import DrawnRanking
+from train.scoring.score import StreamScores
+from train.streaming.selection import select
 
 
 @pytest.mark.parametrize("chunk", [1, 2**21])
 def test_rankings_of_drawn_units_are_those_of_scikit_learn_with_weights(chunk, monkeypatch):
-    monkeypatch.setattr("train.ranking._MAX_NUMBERS", chunk)
+    monkeypatch.setattr("train.scoring.ranking._MAX_NUMBERS", chunk)
     rng = np.random.default_rng(2)
     for _ in range(50):
         count, num_units = int(rng.integers(2, 60)), int(rng.integers(1, 6))

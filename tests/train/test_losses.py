@@ -14,13 +14,13 @@ from laughstore.errors import ConfigError
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from train import HeadConfig, LossConfig, evaluate, train
-from train.balance import num_negatives
-from train.checkpoint import checkpoint_path, load_checkpoint
 from train.losses import LOSSES, USUAL_LOSS, EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.run import Run
-from train.selection import select
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.run import Run
+from train.streaming.balance import num_negatives
+from train.streaming.selection import select
 
 from .conftest import DIM, config_for
 

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 
 from laughstore.errors import ConfigError
 from laughstore.labels import LabelSpec
-from train.metrics import METRICS, FrameMetrics, choice_for, frame_metrics
+from train.scoring.metrics import METRICS, FrameMetrics, choice_for, frame_metrics
 
 REGRESSION = LabelSpec("regression:2s")
 LEAST = 1 / 3  # the target at the reach of 2 s

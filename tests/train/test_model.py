@@ -5,7 +5,7 @@ import torch
 from train import HeadConfig
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.optimiser import l2_term, learning_rate
+from train.training.optimiser import l2_term, learning_rate
 
 LINEAR = HeadConfig()
 

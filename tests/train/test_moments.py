@@ -20,11 +20,11 @@ from laughstore.reading.rows import open_rows
 from laughstore.sealed import seal, unseal
 from tests.stores import Episode, bf16_bits, random_features, write_store
 from train import FrameFilter, train
-from train.checkpoint import checkpoint_path, load_checkpoint
 from train.kept_moments import KeptMoments, stream_key
 from train.moments import Moments, Standardiser, merged
-from train.source import FrameSource
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
 from train.statistics import moments_of, stream_moments
+from train.streaming.source import FrameSource
 
 from .conftest import DIM, Planted, config_for, planted_episodes
 from .test_stream import flip_a_bit

@@ -6,9 +6,9 @@ from sklearn.metrics import average_precision_score
 
 from laughstore.errors import ConfigError
 from laughstore.index import Stream
-from train.null import MIN_SHIFT, shift_null
-from train.ranking import Ranking
-from train.score import StreamScores
+from train.evaluation.null import MIN_SHIFT, shift_null
+from train.scoring.ranking import Ranking
+from train.scoring.score import StreamScores
 
 
 def some_stream(rng: np.random.Generator, num_rows: int = 1500, *, signal: float = 0.0):

@@ -11,15 +11,15 @@ import torch
 
 from laughstore.errors import ConfigError, CorruptData
 from train import HeadConfig, TrainConfig, TrainResult, evaluate, train
-from train.checkpoint import checkpoint_path, load_checkpoint
-from train.ema import Average
-from train.gradients import Gradients
+from train.distributed.gradients import Gradients
+from train.distributed.ranks import Ranks
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.optimiser import learning_rate
 from train.optimiser_config import OptimiserConfig
-from train.plateau import Plateau
-from train.ranks import Ranks
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.training.ema import Average
+from train.training.optimiser import learning_rate
+from train.training.plateau import Plateau
 
 from .conftest import config_for
 from .processes import on_ranks

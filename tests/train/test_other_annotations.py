@@ -16,7 +16,7 @@ from laughstore.files import sha256_file
 from laughstore.store import open_shards
 from tests.train.conftest import config_for
 from train import FrameStream, evaluate, train
-from train.run import Run
+from train.runs.run import Run
 
 
 def contents(store: Path) -> dict[str, str]:

@@ -20,10 +20,10 @@ from laughstore.reading import memory
 from laughstore.timebase import Span
 from tests.stores import write_store
 from train import FrameFilter, FrameStream, train
-from train.device import DeviceCopies
-from train.loaded_rows import HostRows
-from train.place import Place
-from train.preload import Preloading
+from train.distributed.place import Place
+from train.streaming.device import DeviceCopies
+from train.streaming.loaded_rows import HostRows
+from train.streaming.preload import Preloading
 
 from .conftest import DIM, Planted, config_for, planted_episodes
 from .processes import on_ranks

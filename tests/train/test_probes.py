@@ -31,16 +31,16 @@ from train import (
     train,
     train_probes,
 )
-from train.checkpoint import checkpoint_path, load_checkpoint
 from train.losses import EpochRows, make_loss
-from train.metrics import FrameMetrics
 from train.model import ScoreModel
 from train.moments import Standardiser, merged
-from train.optimiser import learning_rate, make_optimiser
 from train.optimiser_config import OptimiserConfig
-from train.run import Run
-from train.selection import select
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.run import Run
+from train.scoring.metrics import FrameMetrics
 from train.statistics import stream_moments
+from train.streaming.selection import select
+from train.training.optimiser import learning_rate, make_optimiser
 
 from .conftest import config_for
 from .processes import on_ranks

@@ -20,18 +20,18 @@ from laughstore.labels import LabelSpec
 from laughstore.naming import recording_id
 from tests.stores import laugh
 from train import FrameFilter, FrameStream, HeadConfig, Progress, TrainConfig, TrainResult, train
-from train.checkpoint import checkpoint_path, load_checkpoint
-from train.gradients import Gradients
+from train.distributed.gradients import Gradients
+from train.distributed.meeting import NotMetError, meet
+from train.distributed.place import Place
+from train.distributed.ranks import TOLD, RankLost, Ranks
 from train.kept_moments import KeptMoments
 from train.losses import EpochRows, LossConfig, make_loss
-from train.meeting import NotMetError, meet
 from train.model import ScoreModel
 from train.optimiser_config import OptimiserConfig
-from train.place import Place
-from train.ranks import TOLD, RankLost, Ranks
-from train.score import score_rows
-from train.selection import select
-from train.source import FrameSource
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.scoring.score import score_rows
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
 
 from .conftest import DIM
 from .processes import Ended, on_ranks

@@ -7,8 +7,8 @@ import pytest
 from laughstore import open_shards
 from laughstore.errors import CorruptData
 from tests.stores import Episode, random_features, write_store
-from train.readahead import ReadAhead
-from train.source import FrameSource
+from train.streaming.readahead import ReadAhead
+from train.streaming.source import FrameSource
 
 
 def test_it_prepares_in_order_and_never_further_ahead_than_allowed():

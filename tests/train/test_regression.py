@@ -14,15 +14,15 @@ from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec, frame_targets
 from tests.stores import SPEAKERS, Episode, bf16_bits, laugh, random_features, write_store
 from train import FrameStream, LossConfig, evaluate, train
-from train.checkpoint import checkpoint_path, load_checkpoint
-from train.drawing import timeline_panel
-from train.metrics import FrameMetrics
 from train.model import ScoreModel
-from train.plots import timeline_png
-from train.run import Run
-from train.score import score_streams
-from train.selection import select
-from train.source import FrameSource
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.drawing import timeline_panel
+from train.runs.plots import timeline_png
+from train.runs.run import Run
+from train.scoring.metrics import FrameMetrics
+from train.scoring.score import score_streams
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
 
 from .conftest import config_for, planted_episodes
 

@@ -26,11 +26,11 @@ from laughstore.naming import recording_id
 from laughstore.timebase import Span
 from tests.stores import laugh
 from train import LossConfig, Progress, TrainConfig, TrainResult, train
-from train.checkpoint import checkpoint_path, load_checkpoint
-from train.log import cut_log
 from train.optimiser_config import OptimiserConfig
-from train.run import Run
-from train.run_lock import RunLock
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.log import cut_log
+from train.runs.run import Run
+from train.runs.run_lock import RunLock
 
 from .conftest import config_for
 from .test_stream import flip_a_bit
@@ -369,7 +369,7 @@ def test_the_command_tells_how_to_go_on_in_its_last_line(number, code, planted_s
 
 
 def test_two_processes_do_not_train_one_run(stopped, monkeypatch):
-    monkeypatch.setattr("train.run_lock._WAIT_S", 0.2)
+    monkeypatch.setattr("train.runs.run_lock._WAIT_S", 0.2)
     with RunLock() as lock:
         lock.take(stopped.out)
         with pytest.raises(ConfigError, match="run is being trained by another process"):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from laughstore.bouts import Times
 from laughstore.errors import ConfigError
 from laughstore.timebase import FRAME_US
-from train.events.segments import SegmentRule, Segments, find_segments, judged, touches
+from train.evaluation.events.segments import SegmentRule, Segments, find_segments, judged, touches
 
 
 def slow_segments(row, score, rule: SegmentRule, lead: int) -> list[tuple[int, int, float]]:

@@ -14,7 +14,7 @@ from laughstore.timebase import FRAME_US, Span
 from laughstore.turns import legacy_rows
 from tests.stores import SPEAKERS, Episode, laugh, random_features, write_store
 from train import FrameFilter, FrameStream
-from train.selection import Selection, select
+from train.streaming.selection import Selection, select
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from laughstore.timebase import Span
 from tests.store.loopback import FileServer
 from train import FrameFilter, FrameStream, SequenceShape
 from train.plan import PAD, Plan
-from train.selection import Selection, select
-from train.sequences import ABSENT, Sequences
+from train.streaming.selection import Selection, select
+from train.streaming.sequences import ABSENT, Sequences
 
 from .test_skip import bad_blocks
 from .test_stream import assert_same, flip_a_bit, kept

@@ -13,9 +13,9 @@ from laughstore.index_file import read_index
 from laughstore.integrity.verify import verify
 from laughstore.labels import LabelSpec
 from train import FrameStream, evaluate, train
-from train.folds import choose_fold, with_fold
-from train.selection import select
-from train.skip import skipped_blocks
+from train.runs.folds import choose_fold, with_fold
+from train.streaming.selection import select
+from train.streaming.skip import skipped_blocks
 
 from .conftest import config_for
 from .test_stream import flip_a_bit

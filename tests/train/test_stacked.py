@@ -15,11 +15,11 @@ from train.heads import HeadConfig
 from train.losses import EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
-from train.ranking import RankedRows
-from train.selection import FrameFilter, select
-from train.stacked import ProbeModel, StackedHeads
-from train.stacked_loss import StackedLoss
-from train.target_table import TargetTable
+from train.probes.stacked import ProbeModel, StackedHeads
+from train.probes.stacked_loss import StackedLoss
+from train.probes.target_table import TargetTable
+from train.scoring.ranking import RankedRows
+from train.streaming.selection import FrameFilter, select
 
 
 def test_a_table_gives_the_targets_of_each_label(planted_shards):

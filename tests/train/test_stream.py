@@ -15,7 +15,7 @@ from laughstore.labels import LabelSpec
 from laughstore.reading.rows import open_rows
 from laughstore.timebase import Span
 from train import FrameFilter, FrameStream
-from train.stream import Batch
+from train.streaming.stream import Batch
 
 from .conftest import DIM
 

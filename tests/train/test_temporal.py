@@ -26,20 +26,20 @@ from train import (
     evaluate,
     train,
 )
-from train.checkpoint import checkpoint_path, load_checkpoint
+from train.distributed.ranks import Ranks
 from train.heads.temporal import reaches
-from train.metrics import FrameMetrics
 from train.model import ScoreModel
 from train.moments import Standardiser
 from train.optimiser_config import OptimiserConfig
-from train.ranks import Ranks
-from train.run import Run
-from train.score import score_rows
-from train.selection import Selection, select
-from train.sequence_shape import SequenceShape
-from train.skip import without_blocks
-from train.source import FrameSource
-from train.stream_scorer import StreamScorer
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.run import Run
+from train.scoring.metrics import FrameMetrics
+from train.scoring.score import score_rows
+from train.scoring.stream_scorer import StreamScorer
+from train.streaming.selection import Selection, select
+from train.streaming.sequence_shape import SequenceShape
+from train.streaming.skip import without_blocks
+from train.streaming.source import FrameSource
 
 from .conftest import DIM, config_for
 from .processes import on_ranks

@@ -24,12 +24,12 @@ from train import (
     evaluate,
     train,
 )
-from train.checkpoint import checkpoint_path, load_checkpoint
 from train.model import ScoreModel
-from train.run import Run
-from train.score import score_rows
-from train.selection import select
-from train.source import FrameSource
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
+from train.runs.run import Run
+from train.scoring.score import score_rows
+from train.streaming.selection import select
+from train.streaming.source import FrameSource
 
 from .conftest import DIM, config_for
 

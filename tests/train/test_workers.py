@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-import train.buffers
+import train.streaming.buffers
 from laughstore.errors import ConfigError, CorruptData
 from train import FrameStream
-from train.stream import Batch
+from train.streaming.stream import Batch
 
 from .test_stream import assert_same, flip_a_bit, kept
 
@@ -230,7 +230,7 @@ import os, sys, time
 from pathlib import Path
 from torch.utils.data import DataLoader
 from train import FrameStream
-from train.source import FrameSource
+from train.streaming.source import FrameSource
 
 main, gather = os.getpid(), FrameSource.gather
 

@@ -1,0 +1,1 @@
+"""Ranks: how they meet, decide together and sum."""

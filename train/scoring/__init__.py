@@ -1,0 +1,1 @@
+"""Scores of all rows of a split, and exact metrics of them."""

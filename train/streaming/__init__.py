@@ -1,0 +1,1 @@
+"""The stream: every frame exactly once, in batches. Of `train` it needs `plan` alone."""

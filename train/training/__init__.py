@@ -1,0 +1,1 @@
+"""Training: steps, decisions between them, and going on after an interruption."""
