@@ -148,7 +148,7 @@ def load_operating(run: Run, checkpoint: str = "best") -> Operating | None:
     kept = operating_path(run, path)
     try:
         found = _read(kept)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except CorruptData as error:
         logger.warning("what was fitted on validation is not used: %s", error)

@@ -78,6 +78,22 @@ class ThresholdRule:
         return cls(cast(RuleName, name), at)
 
 
+def asked_rule(given: float | None, rule: ThresholdRule | str | None) -> ThresholdRule:
+    """Return the rule that is asked for: f1 by default, and where a threshold is given.
+
+    Raises:
+        ConfigError: both are given, there is no such rule, or no score can be the threshold.
+    """
+    if given is not None:
+        if rule is not None:
+            raise ConfigError("threshold and threshold_by: give one of them")
+        if not 0 <= given <= 1:
+            raise ConfigError(f"threshold is {given}; it must be 0 to 1, as scores are")
+    if isinstance(rule, str):
+        return ThresholdRule.parse(rule)
+    return rule or ThresholdRule()
+
+
 @dataclass(frozen=True)
 class ChosenThreshold:
     """The threshold of a rule, and what it came to on validation."""
