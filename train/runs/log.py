@@ -15,7 +15,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import (
+    Summary,  # pyright: ignore[reportAttributeAccessIssue] (made as it is imported)
+)
 from torch import Tensor
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
