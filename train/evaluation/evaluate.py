@@ -4,41 +4,29 @@
 """
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from laughstore.errors import ConfigError
 from laughstore.files import write_atomic
 from laughstore.labels import LabelSpec
 from laughstore.other_annotations import Annotate, read_other_annotations
-from laughstore.reading.shard_cache import open_cache
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..losses import ScoreKind
-from ..probe import PROBES
 from ..runs.drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
-from ..runs.folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
-from ..runs.run import Run
-from ..runs.trained import groups_trained_on, index_for, load_trained, other_annotations
+from ..runs.folds import VALIDATION_SPLIT
 from ..scoring.metrics import FrameMetrics
-from ..scoring.score import StreamScores, by_recording, counted_rows, metrics_of, score_streams
-from ..streaming.device import choose_device
-from ..streaming.selection import select
-from ..streaming.skip import skipped_blocks, without_blocks
-from ..streaming.source import FrameSource
+from ..scoring.score import StreamScores, by_recording, counted_rows, metrics_of
 from .bootstrap import DRAWS, Interval
 from .calibration import Calibration
 from .event_metrics import EventMetrics, event_metrics
 from .intervals import metric_intervals
 from .null import NULL_DRAWS, ShiftNull, null_of
+from .scored_split import ScoredSplit, score_split
 from .within import WithinStreams
-
-logger = logging.getLogger(__name__)
 
 EVALUATION_FORMAT = "laughstore-evaluation"
 EVALUATION_VERSION = 1
@@ -70,6 +58,7 @@ class EvaluationResult:
 
     run: Path
     out: Path
+    """Folder, or page."""
     split: str
     checkpoint: Path
     label: LabelSpec
@@ -197,94 +186,90 @@ def evaluate(
             raise ConfigError(f"{name} is {value}; it must be 0 or more")
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
-    opened = Run.open(run)
-    config = opened.config
-    if config.probe:
-        names = ", ".join(probe.name for probe in config.probes[:3])
-        raise ConfigError(
-            f"{run} holds {len(config.probes)} probes ({names}, ...): evaluate one of them,"
-            f" {run / PROBES / config.probes[0].name}"
-        )
-    index = index_for(opened, shards, annotations, annotate)
-    annotations = annotations or config.annotations
-    selection = select(
-        index,
-        split,
-        config.label,
-        config.filter,
-        advice=f"the filter and the label are those that {run} was trained with: evaluate another"
-        " --split or --shards, or train another run",
+    scored = score_split(
+        run,
+        split=split,
+        shards=shards,
+        checkpoint=checkpoint,
+        device=device,
+        annotations=annotations,
+        annotate=annotate,
+        cache=cache,
+        cache_gb=cache_gb,
+        progress=progress,
     )
-    known_groups = groups_trained_on(index, opened, selection) if split != TRAIN_SPLIT else ()
-    if known_groups:
-        logger.warning(
-            "%s of split %r were trained on, too: its scores are too good",
-            shown_groups(known_groups),
-            split,
-        )
-    where = str(run)
-    skipped = skipped_blocks(index, split, opened.skip, where=where, may_be_gone=True)
-    selection = without_blocks(selection, np.array(list(skipped), np.int64))
-    trained = load_trained(opened, checkpoint)
-    model = trained.model.to(choose_device(device))
-    kept = open_cache(cache, cache_gb, index.folder)
-    with FrameSource(
-        index, split, verify=config.verify, damaged=bool(skipped), cache=kept
-    ) as source:
-        streams = score_streams(
-            model, selection, source, config.label, ignored_too=True, progress=progress
-        )
     folder = out or run / "evaluation" / split
     clear_evaluation(folder)
-    groups = by_recording(streams)
+    result = result_of(scored, out=folder, bootstrap=bootstrap, null=null)
+    label, streams, metrics = scored.label, scored.streams, result.metrics
+    plots = (
+        *draw_curve(folder, streams, metrics, f"{split}: {label.describe()}"),
+        *draw_timelines(
+            folder,
+            scored.index,
+            by_recording(streams),
+            label,
+            result.scores,
+            metrics.base_rate,
+            timelines,
+        ),
+    )
+    result = replace(result, plots=plots)
+    text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
+    write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
+    return result
+
+
+def result_of(
+    scored: ScoredSplit, *, out: Path, bootstrap: int = DRAWS, null: int = NULL_DRAWS
+) -> EvaluationResult:
+    """Return what the scores of a split come to; nothing is written, or drawn.
+
+    Args:
+        scored: the split.
+        out: where the caller writes it.
+        bootstrap: as `evaluate`.
+        null: as `evaluate`.
+    """
+    index, streams, label, trained = scored.index, scored.streams, scored.label, scored.trained
+    config, scores = scored.run.config, trained.model.scores
     threshold, threshold_of = trained.threshold, "checkpoint"
-    if threshold is None and split == VALIDATION_SPLIT:
-        threshold, threshold_of = metrics_of(streams, config.label).threshold, "split"
-    metrics = metrics_of(streams, config.label, threshold=threshold)
-    result = EvaluationResult(
-        run=run,
-        out=folder,
-        split=split,
+    if threshold is None and scored.split == VALIDATION_SPLIT:
+        threshold, threshold_of = metrics_of(streams, label).threshold, "split"
+    return EvaluationResult(
+        run=scored.run.path,
+        out=out,
+        split=scored.split,
         checkpoint=trained.path,
-        label=config.label,
-        scores=model.scores,
+        label=label,
+        scores=scores,
         generation=index.generation,
         index_id=index.index_id,
-        annotations=annotations,
-        groups_trained_on=known_groups,
+        annotations=scored.annotations,
+        groups_trained_on=scored.groups_trained_on,
         fold=None if config.folds is None else {"folds": config.folds, "fold": config.fold},
-        other_annotations=other_annotations(index, opened, annotations),
-        metrics=metrics,
+        other_annotations=scored.other_annotations,
+        metrics=metrics_of(streams, label, threshold=threshold),
         threshold_of=None if threshold is None else threshold_of,
-        intervals=metric_intervals(
-            index, streams, config.label, threshold=threshold, draws=bootstrap
-        ),
-        null=null_of(streams, config.label, draws=null),
-        calibration=_calibration(streams) if model.scores == "probability" else None,
-        within=WithinStreams.of(streams, config.label),
-        events=event_metrics(index, streams, config.label, threshold=threshold),
+        intervals=metric_intervals(index, streams, label, threshold=threshold, draws=bootstrap),
+        null=null_of(streams, label, draws=null),
+        calibration=_calibration(streams) if scores == "probability" else None,
+        within=WithinStreams.of(streams, label),
+        events=event_metrics(index, streams, label, threshold=threshold),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
-        num_skipped_blocks=len(skipped),
+        num_skipped_blocks=scored.num_skipped_blocks,
         num_streams=len(streams),
         recordings=tuple(
             RecordingMetrics(
                 key,
                 index.recording(key).name,
                 len(group),
-                metrics_of(group, config.label, threshold=threshold),
+                metrics_of(group, label, threshold=threshold),
             )
-            for key, group in groups.items()
+            for key, group in by_recording(streams).items()
         ),
-        plots=(
-            *draw_curve(folder, streams, metrics, f"{split}: {config.label.describe()}"),
-            *draw_timelines(
-                folder, index, groups, config.label, model.scores, metrics.base_rate, timelines
-            ),
-        ),
+        plots=(),
     )
-    text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
-    write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
-    return result
 
 
 def _calibration(streams: Sequence[StreamScores]) -> Calibration | None:
