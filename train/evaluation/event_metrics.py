@@ -119,7 +119,7 @@ def _segment_metrics(
     threshold: float | None,
     collar: Collar,
 ) -> SegmentMetrics:
-    judges = [_Judge.of(index, scores, label) for scores in streams]
+    judges = [StreamJudge.of(index, scores, label) for scores in streams]
     counts = None
     if threshold is not None:
         each = (EventCounts.of(one.find(threshold), one.reference, collar) for one in judges)
@@ -138,7 +138,7 @@ def _segment_metrics(
 
 
 @dataclass(frozen=True, eq=False)
-class _Judge:
+class StreamJudge:
     """One stream's scores, and what its segments are held against."""
 
     scores: StreamScores
@@ -149,7 +149,7 @@ class _Judge:
     label: LabelSpec
 
     @classmethod
-    def of(cls, index: Index, scores: StreamScores, label: LabelSpec) -> "_Judge":
+    def of(cls, index: Index, scores: StreamScores, label: LabelSpec) -> "StreamJudge":
         stream = scores.stream
         tables = index.tables(index.recording(stream.recording_id))
         roles = {"main": stream.main, "other": stream.other}
@@ -164,12 +164,15 @@ class _Judge:
         )
         return cls(scores, Times(bouts.start_us[seen], bouts.end_us[seen]), unseen, label)
 
-    def find(self, threshold: float) -> Segments:
-        """Segments that can be right or wrong; those within the label's merge gap are one."""
+    def segments(self, threshold: float) -> Segments:
+        """Return all segments; those within the label's merge gap are one."""
         rule = SegmentRule(threshold, merge_gap_us=self.label.merge_gap.us)
         lead = self.label.lead_frames
-        found = find_segments(self.scores.row, self.scores.score, rule, lead=lead)
-        return judged(found, self.reference, self.unknown)
+        return find_segments(self.scores.row, self.scores.score, rule, lead=lead)
+
+    def find(self, threshold: float) -> Segments:
+        """Return the segments that can be right or wrong."""
+        return judged(self.segments(threshold), self.reference, self.unknown)
 
 
 def _are_scored(scores: StreamScores, bouts: Times, lead: int) -> NDArray[np.bool_]:
@@ -203,14 +206,17 @@ def spread_thresholds(
 def _foreseen(
     index: Index, streams: Sequence[StreamScores], label: LabelSpec, threshold: float
 ) -> Foreseen:
-    waiting = []
-    for scores in streams:
-        stream = scores.stream
-        tables = index.tables(index.recording(stream.recording_id))
-        moments = awaited_us(label, tables, main=stream.main, other=stream.other)
-        waiting.append(AnticipatedStream(scores.row, scores.score, scores.eligible, moments))
+    waiting = [anticipated(index, scores, label) for scores in streams]
     rules = label.rules
     return foresee(waiting, threshold, span=rules.span, guard=rules.guard)
+
+
+def anticipated(index: Index, scores: StreamScores, label: LabelSpec) -> AnticipatedStream:
+    """Return a stream's scores beside the moments that its label waits for."""
+    stream = scores.stream
+    tables = index.tables(index.recording(stream.recording_id))
+    moments = awaited_us(label, tables, main=stream.main, other=stream.other)
+    return AnticipatedStream(scores.row, scores.score, scores.eligible, moments)
 
 
 def _candidates(

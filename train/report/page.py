@@ -40,6 +40,7 @@ def render(
     charts: Sequence[Chart] = (),
     data: Mapping[str, Any] | None = None,  # Any: JSON values
     scripts: Sequence[str] = (),
+    styles: Sequence[str] = (),
     **content: object,
 ) -> str:
     """Return a page.
@@ -50,6 +51,7 @@ def render(
         charts: that `page.js` draws where the template places them (`parts.chart`).
         data: JSON object that the page's own scripts read, as `laughstore.data`.
         scripts: names of these in `assets/`, in the order in which they run.
+        styles: names of more style sheets in `assets/`.
         content: what else the template shows.
     """
     told = {**(data or {}), "charts": {item.name: item.to_json() for item in charts}}
@@ -62,7 +64,7 @@ def render(
         .render(
             title=title,
             policy=policy,
-            css=Markup(asset("page.css")),  # noqa: S704: our own
+            css=Markup("\n".join(map(asset, ("page.css", *styles)))),  # noqa: S704: our own
             json=Markup(script_json(told)),  # noqa: S704: escaped
             scripts=[Markup(item) for item in inline],  # noqa: S704: our own
             charts={item.name: item for item in charts},
