@@ -4,29 +4,42 @@
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from laughstore.errors import ConfigError
 from laughstore.files import write_atomic
+from laughstore.index import Index
 from laughstore.labels import LabelSpec
 from laughstore.other_annotations import Annotate, read_other_annotations
+from laughstore.reading.shard_cache import open_cache
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..losses import ScoreKind
+from ..probe import PROBES
 from ..runs.drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
-from ..runs.folds import VALIDATION_SPLIT
+from ..runs.folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
+from ..runs.run import Run
+from ..runs.trained import groups_trained_on, index_for, load_trained, other_annotations
 from ..scoring.metrics import FrameMetrics
-from ..scoring.score import StreamScores, by_recording, counted_rows, metrics_of
+from ..scoring.score import StreamScores, by_recording, counted_rows, metrics_of, score_streams
+from ..streaming.device import choose_device
+from ..streaming.selection import select
+from ..streaming.skip import skipped_blocks, without_blocks
+from ..streaming.source import FrameSource
 from .bootstrap import DRAWS, Interval
 from .calibration import Calibration
 from .event_metrics import EventMetrics, event_metrics
 from .intervals import metric_intervals
 from .null import NULL_DRAWS, ShiftNull, null_of
-from .scored_split import ScoredSplit, score_split
 from .within import WithinStreams
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_FORMAT = "laughstore-evaluation"
 EVALUATION_VERSION = 1
@@ -58,7 +71,7 @@ class EvaluationResult:
 
     run: Path
     out: Path
-    """Folder, or page."""
+    """Folder of what is written of it."""
     split: str
     checkpoint: Path
     label: LabelSpec
@@ -101,6 +114,12 @@ class EvaluationResult:
     """Streams scored; those that ask the same (pair, any) count as one."""
     recordings: tuple[RecordingMetrics, ...]
     plots: tuple[Path, ...]
+    opened: Run = field(repr=False, compare=False)
+    """The run."""
+    index: Index = field(repr=False, compare=False)
+    """With the annotations that labels are made from."""
+    streams: Sequence[StreamScores] = field(repr=False, compare=False)
+    """All rows with their scores, the ignored ones too."""
 
     @property
     def hours(self) -> float:
@@ -181,94 +200,148 @@ def evaluate(
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
-    for name, value in (("timelines", timelines), ("bootstrap", bootstrap), ("null", null)):
-        if value < 0:
-            raise ConfigError(f"{name} is {value}; it must be 0 or more")
+    if timelines < 0:
+        raise ConfigError(f"timelines is {timelines}; it must be 0 or more")
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
-    scored = score_split(
+    result = evaluation_of(
         run,
         split=split,
         shards=shards,
         checkpoint=checkpoint,
         device=device,
+        bootstrap=bootstrap,
+        null=null,
         annotations=annotations,
         annotate=annotate,
         cache=cache,
         cache_gb=cache_gb,
         progress=progress,
     )
-    folder = out or run / "evaluation" / split
+    folder = out or result.out
     clear_evaluation(folder)
-    result = result_of(scored, out=folder, bootstrap=bootstrap, null=null)
-    label, streams, metrics = scored.label, scored.streams, result.metrics
     plots = (
-        *draw_curve(folder, streams, metrics, f"{split}: {label.describe()}"),
+        *draw_curve(
+            folder, result.streams, result.metrics, f"{split}: {result.label.describe()}"
+        ),
         *draw_timelines(
             folder,
-            scored.index,
-            by_recording(streams),
-            label,
+            result.index,
+            by_recording(result.streams),
+            result.label,
             result.scores,
-            metrics.base_rate,
+            result.metrics.base_rate,
             timelines,
         ),
     )
-    result = replace(result, plots=plots)
+    result = replace(result, out=folder, plots=plots)
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
     write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
     return result
 
 
-def result_of(
-    scored: ScoredSplit, *, out: Path, bootstrap: int = DRAWS, null: int = NULL_DRAWS
+def evaluation_of(
+    run: Path,
+    *,
+    split: str = "validation",
+    shards: Path | str | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    bootstrap: int = DRAWS,
+    null: int = NULL_DRAWS,
+    annotations: Path | None = None,
+    annotate: Annotate = read_other_annotations,
+    cache: Path | None = None,
+    cache_gb: float = 50.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
-    """Return what the scores of a split come to; nothing is written, or drawn.
+    """Score a split with a trained run; no metrics.json is written, and no plot.
 
-    Args:
-        scored: the split.
-        out: where the caller writes it.
-        bootstrap: as `evaluate`.
-        null: as `evaluate`.
+    The arguments and errors are those of `evaluate`.
     """
-    index, streams, label, trained = scored.index, scored.streams, scored.label, scored.trained
-    config, scores = scored.run.config, trained.model.scores
+    for name, value in (("bootstrap", bootstrap), ("null", null)):
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; it must be 0 or more")
+    opened = Run.open(run)
+    config = opened.config
+    if config.probe:
+        names = ", ".join(probe.name for probe in config.probes[:3])
+        raise ConfigError(
+            f"{run} holds {len(config.probes)} probes ({names}, ...): evaluate one of them,"
+            f" {run / PROBES / config.probes[0].name}"
+        )
+    index = index_for(opened, shards, annotations, annotate)
+    annotations = annotations or config.annotations
+    selection = select(
+        index,
+        split,
+        config.label,
+        config.filter,
+        advice=f"the filter and the label are those that {run} was trained with: evaluate another"
+        " --split or --shards, or train another run",
+    )
+    known_groups = groups_trained_on(index, opened, selection) if split != TRAIN_SPLIT else ()
+    if known_groups:
+        logger.warning(
+            "%s of split %r were trained on, too: its scores are too good",
+            shown_groups(known_groups),
+            split,
+        )
+    where = str(run)
+    skipped = skipped_blocks(index, split, opened.skip, where=where, may_be_gone=True)
+    selection = without_blocks(selection, np.array(list(skipped), np.int64))
+    trained = load_trained(opened, checkpoint)
+    model = trained.model.to(choose_device(device))
+    kept = open_cache(cache, cache_gb, index.folder)
+    with FrameSource(
+        index, split, verify=config.verify, damaged=bool(skipped), cache=kept
+    ) as source:
+        streams = score_streams(
+            model, selection, source, config.label, ignored_too=True, progress=progress
+        )
+    groups = by_recording(streams)
     threshold, threshold_of = trained.threshold, "checkpoint"
-    if threshold is None and scored.split == VALIDATION_SPLIT:
-        threshold, threshold_of = metrics_of(streams, label).threshold, "split"
+    if threshold is None and split == VALIDATION_SPLIT:
+        threshold, threshold_of = metrics_of(streams, config.label).threshold, "split"
+    metrics = metrics_of(streams, config.label, threshold=threshold)
     return EvaluationResult(
-        run=scored.run.path,
-        out=out,
-        split=scored.split,
+        run=run,
+        out=run / "evaluation" / split,
+        split=split,
         checkpoint=trained.path,
-        label=label,
-        scores=scores,
+        label=config.label,
+        scores=model.scores,
         generation=index.generation,
         index_id=index.index_id,
-        annotations=scored.annotations,
-        groups_trained_on=scored.groups_trained_on,
+        annotations=annotations,
+        groups_trained_on=known_groups,
         fold=None if config.folds is None else {"folds": config.folds, "fold": config.fold},
-        other_annotations=scored.other_annotations,
-        metrics=metrics_of(streams, label, threshold=threshold),
+        other_annotations=other_annotations(index, opened, annotations),
+        metrics=metrics,
         threshold_of=None if threshold is None else threshold_of,
-        intervals=metric_intervals(index, streams, label, threshold=threshold, draws=bootstrap),
-        null=null_of(streams, label, draws=null),
-        calibration=_calibration(streams) if scores == "probability" else None,
-        within=WithinStreams.of(streams, label),
-        events=event_metrics(index, streams, label, threshold=threshold),
+        intervals=metric_intervals(
+            index, streams, config.label, threshold=threshold, draws=bootstrap
+        ),
+        null=null_of(streams, config.label, draws=null),
+        calibration=_calibration(streams) if model.scores == "probability" else None,
+        within=WithinStreams.of(streams, config.label),
+        events=event_metrics(index, streams, config.label, threshold=threshold),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
-        num_skipped_blocks=scored.num_skipped_blocks,
+        num_skipped_blocks=len(skipped),
         num_streams=len(streams),
         recordings=tuple(
             RecordingMetrics(
                 key,
                 index.recording(key).name,
                 len(group),
-                metrics_of(group, label, threshold=threshold),
+                metrics_of(group, config.label, threshold=threshold),
             )
-            for key, group in by_recording(streams).items()
+            for key, group in groups.items()
         ),
         plots=(),
+        opened=opened,
+        index=index,
+        streams=streams,
     )
 
 

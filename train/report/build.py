@@ -16,9 +16,8 @@ from laughstore.other_annotations import Annotate, read_other_annotations
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..evaluation.bootstrap import DRAWS
-from ..evaluation.evaluate import EvaluationResult, result_of
+from ..evaluation.evaluate import EvaluationResult, evaluation_of
 from ..evaluation.null import NULL_DRAWS
-from ..evaluation.scored_split import ScoredSplit, score_split
 from ..losses import target_kind
 from ..runs.folds import VALIDATION_SPLIT
 from ..scoring.metrics import chosen_metric
@@ -96,26 +95,26 @@ def write_report(
         ConfigError: out exists, a number is below 0, or as `train.evaluate`.
         NotFound, SpecMismatch, CorruptData: as `train.evaluate`.
     """
-    for name, value in (("recordings", recordings), ("bootstrap", bootstrap), ("null", null)):
-        if value < 0:
-            raise ConfigError(f"{name} is {value}; it must be 0 or more")
+    if recordings < 0:
+        raise ConfigError(f"recordings is {recordings}; it must be 0 or more")
     page = out or run / ("report.html" if split == VALIDATION_SPLIT else f"report-{split}.html")
     if page.is_dir() or (out is not None and page.exists()):
         raise ConfigError(f"{page} exists; choose another --out, or delete it")
-    scored = score_split(
+    result = evaluation_of(
         run,
         split=split,
         shards=shards,
         checkpoint=checkpoint,
         device=device,
+        bootstrap=bootstrap,
+        null=null,
         annotations=annotations,
         annotate=annotate,
         cache=cache,
         cache_gb=cache_gb,
         progress=progress,
     )
-    result = result_of(scored, out=page, bootstrap=bootstrap, null=null)
-    contents = _Contents.of(scored, result, recordings, clips)
+    contents = _Contents.of(result, recordings, clips)
     data = contents.page().encode()
     make_dirs(page.parent)
     write_atomic(page, data)
@@ -134,7 +133,6 @@ def write_report(
 class _Contents:
     """What a page is made of."""
 
-    scored: ScoredSplit
     result: EvaluationResult
     shown: list[Shown]
     timelines: list[dict[str, Any]]  # Any: JSON values
@@ -148,13 +146,9 @@ class _Contents:
 
     @classmethod
     def of(
-        cls,
-        scored: ScoredSplit,
-        result: EvaluationResult,
-        recordings: int,
-        clips: ClipsOf | None,
+        cls, result: EvaluationResult, recordings: int, clips: ClipsOf | None
     ) -> "_Contents":
-        index, streams, label = scored.index, scored.streams, scored.label
+        index, streams, label = result.index, result.streams, result.label
         threshold = result.metrics.threshold
         marks = [stream_marks(index, item, label, threshold) for item in streams]
         worst = worst_spots(streams, marks, label)
@@ -169,7 +163,6 @@ class _Contents:
             told = timeline_json(item, streams, marks, label, result.scores)
             timelines.append({**told, "sounds": [clip.to_json() for clip in sounds]})
         return cls(
-            scored,
             result,
             shown,
             timelines,
@@ -181,7 +174,7 @@ class _Contents:
 
     def page(self) -> str:
         """Return the page."""
-        scored, result, run = self.scored, self.result, self.scored.run
+        result, run = self.result, self.result.opened
         name = run.path.resolve().name
         confusion, charts = self._curves()
         step = _STEP.match(result.checkpoint.name)
@@ -191,7 +184,7 @@ class _Contents:
             None if step is None else int(step[1]),
         )
         places = {item.recording.id: f"#recording-{item.recording.id}" for item in self.shown}
-        kind = "numbers" if target_kind(scored.label) == "numbers" else scored.label.kind
+        kind = "numbers" if target_kind(result.label) == "numbers" else result.label.kind
         return render(
             "report.html",
             title=f"{name}: {result.split}",
@@ -201,7 +194,7 @@ class _Contents:
                 "spots": [self._spot_json(spot) for spot in self.spots],
                 "threshold": result.metrics.threshold,
                 "frame": FRAME_US / US_PER_SECOND,
-                "event": scored.label.event,
+                "event": result.label.event,
                 "scores": result.scores,
                 "kind": kind,
             },
@@ -249,7 +242,7 @@ class _Contents:
 
     def _curves(self) -> tuple[Confusion | None, list[Chart]]:
         result, found = self.result, self.result.metrics
-        y, score = counted_rows(self.scored.streams)
+        y, score = counted_rows(self.result.streams)
         confusion = None
         if found.threshold is not None and len(y):
             confusion = Confusion.of(y > 0, score, found.threshold)
@@ -294,7 +287,7 @@ class _Contents:
         ]
 
     def _shown_spot(self, place: int, spot: Spot) -> dict[str, str]:
-        scores = self.scored.streams[spot.stream]
+        scores = self.result.streams[spot.stream]
         seconds = spot.end_s - spot.start_s
         score = number(spot.score)
         return {
@@ -303,5 +296,5 @@ class _Contents:
             "time": clock(max(spot.start_s, 0), 1),
             "length": f"{seconds:.1f} s" if seconds > FRAME_US / US_PER_SECOND else "",
             "who": scores.title,
-            "recording": self.scored.index.recording(scores.stream.recording_id).name,
+            "recording": self.result.index.recording(scores.stream.recording_id).name,
         }
