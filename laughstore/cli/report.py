@@ -1,4 +1,4 @@
-"""`laughstore report`: an evaluation as one page, with timelines and, where it is at hand, sound."""
+"""`laughstore report`: an evaluation as one page, with timelines and, where there is any, sound."""
 
 import json
 import webbrowser

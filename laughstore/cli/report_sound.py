@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import NotFound
 
 if TYPE_CHECKING:
-    from train.report.sound import Clip, ClipsOf
+    from train.report.sound import ClipsOf
 
 
 def dataset_clips(path: Path) -> "ClipsOf":

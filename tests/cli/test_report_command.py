@@ -13,8 +13,10 @@ from laughstore.cli.main import main
 def run_folder(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the built store; tests must not change it."""
     out = tmp_path_factory.mktemp("report") / "run"
-    flags = "--epochs 2 --lr 0.01 --global-batch 64 --lanes 8 --device cpu -q".split()
-    assert main(["train", "--shards", str(built), "--out", str(out), *flags]) == 0
+    flags = ["--epochs", "2", "--lr", "0.01", "--global-batch", "64", "--lanes", "8", "-q"]
+    assert (
+        main(["train", "--shards", str(built), "--out", str(out), "--device", "cpu", *flags]) == 0
+    )
     return out
 
 

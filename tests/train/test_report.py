@@ -63,9 +63,7 @@ def test_names_of_users_are_text_and_nothing_else(tmp_path):
             item,
             name=f"{item.name} {HOSTILE}",
             speakers=tuple(called.values()),
-            events=[
-                replace(event, speaker=called[event.speaker or ""]) for event in item.events
-            ],
+            events=[replace(event, speaker=called[event.speaker or ""]) for event in item.events],
         )
         for item in planted_episodes()
     ]

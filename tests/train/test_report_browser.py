@@ -305,9 +305,7 @@ def test_what_is_heard_and_the_cursor_go_together(open_page):
     assert opened.value("laughstore.timeline.cursor") == pytest.approx(wanted, abs=0.05)
     # Where there is no sound it says so.
     number = opened.value("laughstore.data.timelines.findIndex((item) => item.end > 1000)")
-    silent = opened.value(
-        f"laughstore.data.timelines[{number}].sounds.length"
-    )
+    silent = opened.value(f"laughstore.data.timelines[{number}].sounds.length")
     assert silent >= 1
     opened.page.locator("#recording").select_option(str(number))
     moment = opened.value(

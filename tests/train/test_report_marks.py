@@ -91,12 +91,14 @@ def test_a_laugh_some_of_whose_rows_were_not_scored_is_neither_found_nor_missed(
         )
         for item in streams
     ]
+    num_begun = 0
     for scores, marks in zip(cut, marks_of(index, cut, label, 2.0), strict=True):
         begins = marks.events.start_us // FRAME_US < scores.row[0]
-        assert begins.any()
+        num_begun += np.count_nonzero(begins)
         assert (marks.awaited.verdict[begins] == LEFT_OUT).all()
         assert (marks.awaited.verdict[~begins] == WRONG).all()
         assert len(marks.predicted) == 0
+    assert num_begun > 2
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.55, 0.7])
@@ -111,8 +113,16 @@ def test_alarms_and_windows_are_judged_as_metrics_count_them(index, threshold):
     assert np.count_nonzero(awaited == RIGHT) == len(counted.lead_s)
     assert np.count_nonzero(awaited != LEFT_OUT) == counted.num_onsets
     assert np.count_nonzero(predicted == WRONG) == counted.false_alarms > 0
-    missed = [item.awaited.score[item.awaited.verdict == WRONG] for item in marks]
-    assert (np.concatenate(missed) < threshold).all()
+    # An alarm shortly before a window keeps it quiet: scores in a missed one may be high.
+    for scores, item in zip(streams, marks, strict=True):
+        for start_us, end_us, score, verdict in zip(
+            item.awaited.start_us, item.awaited.end_us, item.awaited.score, item.awaited.verdict,
+            strict=True,
+        ):  # fmt: skip
+            rows = (scores.row * FRAME_US >= start_us) & (scores.row * FRAME_US < end_us)
+            inside = scores.score[rows & scores.eligible]
+            assert (verdict == LEFT_OUT) == (not len(inside))
+            assert verdict == LEFT_OUT or score == inside.max()
 
 
 def test_largest_errors_of_numbers_are_apart_and_the_largest(index):

@@ -24,7 +24,9 @@ from train.report.tables import Cell, Column, Table, clock, number, percent
 from train.report.training import read_log, training_charts
 from train.scoring.ranking import RankedRows
 
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&amp;\u2028 läch ☃ {{7*7}}"
+HOSTILE = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&amp;\u2028 läch ☃ {{7*7}}"
+)
 
 
 def test_json_in_a_page_holds_anything_and_ends_no_script():
@@ -66,7 +68,9 @@ def check_page(page: str) -> Elements:
     )
     allowed = re.search(r"script-src ([^;]*);", policy or "")
     assert allowed is not None
-    digests = [base64.b64encode(hashlib.sha256(item.encode()).digest()).decode() for item in scripts]
+    digests = [
+        base64.b64encode(hashlib.sha256(item.encode()).digest()).decode() for item in scripts
+    ]
     assert allowed[1].split() == [f"'sha256-{item}'" for item in digests]
     assert "default-src 'none'" in (policy or "")
     for tag, attributes in found.tags:
@@ -104,7 +108,7 @@ def test_moments_are_written_as_clocks(seconds, digits, text):
 
 
 def test_what_is_undefined_is_a_dash_and_sorted_last():
-    assert (number(None), percent(None)) == ("–", "–")
+    assert (number(None), percent(None)) == ("\N{EN DASH}", "\N{EN DASH}")
     cell = Cell.of(None, why="no positive rows")
     assert (cell.order, cell.hint) == (None, "no positive rows")
     assert Cell.of(0.5, why="unused").hint == ""

@@ -221,9 +221,7 @@ def evaluate(
     folder = out or result.out
     clear_evaluation(folder)
     plots = (
-        *draw_curve(
-            folder, result.streams, result.metrics, f"{split}: {result.label.describe()}"
-        ),
+        *draw_curve(folder, result.streams, result.metrics, f"{split}: {result.label.describe()}"),
         *draw_timelines(
             folder,
             result.index,

@@ -150,6 +150,7 @@ class StreamJudge:
 
     @classmethod
     def of(cls, index: Index, scores: StreamScores, label: LabelSpec) -> "StreamJudge":
+        """Return the scores of a stream beside what is annotated of it."""
         stream = scores.stream
         tables = index.tables(index.recording(stream.recording_id))
         roles = {"main": stream.main, "other": stream.other}

@@ -5,7 +5,7 @@ Enters: a run and a split. Leaves: one HTML file that needs no network. Its numb
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -122,9 +122,7 @@ def write_report(
         path=page,
         num_bytes=len(data),
         result=result,
-        recordings=tuple(
-            item.recording.name for item in contents.shown if item.excerpts is None
-        ),
+        recordings=tuple(item.recording.name for item in contents.shown if item.excerpts is None),
         num_clips=sum(map(len, contents.clips)),
     )
 
@@ -145,9 +143,7 @@ class _Contents:
     clips: list[list[Clip]]
 
     @classmethod
-    def of(
-        cls, result: EvaluationResult, recordings: int, clips: ClipsOf | None
-    ) -> "_Contents":
+    def of(cls, result: EvaluationResult, recordings: int, clips: ClipsOf | None) -> "_Contents":
         index, streams, label = result.index, result.streams, result.label
         threshold = result.metrics.threshold
         marks = [stream_marks(index, item, label, threshold) for item in streams]

@@ -27,9 +27,7 @@ class Confusion:
     true_negatives: int
 
     @classmethod
-    def of(
-        cls, positive: NDArray[np.bool_], score: NDArray[np.float32], threshold: float
-    ) -> Self:
+    def of(cls, positive: NDArray[np.bool_], score: NDArray[np.float32], threshold: float) -> Self:
         """Return the counts of N rows (bool[N], f4[N])."""
         alarm = score >= np.float32(threshold)
         hits, alarms = int(np.count_nonzero(alarm & positive)), int(np.count_nonzero(alarm))

@@ -100,9 +100,7 @@ def tiles(result: EvaluationResult) -> list[Tile]:
             ),
         )
     )
-    shown.append(
-        Tile("AUROC", number(found.auroc), _interval_lines(result.intervals.get("auroc")))
-    )
+    shown.append(Tile("AUROC", number(found.auroc), _interval_lines(result.intervals.get("auroc"))))
     if result.within is not None:
         within = result.within.to_json()
         shown.append(

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from laughstore.errors import ConfigError
+
+NOTHING: Final = "\N{EN DASH}"
+"""In the place of a number that there is none of."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,12 @@ class Table:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number for people, or a dash."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
 def percent(share: float | None, digits: int = 2) -> str:
     """Return a share as percent, or a dash."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
 
 
 def clock(seconds: float, digits: int = 0) -> str:
