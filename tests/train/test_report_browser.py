@@ -6,6 +6,7 @@ Runs where Chromium and the group `browser` are installed:
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,14 @@ class Opened:
         return self.page.evaluate(expression)
 
     def settled(self, expression: str) -> None:
-        """Wait until a JavaScript expression holds."""
-        self.page.wait_for_function(expression, timeout=10_000)
+        """Wait until a JavaScript expression holds.
+
+        The page lets nobody evaluate texts, so it is asked from here, again and again.
+        """
+        until_s = time.monotonic() + 10
+        while not self.value(expression):
+            assert time.monotonic() < until_s, expression
+            self.page.wait_for_timeout(30)
 
 
 Open = Callable[..., Opened]
@@ -81,10 +88,10 @@ def page_path(episodes, tmp_path_factory) -> Path:
     heard = [Episode(item.name, item.split, item.num_frames, list(item.events)[:-1])
              if item.num_frames == 19_000 else item for item in named]  # fmt: skip
     store = write_store(
-        folder / "store", named, Planted(tuple(heard), strength=2.0), dim=DIM, block_frames=32,
+        folder / "store", named, Planted(tuple(heard), strength=3.0), dim=DIM, block_frames=32,
         shard_frames=256,
     )  # fmt: skip
-    config = config_for(store / "shards", folder / "run", epochs=3)
+    config = config_for(store / "shards", folder / "run", epochs=8)
     train(config)
 
     def clips(recording: str, spans: Sequence[tuple[int, int]]) -> list[Clip]:
@@ -115,7 +122,8 @@ def open_page(browser, page_path) -> Iterator[Open]:
     contexts = []
 
     def open_page(width: int = 1280, height: int = 900, **how: Any) -> Opened:
-        context = browser.new_context(viewport={"width": width, "height": height}, **how)
+        screen = {"width": width, "height": height}
+        context = browser.new_context(viewport=screen, reduced_motion="reduce", **how)
         contexts.append(context)
         context.set_offline(True)
         opened = Opened(context.new_page())
@@ -131,7 +139,9 @@ def open_page(browser, page_path) -> Iterator[Open]:
         page.on("request", lambda request: opened.requests.append(request.url))
         page.on("dialog", dismiss)
         page.goto(page_path.as_uri())
-        opened.settled("window.laughstore?.timeline?.plot?.data?.length > 0")
+        opened.settled(
+            "typeof laughstore !== 'undefined' && laughstore.timeline?.plot?.data?.length > 0"
+        )
         return opened
 
     yield open_page
@@ -226,6 +236,7 @@ def test_zooming_shows_every_row_and_going_back_shows_all(open_page):
     points = opened.value("Math.max(...laughstore.timeline.plot.data.map((item) => item.x.length))")
     assert points < 10_000
     # By the wheel, around where the pointer is.
+    opened.page.evaluate("document.getElementById('timeline').scrollIntoView()")
     box = opened.page.locator("#plot").bounding_box()
     opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 90)
     for _ in range(3):

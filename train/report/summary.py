@@ -13,6 +13,8 @@ from ..runs.run import Run
 from ..scoring.metrics import METRICS
 from .tables import Cell, Column, Table, number, percent
 
+_NBSP = "\N{NO-BREAK SPACE}"
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -87,15 +89,16 @@ def tiles(result: EvaluationResult) -> list[Tile]:
             )
             for name in ("rmse", "mae", "spearman", "wait_mae_s")
         ]
-    lift = "" if found.lift is None else f"{found.lift:.1f} times the base rate"
     base_rate = f"base rate {percent(found.base_rate)}"
+    if found.lift is not None:
+        base_rate = f"{found.lift:.1f} times the base rate ({percent(found.base_rate)})"
     shown.append(
         Tile(
             "Average precision",
             number(found.average_precision),
             (
                 *_interval_lines(result.intervals.get("average_precision")),
-                f"{base_rate}, {lift}" if lift else base_rate,
+                base_rate,
                 *_null_lines(result),
             ),
         )
@@ -132,7 +135,7 @@ def _event_tiles(result: EvaluationResult) -> Iterator[Tile]:
         counts = segments.counts or EventCounts()
         lines = (
             f"precision {number(counts.precision)}, recall {number(counts.recall)}",
-            f"{segments.num_bouts:,} bouts, collar {segments.collar.onset_us / 1e6:g} s",
+            f"{segments.num_bouts:,} bouts, collar {segments.collar.onset_us / 1e6:g}{_NBSP}s",
         )
         yield Tile("F1 of segments", number(counts.f1), lines)
     if foreseen is not None:
@@ -159,7 +162,7 @@ def _null_lines(result: EvaluationResult) -> tuple[str, ...]:
     if result.null is None:
         return ()
     low, high = result.null.central
-    return (f"by chance {number(low)} to {number(high)}, p = {result.null.p:.3f}",)
+    return (f"chance {number(low)} to {number(high)}, p {result.null.p:.3f}",)
 
 
 def numbers_table(result: EvaluationResult) -> Table:

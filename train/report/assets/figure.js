@@ -67,7 +67,7 @@ laughstore.panelTraces = function (stream, number, view) {
   if (data.kind === "onset" || data.kind === "interval" || data.kind === "numbers") {
     traces.push(filled(stream.positive, low, high, look.window, none));
   }
-  traces.push(filled(stream.events, low, high, look.event, look.eventEdge, { line: { color: look.eventEdge, width: 0.75 } }));
+  traces.push(filled(stream.events, low, high, look.event, look.eventEdge, { line: { color: look.eventEdge, width: 0.6 } }));
   const missed = of(stream.awaited, 0);
   if (data.kind !== "numbers") {
     traces.push(
@@ -90,15 +90,20 @@ laughstore.panelTraces = function (stream, number, view) {
       ...axes,
     });
   }
-  const drawn = (runs, color, width, name) => ({
-    type: "scatter",
-    mode: "lines",
-    ...laughstore.thinned(runs, from, to, view.width, data.frame),
-    line: { color, width, shape: "hv" },
-    connectgaps: false,
-    hovertemplate: `%{text} · ${name} %{y:.4f}<extra></extra>`,
-    ...axes,
-  });
+  /* From afar two points a column, joined as they are; from near steps, one a row. */
+  const drawn = (runs, color, width, name) => {
+    const { x, y, isThinned } = laughstore.thinned(runs, from, to, view.width, data.frame);
+    return {
+      type: "scatter",
+      mode: "lines",
+      x,
+      y,
+      line: isThinned ? { color, width: 0.9 } : { color, width, shape: "hv" },
+      connectgaps: false,
+      hovertemplate: `%{text} · ${name} %{y:.4f}<extra></extra>`,
+      ...axes,
+    };
+  };
   if (stream.targetRuns.length) traces.push(drawn(stream.targetRuns, look.target, 1.25, "should be"));
   traces.push(drawn(stream.runs, look.line, 1.5, "score"));
   for (const trace of traces) {
@@ -201,7 +206,9 @@ laughstore.legendItems = function () {
   } else if (data.kind === "onset" || data.kind === "interval") {
     items.push(["window", "window to foresee it"], ["missed", "missed window"], ["right", "alarm, right"], ["wrong", "alarm, false"]);
   } else {
-    items.push(["missed", "missed"], ["right", "predicted, right"], ["wrong", "predicted, false"], ["neither", "not judged"]);
+    items.push(["missed", "missed"], ["right", "predicted, right"], ["wrong", "predicted, false"]);
+    const isThere = (stream) => stream.predicted.some((item) => item[3] === -1);
+    if (data.timelines.some((item) => item.streams.some(isThere))) items.push(["neither", "not judged"]);
   }
   items.push(["ignored", "ignored rows"]);
   return items;

@@ -57,7 +57,7 @@ laughstore.thinned = function (runs, from, to, columns, frame) {
     x.push((run.start + stop) * frame);
     y.push(run.values[stop - 1]);
   }
-  return { x, y };
+  return { x, y, isThinned: perColumn >= 3 };
 };
 
 /* Rectangles of one trace that fills them, cut to what is seen; one around the other never occurs. */
