@@ -36,7 +36,7 @@ class _Flags:
     there are excerpts around these."""
     audio: Path | None = None
     """Data set with the recordings' sound, as `laughstore build` reads it. Recordings up to 5
-    minutes are put into the page whole, of longer ones 10 s around each listed error; 30 minutes in
+    minutes are put into the page whole, of longer ones 10 s around each listed error; 20 minutes in
     all. Voices are then in the page."""
     open: bool = False
     """Show the page in the browser."""

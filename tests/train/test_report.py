@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def test_sound_is_asked_for_where_it_is_listed_and_its_absence_stops_nothing(
     config, _, _ = trained
     asked: dict[str, list[tuple[int, int]]] = {}
 
-    def clips(recording: str, spans: list[tuple[int, int]]) -> list[Clip]:
+    def clips(recording: str, spans: Sequence[tuple[int, int]]) -> list[Clip]:
         asked[recording] = list(spans)
         if len(asked) == 2:
             raise BadRecording(f"{recording}: it is gone")

@@ -252,6 +252,7 @@ def test_zooming_shows_every_row_and_going_back_shows_all(open_page):
     assert line["x"][0] <= start
     assert line["x"][-1] >= end
     # By dragging it is moved.
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 90)
     opened.page.mouse.down()
     opened.page.mouse.move(box["x"] + box["width"] / 2 - 200, box["y"] + 90, steps=4)
     opened.page.mouse.up()
@@ -304,6 +305,9 @@ def test_what_is_heard_and_the_cursor_go_together(open_page):
         " t.width, document.getElementById('clock').textContent]; })()"
     )
     cursor, heard, left, start, end, width, clock = told
+    clip = opened.value("[laughstore.timeline.player.clip].map((c) => c.end - c.start)[0]")
+    length = opened.value("laughstore.timeline.player.audio.duration")
+    assert length == pytest.approx(clip, abs=0.03)
     assert cursor == pytest.approx(heard, abs=0.1)
     assert left == pytest.approx(46 + (cursor - start) / (end - start) * width, abs=1)
     assert clock == opened.value(f"laughstore.clock({cursor})")

@@ -141,7 +141,7 @@ def test_points_of_curves_are_those_of_scikit_learn(num):
     # Under the steps that are drawn lies the average precision, but for points left out.
     xs, ys = np.array(curve[0]["x"]), np.array(curve[0]["y"])
     assert np.sum(np.diff(xs) * ys[1:]) == pytest.approx(ap, abs=1e-12 if num < 300 else 0.02)
-    roc = roc_chart(ranked, roc_auc_score(positive, score), at).traces
+    roc = roc_chart(ranked, float(roc_auc_score(positive, score)), at).traces
     false_rate, true_rate, _ = roc_curve(positive, score, drop_intermediate=False)
     exact = set(zip(false_rate.tolist(), true_rate.tolist(), strict=True))
     assert set(zip(roc[0]["x"], roc[0]["y"], strict=True)) <= exact

@@ -21,8 +21,8 @@ WHOLE_US: Final = 5 * 60 * US_PER_SECOND
 """Recordings up to this long are heard whole, if their timeline is whole; of others excerpts."""
 MARGIN_US: Final = 10 * US_PER_SECOND
 """Before and after what is listed."""
-MOST_US: Final = 30 * 60 * US_PER_SECOND
-"""Of sound in one page, about 10 MB."""
+MOST_US: Final = 20 * 60 * US_PER_SECOND
+"""Of sound in one page: 12 MB of it, at most."""
 
 
 @dataclass(frozen=True)

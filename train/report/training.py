@@ -84,10 +84,14 @@ def _validation_chart(lines: Sequence[Line], name: str, step: int | None) -> Cha
     shown = line(xs, values, title, hovertemplate="epoch %{x}: %{y:.4f}<extra></extra>")
     shown["mode"] = "lines+markers"
     traces = [shown]
-    at = [place for place, item in enumerate(lines) if item["step"] == step]
-    if at and values[at[-1]] is not None:
-        mark = points([xs[at[-1]]], [values[at[-1]]], "this checkpoint", color=VERMILLION)
-        traces.append(mark)
+    at = [
+        (x, value)
+        for x, value, item in zip(xs, values, lines, strict=True)
+        if item["step"] == step and value is not None
+    ]
+    if at:
+        x, value = at[-1]
+        traces.append(points([x], [value], "this checkpoint", color=VERMILLION))
     layout = {"xaxis": axis("epoch", rangemode="tozero"), "yaxis": axis(title)}
     note = "On the split validation, after each epoch; it chose the best checkpoint."
     return Chart("validation", f"{title} while training", traces, layout, note)

@@ -1,6 +1,6 @@
 """The worst false alarms and misses of a split: what a reader wants to hear first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -11,17 +11,20 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..losses import target_kind
 from ..scoring.score import StreamScores
-from .marks import WRONG, StreamMarks
+from .marks import WRONG, StreamMarks, Stretches
 
 LISTED: Final = 20
 """Of either kind, at most."""
+
+
+type SpotKind = Literal["false alarm", "miss"]
 
 
 @dataclass(frozen=True)
 class Spot:
     """A false alarm or a miss."""
 
-    kind: Literal["false alarm", "miss"]
+    kind: SpotKind
     stream: int
     """Number among the streams that were scored."""
     start_us: int
@@ -69,28 +72,11 @@ def worst_spots(
         label: of their scores.
         most: of either kind.
     """
-    false_alarms, misses = [], []
+    false_alarms: list[Spot] = []
+    misses: list[Spot] = []
     for number, (scores, found) in enumerate(zip(streams, marks, strict=True)):
-        for kind, stretches, spots in (
-            ("false alarm", found.predicted, false_alarms),
-            ("miss", found.awaited, misses),
-        ):
-            for place in np.flatnonzero(stretches.verdict == WRONG).tolist():
-                start_us = int(stretches.start_us[place])
-                target = None
-                if target_kind(label) == "numbers":
-                    row = int(np.searchsorted(scores.row, start_us // FRAME_US))
-                    target = float(scores.y[row])
-                spots.append(
-                    Spot(
-                        kind,
-                        number,
-                        start_us,
-                        int(stretches.end_us[place]),
-                        float(stretches.score[place]),
-                        target,
-                    )
-                )
+        false_alarms += _spots("false alarm", number, scores, found.predicted, label)
+        misses += _spots("miss", number, scores, found.awaited, label)
     false_alarms.sort(key=lambda spot: (-_excess(spot), spot.stream, spot.start_us))
     misses.sort(key=lambda spot: (_excess(spot), spot.stream, spot.start_us))
     return WorstSpots(
@@ -101,3 +87,17 @@ def worst_spots(
 def _excess(spot: Spot) -> float:
     """How much too high a score is, or how high, where there is no number that it should be."""
     return spot.score - (spot.target or 0.0)
+
+
+def _spots(
+    kind: SpotKind, number: int, scores: StreamScores, stretches: Stretches, label: LabelSpec
+) -> Iterator[Spot]:
+    """What is wrong among the stretches of one stream."""
+    is_number = target_kind(label) == "numbers"
+    for place in np.flatnonzero(stretches.verdict == WRONG).tolist():
+        start_us = int(stretches.start_us[place])
+        target = None
+        if is_number:
+            target = float(scores.y[np.searchsorted(scores.row, start_us // FRAME_US)])
+        end_us, score = int(stretches.end_us[place]), float(stretches.score[place])
+        yield Spot(kind, number, start_us, end_us, score, target)
