@@ -1,6 +1,7 @@
 """`laughstore report`: an evaluation as one page, with timelines and, where there is any, sound."""
 
 import json
+import logging
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .text import counted, human_bytes
 
 if TYPE_CHECKING:
     from train.report.build import Report
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def run(arguments: Sequence[str]) -> int:
         progress=ScoringProgress(bar),
     )
     _tell(report, as_json=flags.common.json)
-    if flags.open:
-        webbrowser.open(report.path.absolute().as_uri())
+    if flags.open and not webbrowser.open(report.path.absolute().as_uri()):
+        logger.warning("no browser was found; open %s yourself", report.path)
     return 0
 
 
