@@ -14,6 +14,7 @@ from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
 from .text import counted
+from .threshold_text import threshold_texts
 
 if TYPE_CHECKING:
     from train import EvaluationResult
@@ -30,6 +31,11 @@ class _Flags:
     """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
+    threshold_by: str | None = None
+    """Choose the threshold on validation by f1 (default), youden, precision@X, recall@X (X is 0 to
+    1), or fa-per-hour@X: the lowest with at most X false alarms of events an hour."""
+    threshold: float | None = None
+    """Use this threshold, 0 to 1: a row is an alarm if its score is at least this."""
     out: Path | None = None
     """Folder for metrics.json and plots (default: RUN/evaluation/SPLIT)."""
     device: str = "auto"
@@ -70,6 +76,8 @@ def run(arguments: Sequence[str]) -> int:
         shards=flags.shards,
         out=flags.out,
         checkpoint=flags.checkpoint,
+        threshold=flags.threshold,
+        threshold_by=flags.threshold_by,
         device=flags.device,
         timelines=flags.timelines,
         bootstrap=flags.bootstrap,
@@ -99,6 +107,7 @@ class ScoringProgress:
         self._done = done
         if done == total:
             self._bar.end()
+            self._done = 0  # the next split begins
 
 
 def report(result: "EvaluationResult", *, as_json: bool) -> None:
@@ -106,8 +115,15 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result.to_json() | {"out": str(result.out)}, indent=2))
         return
+    from train.runs.folds import TRAIN_SPLIT
+    from train.runs.looks import LOOKS_FILE
+
     found = result.metrics
     print(f"{result.split}: {result.label.describe()}")
+    if result.look is not None:
+        print(f"look {result.look.look} at {result.split} by this run, counted in {LOOKS_FILE}")
+    if result.split == TRAIN_SPLIT:
+        print("these rows were trained on: other rows will have worse scores")
     if result.fold is not None:
         print(f"groups of fold {result.fold['fold']} of {result.fold['folds']} are validation")
     if result.other_annotations is not None:
@@ -125,10 +141,7 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     for line in undefined_texts(found):
         print(line)
     print("   ".join(metric_texts(found)))
-    if result.threshold_of is not None:
-        chosen = {"checkpoint": "when the checkpoint was validated", "split": "on these rows"}
-        print(f"threshold: the best F1 {chosen[result.threshold_of]}")
-    for texts in (sureness_texts, calibration_texts, event_texts):
+    for texts in (threshold_texts, sureness_texts, calibration_texts, event_texts):
         for line in texts(result):
             print(line)
     print("by recording:")

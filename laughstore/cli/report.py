@@ -47,6 +47,11 @@ class _Flags:
     """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
+    threshold_by: str | None = None
+    """Choose the threshold on validation by f1 (default), youden, precision@X, recall@X (X is 0 to
+    1), or fa-per-hour@X: the lowest with at most X false alarms of events an hour."""
+    threshold: float | None = None
+    """Use this threshold, 0 to 1: a row is an alarm if its score is at least this."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
     annotations: Path | None = None
@@ -90,6 +95,8 @@ def run(arguments: Sequence[str]) -> int:
         clips=clips,
         shards=flags.shards,
         checkpoint=flags.checkpoint,
+        threshold=flags.threshold,
+        threshold_by=flags.threshold_by,
         device=flags.device,
         bootstrap=flags.bootstrap,
         null=flags.null,

@@ -14,7 +14,6 @@ from laughstore.errors import ConfigError
 from train.evaluation.calibration import ReliabilityBins
 from train.report.charts import Chart
 from train.report.curves import (
-    Confusion,
     calibration_chart,
     precision_recall_chart,
     roc_chart,
@@ -22,6 +21,7 @@ from train.report.curves import (
 from train.report.page import asset, script_json
 from train.report.tables import Cell, Column, Table, clock, number, percent
 from train.report.training import read_log, training_charts
+from train.scoring.confusion import Confusion
 from train.scoring.ranking import RankedRows
 
 HOSTILE = (
@@ -129,7 +129,7 @@ def test_points_of_curves_are_those_of_scikit_learn(num):
     ap = ranked.average_precision
     at = Confusion.of(positive, score, 0.7)
     (tn, fp), (fn, tp) = confusion_matrix(positive, score >= np.float32(0.7)).tolist()
-    assert at == Confusion(tp, fp, fn, tn)
+    assert at == Confusion(tp=tp, fp=fp, fn=fn, tn=tn)
     curve = precision_recall_chart(ranked, ap, at).traces
     precision, recall, _ = precision_recall_curve(positive, score)
     exact = set(zip(recall.tolist(), precision.tolist(), strict=True))

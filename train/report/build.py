@@ -18,6 +18,7 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 from ..evaluation.bootstrap import DRAWS
 from ..evaluation.evaluate import EvaluationResult, evaluation_of
 from ..evaluation.null import NULL_DRAWS
+from ..evaluation.thresholds import ThresholdRule
 from ..losses import target_kind
 from ..runs.folds import VALIDATION_SPLIT
 from ..scoring.metrics import chosen_metric
@@ -25,7 +26,12 @@ from ..scoring.ranking import RankedRows
 from ..scoring.score import counted_rows
 from . import summary
 from .charts import Chart
-from .curves import Confusion, calibration_chart, precision_recall_chart, roc_chart
+from .curves import (
+    calibration_chart,
+    false_positive_rate,
+    precision_recall_chart,
+    roc_chart,
+)
 from .marks import stream_marks
 from .page import render
 from .sound import Clip, ClipsOf, clips_of
@@ -62,6 +68,8 @@ def write_report(
     clips: ClipsOf | None = None,
     shards: Path | str | None = None,
     checkpoint: str = "best",
+    threshold: float | None = None,
+    threshold_by: ThresholdRule | str | None = None,
     device: str = "auto",
     bootstrap: int = DRAWS,
     null: int = NULL_DRAWS,
@@ -82,6 +90,8 @@ def write_report(
         clips: gives the sound of recordings; the page is silent if None.
         shards: as `train.evaluate`, and so on.
         checkpoint: which one scores.
+        threshold: to decide by, instead of one that validation chose.
+        threshold_by: rule by which validation chooses it.
         device: of the scores.
         bootstrap: draws for intervals.
         null: rotations for chance.
@@ -105,6 +115,8 @@ def write_report(
         split=split,
         shards=shards,
         checkpoint=checkpoint,
+        threshold=threshold,
+        threshold_by=threshold_by,
         device=device,
         bootstrap=bootstrap,
         null=null,
@@ -113,6 +125,7 @@ def write_report(
         cache=cache,
         cache_gb=cache_gb,
         progress=progress,
+        by="report",
     )
     contents = _Contents.of(result, recordings, clips)
     data = contents.page().encode()
@@ -146,7 +159,9 @@ class _Contents:
     def of(cls, result: EvaluationResult, recordings: int, clips: ClipsOf | None) -> "_Contents":
         index, streams, label = result.index, result.streams, result.label
         threshold = result.metrics.threshold
-        marks = [stream_marks(index, item, label, threshold) for item in streams]
+        segments = result.events.segments
+        how = None if segments is None else segments.how
+        marks = [stream_marks(index, item, label, threshold, how) for item in streams]
         worst = worst_spots(streams, marks, label)
         spots = [*worst.false_alarms, *worst.misses]
         shown = choose_recordings(index, streams, worst, recordings)
@@ -172,7 +187,7 @@ class _Contents:
         """Return the page."""
         result, run = self.result, self.result.opened
         name = run.path.resolve().name
-        confusion, charts = self._curves()
+        charts, confusion = self._curves(), result.confusion
         step = _STEP.match(result.checkpoint.name)
         course = training_charts(
             read_log(run.metrics_log),
@@ -206,6 +221,8 @@ class _Contents:
             curve_charts=charts,
             course_charts=course,
             confusion=confusion,
+            false_rate=None if confusion is None else false_positive_rate(confusion),
+            threshold_text=summary.threshold_text(result),
             numbers=summary.numbers_table(result),
             by_recording=summary.recordings_table(result, places),
             shown=self.shown,
@@ -236,12 +253,9 @@ class _Contents:
             facts.append(f"labels from {result.annotations}")
         return facts
 
-    def _curves(self) -> tuple[Confusion | None, list[Chart]]:
-        result, found = self.result, self.result.metrics
-        y, score = counted_rows(self.result.streams)
-        confusion = None
-        if found.threshold is not None and len(y):
-            confusion = Confusion.of(y > 0, score, found.threshold)
+    def _curves(self) -> list[Chart]:
+        result, found, confusion = self.result, self.result.metrics, self.result.confusion
+        y, score = counted_rows(result.streams)
         charts = []
         if found.average_precision is not None:
             ranked = RankedRows.of(y > 0, score)
@@ -250,7 +264,7 @@ class _Contents:
                 charts.append(roc_chart(ranked, found.auroc, confusion))
         if result.calibration is not None:
             charts.append(calibration_chart(result.calibration.bins))
-        return confusion, charts
+        return charts
 
     def _spot_json(self, spot: Spot) -> dict[str, Any]:  # Any: JSON values
         place = next(i for i, item in enumerate(self.shown) if spot.stream in item.streams)

@@ -3,13 +3,13 @@
 Curves are made of exact points; where there are more than a screen can show, of some of them.
 """
 
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.calibration import ReliabilityBins
+from ..scoring.confusion import Confusion
 from ..scoring.ranking import RankedRows
 from .charts import BLUE, VERMILLION, Chart, axis, line, points, reference_line
 from .tables import number, percent
@@ -17,46 +17,9 @@ from .tables import number, percent
 _MOST_POINTS: Final = 300
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """Rows that count, by what they are and what the threshold makes of them."""
-
-    true_positives: int
-    false_positives: int
-    false_negatives: int
-    true_negatives: int
-
-    @classmethod
-    def of(cls, positive: NDArray[np.bool_], score: NDArray[np.float32], threshold: float) -> Self:
-        """Return the counts of N rows (bool[N], f4[N])."""
-        alarm = score >= np.float32(threshold)
-        hits, alarms = int(np.count_nonzero(alarm & positive)), int(np.count_nonzero(alarm))
-        num_positives = int(np.count_nonzero(positive))
-        return cls(
-            hits,
-            alarms - hits,
-            num_positives - hits,
-            len(positive) - num_positives - alarms + hits,
-        )
-
-    @property
-    def recall(self) -> float | None:
-        """Share of positive rows that are found; None without any."""
-        return _share(self.true_positives, self.false_negatives)
-
-    @property
-    def precision(self) -> float | None:
-        """Share of alarms that are right; None without any."""
-        return _share(self.true_positives, self.false_positives)
-
-    @property
-    def false_positive_rate(self) -> float | None:
-        """Share of negative rows with an alarm; None without any."""
-        return _share(self.false_positives, self.true_negatives)
-
-
-def _share(part: int, rest: int) -> float | None:
-    return part / (part + rest) if part + rest else None
+def false_positive_rate(at: Confusion) -> float | None:
+    """Return the share of negative rows that are alarms; None without any."""
+    return at.fp / (at.fp + at.tn) if at.fp + at.tn else None
 
 
 def precision_recall_chart(
@@ -115,8 +78,9 @@ def roc_chart(ranked: RankedRows, auroc: float, at: Confusion | None) -> Chart:
         ),
         reference_line([0, 1], [0, 1], "chance"),
     ]
-    if at is not None and at.recall is not None and at.false_positive_rate is not None:
-        mark = points([at.false_positive_rate], [at.recall], "at the threshold", color=VERMILLION)
+    rate = None if at is None else false_positive_rate(at)
+    if at is not None and at.recall is not None and rate is not None:
+        mark = points([rate], [at.recall], "at the threshold", color=VERMILLION)
         traces.append(mark)
     layout = {
         "xaxis": axis("share of negative rows called positive", range=[0, 1.01]),

@@ -26,10 +26,11 @@ from laughstore.index import Index
 from laughstore.labels import LabelSpec, target_bouts
 from laughstore.timebase import FRAME_US
 
-from ..evaluation.event_metrics import StreamJudge, anticipated
 from ..evaluation.events.anticipation import stream_alarms
 from ..evaluation.events.candidates import candidate_scores
-from ..evaluation.events.segments import Segments, touches
+from ..evaluation.events.segments import SegmentRule, Segments, touches
+from ..evaluation.judged import JudgedStream, anticipated
+from ..evaluation.postprocess import PostProcessing
 from ..losses import target_kind
 from ..scoring.score import StreamScores
 
@@ -77,7 +78,11 @@ class StreamMarks:
 
 
 def stream_marks(
-    index: Index, scores: StreamScores, label: LabelSpec, threshold: float | None
+    index: Index,
+    scores: StreamScores,
+    label: LabelSpec,
+    threshold: float | None,
+    how: PostProcessing | None = None,
 ) -> StreamMarks:
     """Return the marks of one stream.
 
@@ -86,6 +91,7 @@ def stream_marks(
         scores: with those of ignored rows, too.
         label: that they were scored for.
         threshold: of classes: the score from which on a row is an alarm; None: nobody chose one.
+        how: segments are made of rows; None: joined over the label's merge gap, and no more.
     """
     stream = scores.stream
     tables = index.tables(index.recording(stream.recording_id))
@@ -96,14 +102,15 @@ def stream_marks(
         return StreamMarks(Stretches.none(), Stretches.none(), events)
     if label.kind in ("onset", "interval"):
         return StreamMarks(*_alarms(index, scores, label, threshold), events)
-    return StreamMarks(*_segments(index, scores, label, threshold, events), events)
+    rule = (how or PostProcessing(label.merge_gap.us)).at(threshold)
+    return StreamMarks(*_segments(index, scores, label, rule, events), events)
 
 
 def _segments(
-    index: Index, scores: StreamScores, label: LabelSpec, threshold: float, bouts: Times
+    index: Index, scores: StreamScores, label: LabelSpec, rule: SegmentRule, bouts: Times
 ) -> tuple[Stretches, Stretches]:
-    judge = StreamJudge.of(index, scores, label)
-    found = judge.segments(threshold)
+    judge = JudgedStream.of(index, scores, label)
+    found = judge.segments(rule)
     right = touches(found, judge.reference)
     verdict = np.where(right, RIGHT, np.where(touches(found, judge.unknown), LEFT_OUT, WRONG))
     first, stop = bouts.frames()

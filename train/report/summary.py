@@ -47,10 +47,19 @@ def _warnings(result: EvaluationResult) -> Iterator[str]:
         )
     if result.scores == "order":
         yield "Scores order rows, and are no probabilities (docs/labels.md, Losses)."
-    if result.threshold_of == "split":
+    if result.look is not None:
+        look, split = result.look.look, result.look.split
+        if look == 1:
+            yield f"This is the first look at split {split!r} that is counted in the run."
+        else:
+            yield (
+                f"This is look number {look} at split {split!r}: the more often it is looked at,"
+                " the more its numbers are those of a choice."
+            )
+    if result.point.chosen_on == "checkpoint":
         yield (
-            "The checkpoint was not validated: the threshold is the best F1 of these very rows, so"
-            " precision, recall and F1 are better than on others."
+            "The threshold is that of validation as training saw it, which could not be scored"
+            " again."
         )
     interval = next(iter(result.intervals.values()), None)
     if interval is not None and interval.low is None:
@@ -163,6 +172,18 @@ def _null_lines(result: EvaluationResult) -> tuple[str, ...]:
         return ()
     low, high = result.null.central
     return (f"chance {number(low)} to {number(high)}, p {result.null.p:.3f}",)
+
+
+def threshold_text(result: EvaluationResult) -> str:
+    """Return where the threshold is from, as a sentence; nothing without one."""
+    point = result.point
+    match point.chosen_on:
+        case "given":
+            return "The threshold was given."
+        case "validation" | "checkpoint":
+            return f"The threshold was chosen on validation by {point.rule}."
+        case None:
+            return ""
 
 
 def numbers_table(result: EvaluationResult) -> Table:
