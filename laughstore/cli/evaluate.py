@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from ..timebase import Span
 from .annotation_source import with_source
 from .event_text import calibration_texts, event_texts, sureness_texts
 from .flags import CommonFlags, parse
@@ -18,6 +19,9 @@ from .threshold_text import threshold_texts
 
 if TYPE_CHECKING:
     from train import EvaluationResult
+
+
+_COLLAR = Span("0.2s")
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,14 @@ class _Flags:
     """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
-    threshold_by: str | None = None
-    """Choose the threshold on validation by f1 (default), youden, precision@X, recall@X (X is 0 to
+    threshold_by: str = "f1"
+    """Choose the threshold on validation by f1, youden, precision@X, recall@X (X is 0 to
     1), or fa-per-hour@X: the lowest with at most X false alarms of events an hour."""
     threshold: float | None = None
     """Use this threshold, 0 to 1: a row is an alarm if its score is at least this."""
+    collar: Span = _COLLAR
+    """Of segments: how near their ends must be to those of bouts. What is fitted on validation is
+    fitted at 0.2s."""
     out: Path | None = None
     """Folder for metrics.json and plots (default: RUN/evaluation/SPLIT)."""
     device: str = "auto"
@@ -68,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     flags.common.configure_logging()
     from train import evaluate
+    from train.evaluation.events.collar import Collar
 
     bar = TerminalProgress(quiet=flags.common.quiet)
     result = evaluate(
@@ -77,7 +85,8 @@ def run(arguments: Sequence[str]) -> int:
         out=flags.out,
         checkpoint=flags.checkpoint,
         threshold=flags.threshold,
-        threshold_by=flags.threshold_by,
+        threshold_by=None if flags.threshold_by == "f1" else flags.threshold_by,
+        collar=Collar(onset_us=flags.collar.us, offset_us=flags.collar.us),
         device=flags.device,
         timelines=flags.timelines,
         bootstrap=flags.bootstrap,

@@ -47,12 +47,13 @@ def calibration_texts(result: "EvaluationResult") -> Iterator[str]:
             f"probabilities: Brier {found.brier:.5f}, log-loss {found.log_loss:.5f} nats, expected"
             f" calibration error {percent(found.bins.expected_error)}"
         )
-    after = result.tempered
-    if after is not None and result.operating is not None:
+    tempered = result.tempered
+    if tempered is not None and tempered.calibration is not None:
+        after = tempered.calibration
         yield (
-            f"at temperature {number(result.operating.temperature.value)}, fitted on validation and"
-            f" applied to this line alone: log-loss {after.log_loss:.5f} nats, expected calibration"
-            f" error {percent(after.bins.expected_error)}"
+            f"at temperature {number(tempered.temperature.value)}, fitted on validation and applied"
+            f" to this line alone: log-loss {after.log_loss:.5f} nats, expected calibration error"
+            f" {percent(after.bins.expected_error)}"
         )
 
 
@@ -89,7 +90,8 @@ def _segments(found: "SegmentMetrics") -> Iterator[str]:
             f" {number(counts.precision)}, recall {number(counts.recall)}{an_hour}"
             f" ({counted(found.num_bouts, 'bouts')}, collar {found.collar.onset_us / 1e6:g} s)"
         )
-        yield f"  segments as validation chose them: {_how(found.how)}"
+        chosen = "chosen on validation" if found.how_is_chosen else "not chosen on validation"
+        yield f"  how segments are made, {chosen}: {_how(found.how)}"
     each = ", ".join(f"{number(score)} (tolerance {share})" for share, score in found.psds.items())
     yield f"segments at all thresholds: PSDS {each}"
 

@@ -32,7 +32,7 @@ def threshold_texts(result: "EvaluationResult") -> Iterator[str]:
                 " validated (validation cannot be scored again)"
             )
         case "validation":
-            where = " (these very rows)" if result.split == "validation" else ""
+            where = " (these very rows)" if point.on_these_rows else ""
             yield f"threshold {point.threshold:.4g}: {_words(rule)} on validation{where}"
     counts = result.confusion
     if counts is not None:

@@ -16,10 +16,12 @@ from laughstore.annotations import Annotations
 from laughstore.cli.main import main
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.evolution.annotate import Revised, annotate
+from laughstore.index import Index
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from tests.stores import Episode, laugh, write_store
 from train import TrainConfig, evaluate, train
+from train.evaluation.events.collar import Collar
 from train.evaluation.fitted import RULES, ValidationScores, fit, with_rule
 from train.evaluation.judged import JudgedAlarms, JudgedSegments
 from train.evaluation.operating import Operating, load_operating
@@ -66,9 +68,9 @@ def run(first_run, tmp_path) -> Path:
     return shutil.copytree(first_run.out, tmp_path / "run")
 
 
-def scores_of(run: Path, split: str) -> tuple[Run, object, list[StreamScores]]:
+def scores_of(run: Path, split: str) -> tuple[Run, Index, list[StreamScores]]:
     opened = Run.open(run)
-    index = read_index(opened.config.shards)
+    index = read_index(Path(opened.config.shards))
     selection = select(index, split, opened.config.label, opened.config.filter)
     with FrameSource(index, split) as source:
         model = load_trained(opened, "best").model
@@ -91,7 +93,7 @@ def test_what_validation_chose_is_kept_and_used_on_test(run, capsys):
     assert load_operating(Run.open(run)) is None
     found = evaluate(run, split="test", **QUIET)
     kept = fitted(run)
-    opened, index, streams = scores_of(run, "validation")
+    opened, _, streams = scores_of(run, "validation")
     y, score = counted_rows(streams)
     assert set(kept.thresholds) == {str(rule) for rule in RULES}
     for rule in RULES:
@@ -124,7 +126,6 @@ def test_what_validation_chose_is_kept_and_used_on_test(run, capsys):
     assert kept_file(run).read_bytes() == before
     assert validation.metrics.threshold == f1.threshold
     assert validation.confusion == f1.confusion
-    del index
     main(["evaluate", str(run), "--split", "test", "--device", "cpu", "--timelines", "0", "-q"])
     said = capsys.readouterr().out
     assert f"threshold {f1.threshold:.4g}: the best F1 on validation\n" in said
@@ -151,6 +152,11 @@ def test_post_processing_is_the_best_of_all_by_collar_f1_of_validation(run):
     assert segments.counts is not None
     assert segments.counts.f1 == best > each[0][0]
     assert segments.how == kept.post_processing
+    assert segments.to_json()["post_processing"]["chosen_on"] == "validation"
+    wide = evaluate(run, collar=Collar(onset_us=10**9, offset_us=10**9), **QUIET)
+    assert wide.events.segments is not None
+    assert wide.events.segments.how == segments.how
+    assert wide.events.segments.counts != segments.counts
     assert segments.curve is not None
     assert segments.curve.threshold.tolist() == list(kept.curve)
     for place in (0, 7, -1):
@@ -272,8 +278,10 @@ def test_a_given_threshold_is_used_as_it_is(run, capsys):
     assert main([*words, "--threshold", "0.3"]) == 0
     said = capsys.readouterr().out
     assert "threshold 0.3: as given" in said
-    assert main([*words, "--threshold", "0.3", "--threshold-by", "f1"]) == 2
+    assert main([*words, "--threshold", "0.3", "--threshold-by", "youden"]) == 2
     assert "give one of them" in capsys.readouterr().err
+    assert main([*words, "--threshold", "high"]) == 2
+    assert "--threshold: could not convert" in capsys.readouterr().err
     for text in ("precision", "recall@2", "accuracy"):
         assert main([*words, "--threshold-by", text]) == 2
         assert capsys.readouterr().err.count("\n") == 1

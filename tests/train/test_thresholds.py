@@ -1,5 +1,6 @@
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,7 +206,7 @@ def test_the_temperature_is_the_one_with_the_least_log_loss(sureness):
     found = Temperature.fit(y, score)
     assert found.value is not None
     assert found.value == pytest.approx(sureness, rel=0.1)
-    slow = minimize_scalar(
+    slow: Any = minimize_scalar(
         lambda t: log_loss(y, Temperature(float(t)).applied(score)),
         bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6},
     )  # fmt: skip

@@ -24,10 +24,9 @@ from ..runs.drawing import (
     METRICS_FILE,
     clear_evaluation,
     draw_curve,
-    draw_false_alarms,
     draw_timelines,
 )
-from ..runs.folds import TRAIN_SPLIT, shown_groups
+from ..runs.folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
 from ..runs.looks import Look, is_counted, record_look
 from ..runs.run import Run
 from ..runs.trained import groups_trained_on, index_for, load_trained, other_annotations
@@ -38,11 +37,13 @@ from ..scoring.scored_rows import NOBODY_CHOSE
 from ..streaming.device import choose_device
 from .bootstrap import DRAWS, Interval
 from .calibration import Calibration
-from .event_metrics import EventMetrics, event_metrics
+from .event_metrics import EventMetrics, draw_trade_off, event_metrics
+from .events.collar import Collar
 from .intervals import metric_intervals
 from .null import NULL_DRAWS, ShiftNull, null_of
 from .operating import Operating
 from .scored_split import SplitScorer, rows_of
+from .temperature import Tempered
 from .thresholds import ThresholdRule, asked_rule
 from .validated import NO_POINT, OperatingPoint, Validated, own_validation, validated
 from .within import WithinStreams
@@ -114,9 +115,9 @@ class EvaluationResult:
     of labels that are numbers."""
     calibration: Calibration | None
     """Of the rows that count; None where scores are no probabilities."""
-    tempered: Calibration | None
-    """The same at the temperature of validation, which is applied to nothing else; None without
-    one."""
+    tempered: Tempered | None
+    """The same at the temperature of validation, which is applied to nothing else; None where
+    nothing was fitted."""
     within: WithinStreams | None
     """How well scores order the rows of a stream; None for labels that are numbers."""
     events: EventMetrics
@@ -165,7 +166,9 @@ class EvaluationResult:
             "intervals": {name: found.to_json() for name, found in self.intervals.items()},
             "circular_shift_null": None if self.null is None else self.null.to_json(),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
-            "calibration_at_temperature": self._tempered(),
+            "calibration_at_temperature": None
+            if self.tempered is None
+            else self.tempered.to_json(),
             "within_streams": None if self.within is None else self.within.to_json(),
             "events": self.events.to_json(),
             "ignored": self.num_ignored,
@@ -174,13 +177,6 @@ class EvaluationResult:
             "hours": round(self.hours, 6),
             "recordings": [item.to_json() for item in self.recordings],
         }
-
-    def _tempered(self) -> dict[str, Any] | None:  # Any: JSON values
-        if self.operating is None:
-            return None
-        found = {} if self.tempered is None else self.tempered.to_json()
-        fitted = self.operating.temperature
-        return {"temperature": fitted.value, "reason": fitted.reason, **found}
 
 
 def evaluate(
@@ -192,6 +188,7 @@ def evaluate(
     checkpoint: str = "best",
     threshold: float | None = None,
     threshold_by: ThresholdRule | str | None = None,
+    collar: Collar | None = None,
     device: str = "auto",
     timelines: int = 8,
     bootstrap: int = DRAWS,
@@ -216,6 +213,7 @@ def evaluate(
         checkpoint: `best`, `last`, or the path of a checkpoint.
         threshold: to decide by, 0 to 1, instead of one that validation chose.
         threshold_by: rule by which validation chooses it, such as `precision@0.9`; None: f1.
+        collar: how near segments must be to bouts; as usual if None, and in all that is fitted.
         device: as in TrainConfig.
         timelines: most recordings to draw; those with the most positive rows are chosen.
         bootstrap: draws of groups, or of recordings, for intervals; 0: none are made.
@@ -245,6 +243,7 @@ def evaluate(
         checkpoint=checkpoint,
         threshold=threshold,
         threshold_by=threshold_by,
+        collar=collar,
         device=device,
         bootstrap=bootstrap,
         null=null,
@@ -259,7 +258,7 @@ def evaluate(
     title = f"{split}: {result.label.describe()}"
     plots = (
         *draw_curve(folder, result.streams, result.metrics, title),
-        *_false_alarms(folder, result.events, title),
+        *draw_trade_off(folder, result.events, title),
         *draw_timelines(
             folder,
             result.index,
@@ -284,6 +283,7 @@ def evaluation_of(
     checkpoint: str = "best",
     threshold: float | None = None,
     threshold_by: ThresholdRule | str | None = None,
+    collar: Collar | None = None,
     device: str = "auto",
     bootstrap: int = DRAWS,
     null: int = NULL_DRAWS,
@@ -328,11 +328,12 @@ def evaluation_of(
     trained = load_trained(opened, checkpoint)
     model = trained.model.to(choose_device(device))
     scorer = SplitScorer(opened, model, cache=cache, cache_gb=cache_gb, progress=progress)
-    chosen = Validated(None, None, None)
+    chosen, point = Validated(None, None, None), NO_POINT
     if has_classes:
         own = own_validation(opened, index, shards, annotations, annotate)
         chosen = validated(opened, trained, own, rule, scorer)
-    point = chosen.point(trained, rule, threshold) if has_classes else NO_POINT
+        on_itself = own is index and split == VALIDATION_SPLIT
+        point = chosen.point(trained, rule, threshold, on_these_rows=on_itself)
     scored = scorer.score(index, split)
     look = None
     if is_counted(split):
@@ -349,11 +350,15 @@ def evaluation_of(
     groups = by_recording(streams)
     y, score = counted_rows(streams)
     positive = y > 0
-    temperature = None if chosen.operating is None else chosen.operating.temperature
     no_threshold = point.reason or NOBODY_CHOSE
     metrics = metrics_of(streams, label, threshold=point.threshold, no_threshold=no_threshold)
     events = event_metrics(
-        index, streams, label, threshold=point.threshold, operating=chosen.operating
+        index,
+        streams,
+        label,
+        threshold=point.threshold,
+        operating=chosen.operating,
+        collar=collar,
     )
     return EvaluationResult(
         run=run,
@@ -381,8 +386,8 @@ def evaluation_of(
         null=null_of(streams, label, draws=null),
         calibration=Calibration.of(positive, score) if model.scores == "probability" else None,
         tempered=None
-        if temperature is None or temperature.value is None
-        else Calibration.of(positive, temperature.applied(score)),
+        if chosen.operating is None
+        else Tempered.of(chosen.operating.temperature, positive, score),
         within=WithinStreams.of(streams, label),
         events=events,
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
@@ -402,13 +407,3 @@ def evaluation_of(
         index=index,
         streams=streams,
     )
-
-
-def _false_alarms(folder: Path, events: EventMetrics, title: str) -> list[Path]:
-    curve, point = events.curve, events.point
-    if curve is None:
-        return []
-    at = None
-    if point is not None and point.false_alarms_per_hour is not None and point.recall is not None:
-        at = point.false_alarms_per_hour, point.recall
-    return draw_false_alarms(folder, curve.false_alarms_per_hour, curve.recall, at, title)

@@ -7,6 +7,7 @@ candidates; numbers none of them. Nothing is fitted here: what was comes from va
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from laughstore.index import Index
 from laughstore.labels import LabelSpec, candidate_events
 from laughstore.timebase import US_PER_SECOND
 
+from ..runs.drawing import draw_false_alarms
 from ..scoring.score import StreamScores
 from .events.anticipation import Foreseen
 from .events.candidates import (
@@ -56,6 +58,8 @@ class SegmentMetrics:
     """At the threshold; None without one."""
     how: PostProcessing
     """Made those."""
+    how_is_chosen: bool
+    """On validation; else they are joined within the label's merge gap, and that is all."""
     collar: Collar
     curve: OperatingCurve | None
     """False alarms against recall, at thresholds of validation; None where none were kept."""
@@ -77,7 +81,10 @@ class SegmentMetrics:
                 "offset": self.collar.offset_us / US_PER_SECOND,
                 "offset_share": self.collar.offset_share,
             },
-            "post_processing": self.how.to_json(),
+            "post_processing": {
+                **self.how.to_json(),
+                "chosen_on": "validation" if self.how_is_chosen else None,
+            },
             "at_threshold": None
             if found is None
             else {
@@ -193,6 +200,17 @@ def event_metrics(
     return EventMetrics(segments, alarms, candidates)
 
 
+def draw_trade_off(folder: Path, events: EventMetrics, title: str) -> list[Path]:
+    """Draw false alarms against recall, if there is such a curve; return the paths."""
+    curve, point = events.curve, events.point
+    if curve is None:
+        return []
+    at = None
+    if point is not None and point.false_alarms_per_hour is not None and point.recall is not None:
+        at = point.false_alarms_per_hour, point.recall
+    return draw_false_alarms(folder, curve.false_alarms_per_hour, curve.recall, at, title)
+
+
 def _segment_metrics(
     judged: JudgedSegments, label: LabelSpec, threshold: float | None, operating: Operating | None
 ) -> SegmentMetrics:
@@ -218,7 +236,8 @@ def _segment_metrics(
         for share, tolerance, one in zip(PSDS_TOLERANCES, tolerances, curves, strict=True):
             psds[f"{share:g}"] = one.score(tolerance.max_false_alarms_per_hour)
     found = None if threshold is None else judged.at(threshold, how)
-    return SegmentMetrics(found, how, judged.collar, curve, psds, num_bouts)
+    is_chosen = operating is not None and operating.post_processing is not None
+    return SegmentMetrics(found, how, is_chosen, judged.collar, curve, psds, num_bouts)
 
 
 def _joined(stream: JudgedStream, merge_gap_us: int, threshold: float) -> Segments:

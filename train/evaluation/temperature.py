@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from .calibration import Calibration
+
 _CLIP: Final = 1e-7
 """As of log-loss: scores are taken to be no closer to 0 and 1."""
 _LARGEST: Final = 100.0
@@ -74,6 +76,33 @@ class Temperature:
     def from_json(cls, data: dict[str, Any]) -> Self:  # Any: JSON values
         """Return what `to_json` wrote. Raises KeyError when it did not."""
         return cls(data["value"], data["reason"])
+
+
+@dataclass(frozen=True, eq=False)
+class Tempered:
+    """What scores come to as probabilities at a temperature."""
+
+    temperature: Temperature
+    calibration: Calibration | None
+    """None without a temperature."""
+
+    @classmethod
+    def of(
+        cls,
+        temperature: Temperature,
+        positive: NDArray[np.bool_],
+        score: NDArray[np.float32],
+    ) -> Self:
+        """Return this of N rows (bool[N], f4[N]), one or more."""
+        if temperature.value is None:
+            return cls(temperature, None)
+        return cls(temperature, Calibration.of(positive, temperature.applied(score)))
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """Return a JSON object of finite numbers and nulls."""
+        found = {} if self.calibration is None else self.calibration.to_json()
+        value, reason = self.temperature.value, self.temperature.reason
+        return {"temperature": value, "reason": reason, "fitted_on": "validation", **found}
 
 
 def _logit(score: NDArray[np.float32]) -> NDArray[np.float64]:

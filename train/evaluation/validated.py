@@ -44,6 +44,8 @@ class OperatingPoint:
     """Why there is no threshold."""
     on_validation: ChosenThreshold | None = None
     """What it came to there."""
+    on_these_rows: bool = False
+    """What is evaluated is that validation itself: its numbers are those of the choice."""
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object of finite numbers and nulls."""
@@ -53,6 +55,7 @@ class OperatingPoint:
             "chosen_on": self.chosen_on,
             "rule": None if self.rule is None else str(self.rule),
             "reason": self.reason,
+            "on_these_rows": self.on_these_rows,
             "validation": None
             if chosen is None
             else {name: chosen[name] for name in ("confusion", "false_alarms_per_hour")},
@@ -75,7 +78,12 @@ class Validated:
     """Where it is kept."""
 
     def point(
-        self, trained: Trained, rule: ThresholdRule, given: float | None = None
+        self,
+        trained: Trained,
+        rule: ThresholdRule,
+        given: float | None = None,
+        *,
+        on_these_rows: bool = False,
     ) -> OperatingPoint:
         """Return the threshold to decide by.
 
@@ -83,14 +91,16 @@ class Validated:
             trained: the checkpoint.
             rule: that was fitted.
             given: to be used instead.
+            on_these_rows: what is evaluated is the validation that chooses.
         """
         if given is not None:
             return OperatingPoint(given, "given", None)
         if self.operating is not None:
             chosen = self.operating.chosen(rule)
             assert chosen is not None, "it was asked for"
-            where = None if chosen.threshold is None else "validation"
-            return OperatingPoint(chosen.threshold, where, rule, chosen.reason, chosen)
+            if chosen.threshold is None:
+                return OperatingPoint(None, None, rule, chosen.reason)
+            return OperatingPoint(chosen.threshold, "validation", rule, None, chosen, on_these_rows)
         if rule.name == "f1" and trained.threshold is not None:
             return OperatingPoint(trained.threshold, "checkpoint", rule)
         return OperatingPoint(None, None, rule, self.reason)
