@@ -109,7 +109,9 @@ def test_labels_of_other_kinds_have_their_own_lists(planted_shards, tmp_path, la
         assert "calibration" not in data["charts"]
 
 
-def test_without_a_threshold_or_a_positive_row_there_is_a_page_that_says_why(own_shards, tmp_path):
+def test_without_a_threshold_or_a_positive_row_there_is_a_page_that_says_why(
+    own_shards, planted_shards, tmp_path
+):
     def press(report: Progress) -> None:
         if report.phase == "train" and report.done == 3:
             raise KeyboardInterrupt
