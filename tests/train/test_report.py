@@ -53,7 +53,10 @@ def test_a_report_has_the_numbers_of_the_evaluation_and_writes_nothing_else(
     for item in found.recordings:
         assert item.name in texts
     data = data_of(page)
-    assert {"precision-recall", "roc", "calibration", "loss", "validation"} == set(data["charts"])
+    assert set(data["charts"]) == {
+        *("precision-recall", "roc", "calibration", "trade-off"),
+        *("loss", "validation"),
+    }
     assert data["threshold"] == found.metrics.threshold
 
 
@@ -109,9 +112,7 @@ def test_labels_of_other_kinds_have_their_own_lists(planted_shards, tmp_path, la
         assert "calibration" not in data["charts"]
 
 
-def test_without_a_threshold_or_a_positive_row_there_is_a_page_that_says_why(
-    own_shards, planted_shards, tmp_path
-):
+def test_without_a_threshold_or_a_positive_row_there_is_a_page_that_says_why(own_shards, tmp_path):
     def press(report: Progress) -> None:
         if report.phase == "train" and report.done == 3:
             raise KeyboardInterrupt
@@ -120,9 +121,16 @@ def test_without_a_threshold_or_a_positive_row_there_is_a_page_that_says_why(
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=press)
     shutil.rmtree(own_shards.parent)  # its own validation: nothing can be fitted any more
+    silent = [Episode("quiet, part 0", "test", 400), Episode("quiet, part 1", "test", 400)]
+    laughing = [item for item in planted_episodes() if item.split == "train"][:1]
+    store = write_store(
+        tmp_path / "store", [*silent, *laughing], Planted((*silent, *laughing)), dim=DIM,
+        block_frames=32, shard_frames=256,
+    )  # fmt: skip
     report = write_report(
-        config.out, split="train", shards=planted_shards, checkpoint="last", device="cpu", null=20
-    )
+        config.out, split="train", shards=store / "shards", checkpoint="last", device="cpu",
+        null=20,
+    )  # fmt: skip
     reason = report.result.point.reason
     assert reason is not None
     assert report.path == config.out / "report-train.html"
@@ -131,12 +139,6 @@ def test_without_a_threshold_or_a_positive_row_there_is_a_page_that_says_why(
     assert reason in texts
     assert "The run was trained on these rows" in texts
     assert data_of(page)["spots"] == []
-    silent = [Episode("quiet, part 0", "test", 400), Episode("quiet, part 1", "test", 400)]
-    laughing = [item for item in planted_episodes() if item.split == "train"][:1]
-    store = write_store(
-        tmp_path / "store", [*silent, *laughing], Planted((*silent, *laughing)), dim=DIM,
-        block_frames=32, shard_frames=256,
-    )  # fmt: skip
     report = write_report(
         config.out, split="test", shards=store / "shards", checkpoint="last", device="cpu",
         out=tmp_path / "none.html",

@@ -152,7 +152,7 @@ def open_page(browser, page_path) -> Iterator[Open]:
 def test_it_opens_from_disk_without_errors_requests_or_strange_scripts(open_page, page_path):
     opened = open_page()
     charts = opened.value("Object.keys(laughstore.data.charts).length")
-    assert charts == 5
+    assert charts == 6
     assert opened.page.locator("[data-chart] .main-svg .scatterlayer").count() >= charts
     assert opened.page.locator("img, iframe, object, embed").count() == 0
     names = opened.value("laughstore.data.timelines.map((item) => item.name)")

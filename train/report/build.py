@@ -31,6 +31,7 @@ from .curves import (
     false_positive_rate,
     precision_recall_chart,
     roc_chart,
+    trade_off_chart,
 )
 from .marks import stream_marks
 from .page import render
@@ -264,6 +265,9 @@ class _Contents:
                 charts.append(roc_chart(ranked, found.auroc, confusion))
         if result.calibration is not None:
             charts.append(calibration_chart(result.calibration.bins))
+        if result.events.curve is not None:
+            what = "onsets" if result.events.segments is None else "bouts"
+            charts.append(trade_off_chart(result.events.curve, result.events.point, what))
         return charts
 
     def _spot_json(self, spot: Spot) -> dict[str, Any]:  # Any: JSON values

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.calibration import ReliabilityBins
+from ..evaluation.false_alarms import Operated, OperatingCurve
 from ..scoring.confusion import Confusion
 from ..scoring.ranking import RankedRows
 from .charts import BLUE, VERMILLION, Chart, axis, line, points, reference_line
@@ -134,3 +135,30 @@ def _first_at_zero(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[list[float], list[float]]:
     return [0.0, *x.tolist()], [float(y[0]), *y.tolist()]
+
+
+def trade_off_chart(curve: OperatingCurve, point: Operated | None, what: str) -> Chart:
+    """Return false alarms an hour against the share of events that are found.
+
+    Args:
+        curve: at thresholds of validation.
+        point: at the threshold; None without one.
+        what: is found: `bouts`, say.
+    """
+    traces = [
+        line(
+            curve.false_alarms_per_hour.tolist(),
+            curve.recall.tolist(),
+            "thresholds chosen on validation",
+            hovertemplate="%{x:.1f} an hour, %{y:.3f} found<extra></extra>",
+        )
+    ]
+    if point is not None and point.false_alarms_per_hour is not None and point.recall is not None:
+        at = [point.false_alarms_per_hour], [point.recall]
+        traces.append(points(*at, "at the threshold", color=VERMILLION))
+    layout = {
+        "xaxis": axis("false alarms an hour", rangemode="tozero"),
+        "yaxis": axis(f"share of {what} found", range=[0, 1.03]),
+    }
+    note = "As events are counted: each is found or not, and an alarm for none of them is false."
+    return Chart("trade-off", "What finding more costs", traces, layout, note)
