@@ -17,6 +17,7 @@ from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
 from .text import counted, human_bytes
+from .threshold_text import threshold_texts
 
 if TYPE_CHECKING:
     from train.report.build import Report
@@ -124,11 +125,14 @@ def _tell(report: "Report", *, as_json: bool) -> None:
         print(json.dumps(result.to_json() | about, indent=2))
         return
     print(f"{result.split}: {result.label.describe()}")
+    if result.look is not None:
+        print(f"look {result.look.look} at {result.split} by this run")
     for line in undefined_texts(result.metrics):
         print(line)
     print("   ".join(metric_texts(result.metrics)))
-    for line in sureness_texts(result):
-        print(line)
+    for texts in (threshold_texts, sureness_texts):
+        for line in texts(result):
+            print(line)
     sound = f", {counted(report.num_clips, 'clips')} of sound" if report.num_clips else ""
     timelines = counted(len(report.recordings), "timelines")
     print(f"report: {report.path} ({human_bytes(report.num_bytes)}, {timelines}{sound})")

@@ -48,6 +48,7 @@ def test_json_is_the_evaluation_and_where_the_page_is(run_folder, run):
     assert (told["out"], told["timelines"], told["clips"]) == (str(page), [], 0)
     assert told["bytes"] == page.stat().st_size
     assert told["split"] == "test"
+    assert (told["look"]["look"], told["look"]["by"]) == (1, "report")
     assert told["metrics"]["rows"] > 0
 
 

@@ -180,8 +180,11 @@ def threshold_text(result: EvaluationResult) -> str:
     match point.chosen_on:
         case "given":
             return "The threshold was given."
-        case "validation" | "checkpoint":
-            return f"The threshold was chosen on validation by {point.rule}."
+        case "checkpoint":
+            return f"The threshold was chosen by {point.rule} when the checkpoint was validated."
+        case "validation":
+            where = ", which is these very rows" if point.on_these_rows else ""
+            return f"The threshold was chosen by {point.rule} on validation{where}."
         case None:
             return ""
 
