@@ -17,6 +17,7 @@ from .streaming.sequence_shape import SequenceShape
 if TYPE_CHECKING:
     from .evaluation.evaluate import EvaluationResult, evaluate
     from .loop import train, train_probes
+    from .report.build import Report, write_report
     from .streaming.batch import Batch
     from .streaming.stream import FrameStream
     from .training.progress import Progress
@@ -32,12 +33,14 @@ __all__ = [
     "Place",
     "ProbesResult",
     "Progress",
+    "Report",
     "SequenceShape",
     "TrainConfig",
     "TrainResult",
     "evaluate",
     "train",
     "train_probes",
+    "write_report",
 ]
 
 _HOMES = {
@@ -46,10 +49,12 @@ _HOMES = {
     "FrameStream": "streaming.stream",
     "ProbesResult": "training.result",
     "Progress": "training.progress",
+    "Report": "report.build",
     "TrainResult": "training.result",
     "evaluate": "evaluation.evaluate",
     "train": "loop",
     "train_probes": "loop",
+    "write_report": "report.build",
 }
 """Modules of the names that load torch."""
 
