@@ -3,9 +3,11 @@
 Everything that would make its scores mean something else is refused or told here.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from laughstore.errors import ConfigError, CorruptData, SpecMismatch
@@ -109,6 +111,12 @@ class Trained:
     threshold: float | None
     """Of classes: the score from which on a row is an alarm, chosen by the validation of this
     checkpoint; None if there was none."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the model's tensors, as hex digits: equal for equal scores."""
+        tensors = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()
 
 
 def load_trained(run: Run, checkpoint: str) -> Trained:
