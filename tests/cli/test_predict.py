@@ -67,7 +67,8 @@ def test_a_folder_is_predicted_file_by_file_and_bad_ones_are_told(
     trained_run, album, tmp_path, run
 ):
     out = tmp_path / "out"
-    code, told, err = run("predict", album, "--run", trained_run, "--out", out, "--json")
+    flags = ("--run", trained_run, "--out", out, "--json", "--threshold", "0.01")
+    code, told, err = run("predict", album, *flags)
     assert code == 3
     report = json.loads(told)
     titles = [item["recording"] for item in report["predicted"]]
@@ -207,7 +208,7 @@ def test_filters_and_scores_that_are_no_probabilities_are_told(store, corpus, tm
     assert len(content["frames"]["scores"]) == content["num_frames"]
     assert content["scores"] == "order"
     told = " ".join(content["warnings"])
-    assert "min_context 2s" in told
+    assert "min_context 25f" in told
     assert "no probabilities" in told
 
 
