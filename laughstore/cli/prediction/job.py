@@ -187,8 +187,8 @@ def _warnings(run: Run, trained: Trained) -> list[str]:
     )
     if rows != FrameFilter():
         found.append(
-            f"the run was trained and validated on some rows alone ({rows.describe()}), and here all"
-            " are scored"
+            f"the run was trained and validated on some rows alone ({rows.describe()}), and here"
+            " all are scored"
         )
     if trained.model.scores == "order":
         found.append("scores order frames, and are no probabilities (docs/labels.md, Losses)")
