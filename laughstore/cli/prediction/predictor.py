@@ -93,7 +93,7 @@ class Predictor:
         cls,
         run: Path | str,
         *,
-        model: str | None = None,
+        model: Path | str | None = None,
         checkpoint: str = "best",
         device: str = "auto",
         with_other: bool = False,
@@ -116,7 +116,8 @@ class Predictor:
             CorruptData: a file was altered or cut.
         """
         found = read_run(Path(run))
-        opened = open_run(found, load_trained(found, checkpoint), model=model, device=device)
+        name = None if model is None else str(model)
+        opened = open_run(found, load_trained(found, checkpoint), model=name, device=device)
         return cls(opened, with_other=with_other, hop_frames=hop_frames)
 
     @property
