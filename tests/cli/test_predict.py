@@ -147,7 +147,8 @@ def test_all_formats_tell_the_segments_of_the_json(trained_run, corpus, tmp_path
     assert [float(row.split(",")[2]) for row in rows[1:]] == content["frames"]["scores"]
     assert f"SPEAKER_00: {len(expected)} segments, " in told
     assert content["segmenting"] == {
-        "threshold": 0.01, "threshold_of": "flag", "merge_gap_s": 0.5, "min_duration_s": 0.2,
+        "threshold": 0.01, "chosen_on": "given", "rule": None, "low": 0.01, "median_rows": 1,
+        "merge_gap_s": 0.5, "min_duration_s": 0.2,
     }  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def test_the_threshold_is_that_of_validation(trained_run, corpus, tmp_path):
     content = predicted(tmp_path / "out", "--main", track, "--run", trained_run)
     chosen = load_trained(Run.open(trained_run), "best").threshold
     assert content["segmenting"]["threshold"] == chosen
-    assert content["segmenting"]["threshold_of"] == "checkpoint"
+    assert content["segmenting"]["chosen_on"] == "checkpoint"
     score = scores_of(content)
     inside = np.zeros(len(score), np.bool_)
     for item in content["segments"]:
@@ -181,6 +182,39 @@ def test_the_threshold_is_that_of_validation(trained_run, corpus, tmp_path):
     # What is outside is below, or was too short to be kept.
     alarms = np.flatnonzero((score >= np.float32(chosen)) & ~inside)
     assert all(np.diff(alarms) > 6) or len(alarms) <= 2
+
+
+def test_what_an_evaluation_fitted_on_validation_is_used(store, corpus, tmp_path, run):
+    from train.evaluation.operating import load_operating
+
+    run_path, track = trained_on(store, tmp_path / "run"), tracks(corpus)["SPEAKER_00"]
+    flags = ("--main", track, "--run", run_path, "--format", "json")
+    code, _, err = run("predict", *flags, "--threshold-by", "youden", "--out", tmp_path / "no")
+    assert code == 2
+    assert "laughstore evaluate" in err
+    assert "--threshold-by youden" in err
+    words = ("--null", "0", "--bootstrap", "0", "--timelines", "0", "--threshold-by", "youden")
+    assert run("evaluate", run_path, *words, "-q")[0] == 0
+    operating = load_operating(Run.open(run_path))
+    assert operating is not None
+    fitted, chosen = operating.post_processing, operating.chosen("youden")
+    assert fitted is not None
+    assert chosen is not None
+    assert chosen.threshold is not None
+    for number, (words, gap_us) in enumerate(
+        (((), fitted.merge_gap_us), (("--merge-gap", "1.5s"), 1_500_000))
+    ):
+        out = tmp_path / f"out{number}"
+        by = ("--threshold-by", "youden")
+        assert run("predict", *flags, *by, *words, "--out", out)[0] == 0
+        found = json.loads((out / "SPEAKER_00.json").read_text())["segmenting"]
+        rule = fitted.at(chosen.threshold)
+        assert found == {
+            "threshold": chosen.threshold, "chosen_on": "validation", "rule": "youden",
+            "low": rule.threshold if rule.low is None else rule.low,
+            "median_rows": rule.median_rows, "merge_gap_s": gap_us / 1e6,
+            "min_duration_s": rule.min_duration_us / 1e6,
+        }  # fmt: skip
 
 
 def test_a_lone_file_warns_where_tracks_were_trained_on(trained_run, corpus, tmp_path, run):
@@ -259,7 +293,7 @@ def test_a_score_stands_at_the_frame_that_it_is_about(lead):
     score = np.zeros(num_frames, np.float32)
     score[[0, 7, 8, 19]] = [0.9, 0.8, 0.7, 0.9]
     heard: Any = Heard("x", Path(), pair=None, num_frames=num_frames, duration_us=duration_us)  # type: ignore[arg-type]
-    segmenting = Segmenting(SegmentRule(0.5), "flag")
+    segmenting = Segmenting(SegmentRule(0.5), "given")
     found = Prediction.of(heard, score, label=label, scores="probability", segmenting=segmenting)
     frames = {found.first_frame + i: value for i, value in enumerate(found.score.tolist())}
     expected = {t + lead: score[t] for t in range(num_frames) if 0 <= t + lead < num_frames}
@@ -309,7 +343,7 @@ def test_what_cannot_be_asked_is_one_line(trained_run, tmp_path, run):
         ((empty, *flags), 1, "holds no sound file"),
         ((bad, *flags), 1, "none of 1 can be used"),
         ((bad, "--run", tmp_path), 1, "no training run"),
-        ((bad, *flags, "--threshold", "nan"), 2, "finite number"),
+        ((bad, *flags, "--threshold", "nan"), 2, "scores lie in 0 to 1"),
         ((bad, *flags, "--checkpoint", "worst"), 1, "worst"),
     ):
         found, out, err = run("predict", *words)

@@ -5,14 +5,12 @@ The attributes' docstrings are the help of the command line.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from ...errors import ConfigError
 from ...timebase import Span
-
-_MIN_DURATION = Span("0.2s")
-_MERGE_GAP = Span("0.5s")
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,14 @@ class PredictConfig:
     """best, last, or the path of a checkpoint."""
     threshold: float | None = None
     """Score from which on a frame belongs to a segment (default: as validation chose it)."""
-    min_duration: Span = _MIN_DURATION
-    """Shorter segments are dropped, after joining."""
-    merge_gap: Span = _MERGE_GAP
-    """Segments no further apart than this are one."""
+    threshold_by: str = "f1"
+    """Use the threshold that `laughstore evaluate --threshold-by` chose on validation by this rule:
+    f1, youden, precision@X, recall@X or fa-per-hour@X."""
+    min_duration: Literal["auto"] | Span = "auto"
+    """Shorter segments are dropped, after joining; auto: as evaluate fitted it on validation, else
+    0.2s."""
+    merge_gap: Literal["auto"] | Span = "auto"
+    """Segments no further apart than this are one; auto: as evaluate fitted it, else 0.5s."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
     resume: bool = False

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from train.streaming.selection import FrameFilter
 from ...errors import BadRecording, ConfigError, LaughstoreError, NotFound
 from ...files import sha256_file
 from ...progress import NoProgress, Progress
+from ...timebase import Span
 from .batch import Text, Unusable, score_recordings
 from .config import PredictConfig
 from .files import PredictionFolder, Wanted, formats_of
@@ -81,11 +82,12 @@ def predict(config: PredictConfig, progress: Progress | None = None) -> Outcome:
     _check_text(config, run)
     trained = load_trained(run, config.checkpoint)
     segmenting = choose_segmenting(
+        run,
         trained,
-        run.config.label,
         threshold=config.threshold,
-        min_duration=config.min_duration,
-        merge_gap=config.merge_gap,
+        threshold_by=config.threshold_by,
+        min_duration=_given(config.min_duration),
+        merge_gap=_given(config.merge_gap),
     )
     has_segments = segmenting is not None
     wanted = Wanted(
@@ -111,6 +113,10 @@ def predict(config: PredictConfig, progress: Progress | None = None) -> Outcome:
         reason = next(iter(outcome.unusable.values()))
         raise LaughstoreError(f"none of {len(outcome.unusable)} can be used; the first: {reason}")
     return outcome
+
+
+def _given(span: Literal["auto"] | Span) -> Span | None:
+    return span if isinstance(span, Span) else None
 
 
 def _check_text(config: PredictConfig, run: Run) -> None:

@@ -25,6 +25,7 @@ from ...errors import BadRecording, ConfigError
 from ...label_spec import LabelSpec
 from ...timebase import SAMPLE_RATE, SAMPLES_PER_FRAME, num_frames
 from .opened import OpenedRun, open_run, read_run
+from .rule import choose_segmenting
 
 
 class Predictor:
@@ -132,8 +133,13 @@ class Predictor:
 
     @property
     def threshold(self) -> float | None:
-        """The score from which on a row is an alarm, as validation chose it; None of numbers."""
-        return self.opened.trained.threshold
+        """The score from which on a row is an alarm, as validation chose it; None of numbers.
+
+        Raises:
+            ConfigError: it chose none.
+        """
+        found = choose_segmenting(self.opened.run, self.opened.trained)
+        return None if found is None else found.rule.threshold
 
     @property
     def num_rows(self) -> int:
