@@ -24,6 +24,7 @@ from laughstore.sharing import Share
 from .config import BuildConfig
 from .features import FeatureFailure, Source, extract_features
 from .model import FeatureModel, ModelFiles, load_model
+from .numerics import compute_dtype, set_numerics
 from .roles import Pair
 from .stored_annotations import stored_annotations
 from .survey import SurveyedRecording
@@ -162,14 +163,13 @@ class Extraction:
     def _loaded_model(self) -> FeatureModel:
         if self._model is None:
             spec, numerics = self.plan.spec, self.plan.spec.numerics
-            torch.set_num_threads(numerics.threads)
-            torch.backends.cuda.matmul.allow_tf32 = numerics.allow_tf32
-            torch.backends.cudnn.allow_tf32 = numerics.allow_tf32
-            dtype = torch.bfloat16 if numerics.compute_dtype == "bfloat16" else torch.float32
+            set_numerics(numerics)
             if spec.text != "none":
                 assert self.files is not None
                 self._encode = load_tokenizer(
                     self.files.tokenizer_path, text_card=int(self.files.config["text_card"])
                 )
-            self._model = load_model(self.files, device=self.device, dtype=dtype, tap=spec.tap)
+            self._model = load_model(
+                self.files, device=self.device, dtype=compute_dtype(numerics), tap=spec.tap
+            )
         return self._model

@@ -34,6 +34,7 @@ COMMANDS = {
     "train": "Train a head on the shards of a store.",
     "evaluate": "Score a run on a split and plot it along time.",
     "report": "Write an evaluation as one page: numbers, worst errors, timelines, sound.",
+    "predict": "Find events in a user's own audio with a run.",
     "inspect": "Tell what is in a store, its shards or a run.",
     "annotate": "Give a store other annotations, as a new generation; features stay.",
     "add": "Append recordings to a store, as a new generation.",

@@ -33,11 +33,13 @@ def _commands() -> list[str]:
 def workplace(
     corpus: Path, nano_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with DATASET, and a Hugging Face cache in which the default model is a small one."""
+    """DATASET, AUDIO, and a Hugging Face cache in which the default model is a small one."""
     from extract.config import DEFAULT_MODEL
 
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(corpus, folder / "DATASET")
+    (episode,) = (corpus / "audio" / "episode_wav_dial" / "test").iterdir()
+    shutil.copytree(episode, folder / "AUDIO")
     revision = "0" * 40
     cached = folder / "hf/hub" / f"models--{DEFAULT_MODEL.replace('/', '--')}"
     shutil.copytree(nano_checkpoint, cached / "snapshots" / revision)
