@@ -10,6 +10,7 @@ import tyro
 
 from ..errors import NotFound
 from ..inspection import StoreSummary, store_root, summarise
+from ..spec import FeatureSpec
 from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse, path_or_url
@@ -73,7 +74,7 @@ def _print(flags: _Flags, summary: StoreSummary) -> None:
     model = spec.model if spec.revision is None else f"{spec.model} at {spec.revision[:12]}"
     print(
         f"features: {spec.dtype}[{spec.dim}] at 12.5 frames a second, {spec.tap} of {model}"
-        f" (weights {spec.weights_sha256[:12]}), text {spec.text}, context {spec.context}"
+        f" ({_origin(spec)}), text {spec.text}, context {spec.context}"
     )
     print(
         f"shards: {len(index.shards)} of at most {spec.shard_frames} frames, blocks of"
@@ -108,6 +109,10 @@ def _print(flags: _Flags, summary: StoreSummary) -> None:
             seconds = item.num_frames * FRAME_US / US_PER_SECOND
             streams = ", ".join(stream.assignment for stream in item.streams)
             print(f"{item.split}  {item.id}  {seconds:.1f} s  {streams}  {item.name}")
+
+
+def _origin(spec: FeatureSpec) -> str:
+    return "imported" if spec.is_imported else f"weights {spec.weights_sha256[:12]}"
 
 
 def _recordings(summary: StoreSummary) -> list[dict[str, object]]:
