@@ -4,6 +4,7 @@ import json
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from extract.datasets import DIARIZATIONS, EVENTS, INTERVALS, TRANSCRIPTS, TURNS
@@ -130,7 +131,7 @@ def write_listed(folder):
     return folder
 
 
-def write_plain(folder, dtype=np.float32, suffix=".npy"):
+def write_plain(folder, dtype: npt.DTypeLike = np.float32, suffix=".npy"):
     """<split>/<recording>.npy or .pt, and nothing that says whose."""
     for name, split in SPLITS.items():
         path = folder / split / f"{name}{suffix}"
