@@ -32,6 +32,7 @@ _LISTED, _LIST = "features.npy", "metadata.json"
 _MAIN = ("user", "user_id", "user_speaker_id")
 _OTHER = ("system", "system_id", "system_speaker_id")
 _OTHERS = "system_speaker_ids"
+_MISPLACED = "holds features, and is not the folder of"
 _MASKED = (
     "laughter was silenced in its audio before extraction: rows that have heard an onset can tell"
     " where the silence is"
@@ -76,14 +77,17 @@ def find_features(folder: Path) -> list[FoundFeatures]:
         NotFound: no such folder.
         ConfigError: there are no features in it.
     """
+    if folder.is_file():
+        raise ConfigError(f"{folder}: is a file; give the folder that holds it")
     if not folder.is_dir():
         raise NotFound(f"{folder}: no such folder; give the folder that holds the features")
     found = list(_scan(folder, None))
+    if all(_MISPLACED in (item.problem or "") for item in found):  # or there are none
+        for inner in visible(folder):
+            if inner.is_dir() and any(item.streams for item in _scan(inner, None)):
+                raise ConfigError(f"{folder}: no features here, but in {inner.name}/; give {inner}")
     if found:
         return found
-    inner = [item for item in visible(folder) if item.is_dir() and any(_scan(item, None))]
-    if inner:
-        raise ConfigError(f"{folder}: no features here, but in {inner[0].name}/; give {inner[0]}")
     if any(_OF_ASSIGNMENT.fullmatch(item.name) for item in visible(folder)):
         raise ConfigError(
             f"{folder}: holds features of one episode; give the folder above its split,"
@@ -101,12 +105,20 @@ def _scan(folder: Path, split: str | None) -> Iterator[FoundFeatures]:
     """Yield the features in a folder: of a split, or of all if that is None."""
     for entry in visible(folder):
         if entry.is_dir():
-            if any(_OF_ASSIGNMENT.fullmatch(item.name) for item in visible(entry)):
+            inner = visible(entry)
+            if any(_OF_ASSIGNMENT.fullmatch(item.name) for item in inner):
                 yield _checked(entry.name, split, partial(_episode_folder, entry, split))
             elif split is None and SPLIT_NAME.fullmatch(entry.name):
                 yield from _scan(entry, entry.name)
+            elif any(_may_be_features(item) for item in inner):
+                what = "a split (letters, digits, - and _)" if split is None else "an episode"
+                yield FoundFeatures(
+                    name=_nfc(entry.name),
+                    split=split,
+                    problem=f"{entry}: {_MISPLACED} {what}; move them",
+                )
             continue
-        if entry.suffix.lower() not in SUFFIXES or _LABELS.fullmatch(entry.name):
+        if not _may_be_features(entry):
             continue
         of_split = _OF_SPLIT.fullmatch(entry.name)
         if split is None and of_split and (beside := _beside(entry, of_split[1])).is_file():
@@ -115,6 +127,10 @@ def _scan(folder: Path, split: str | None) -> Iterator[FoundFeatures]:
             yield from _listed(entry, beside, split)
         elif not _OF_ASSIGNMENT.fullmatch(entry.name):
             yield _checked(entry.stem, split, partial(_file, entry, split))
+
+
+def _may_be_features(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not _LABELS.fullmatch(path.name)
 
 
 def _beside(path: Path, split: str) -> Path:

@@ -76,7 +76,7 @@ def _report(flags: _Flags, result: "ImportResult") -> None:
         print(json.dumps(report, indent=2))
         return
     print(
-        f"{len(index.recordings)} recordings ({result.num_imported} imported now),"
+        f"{counted(len(index.recordings), 'recordings')} ({result.num_imported} imported now),"
         f" {num_frames:,} frames of {index.dim} channels, {human_bytes(num_bytes)}"
     )
     if result.num_imported:
@@ -89,8 +89,11 @@ def _report(flags: _Flags, result: "ImportResult") -> None:
     if result.left_out:
         print(f"their list: {store / layout.QUARANTINE_JSON}")
     print(f"store: {store}")
-    shards = shlex.quote(str(store / layout.SHARDS))
-    print(f"next: {program()} train --shards {shards} --out RUN")
+    if flags.config.dataset is None:
+        print(f"next: {program()} annotate {shlex.quote(str(store))} --from DATASET")
+    else:
+        shards = shlex.quote(str(store / layout.SHARDS))
+        print(f"next: {program()} train --shards {shards} --out RUN")
 
 
 def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:

@@ -77,8 +77,8 @@ def test_a_store_of_imported_features_is_a_store(run, reference, corpus, built, 
     assert code == 0
     code, out, _ = run("inspect", store)
     assert code == 0
-    assert "out_norm of kyutai/moshiko-pytorch-bf16 (imported)" in out
-    assert "text unknown (imported), context restart:210" in out
+    assert "imported, as stated: model kyutai/moshiko-pytorch-bf16, tap out_norm, " in out
+    assert "text unknown, context restart:210" in out
     counts = [
         json.loads(run("labels", path, "--label", "onset:0.8s", "--json")[1])["splits"]
         for path in (store, built)
@@ -124,6 +124,7 @@ def test_what_cannot_be_imported_is_told_and_the_rest_is_there(run, tmp_path):
     [
         (["nowhere", "--store", "store"], 1, "nowhere: no such folder"),
         (["empty", "--store", "store"], 2, "found nothing"),
+        (["features/file", "--store", "store"], 2, "is a file"),
         (["features", "--store", "s3://bucket/store"], 2, "is a URL"),
         (["features", "--store", "empty/file"], 2, "is no laughstore store"),
         (["features"], 2, "--store"),
@@ -141,6 +142,7 @@ def test_what_cannot_be_imported_is_told_and_the_rest_is_there(run, tmp_path):
 def test_bad_input_ends_with_one_line(run, changes, code, said, tmp_path, monkeypatch):
     write_pt(tmp_path / "features")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "features/file").write_text("")
     monkeypatch.chdir(tmp_path)
     if changes[-1] == "empty/file":
         Path("empty/file").write_text("mine")

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import shutil
 import zipfile
 
 import ml_dtypes
@@ -19,13 +21,20 @@ from extract.imported.rounding import not_finite, round_to_bfloat16
 from extract.imported.run import import_features
 from extract.imported.survey import NO_ANNOTATIONS, survey_features
 from laughstore import open_store
-from laughstore.errors import BadRecording, ConfigError, LaughstoreError, NotFound, SpecMismatch
+from laughstore.errors import (
+    BadRecording,
+    ConfigError,
+    CorruptData,
+    LaughstoreError,
+    NotFound,
+    SpecMismatch,
+)
 from laughstore.integrity.verify import verify
 from laughstore.progress import NoProgress
 from laughstore.spec import UNKNOWN, FeatureSpec
 from laughstore.timebase import Span
 from tests.faults.harness import leftovers, tree
-from tests.stores import Episode, random_features, write_store
+from tests.stores import Episode, random_features, spec_for, write_store
 
 from .reference_files import (
     DIM,
@@ -381,8 +390,6 @@ def test_episodes_whose_roles_were_not_written_have_those_of_the_data_set(
     ],
 )
 def test_what_a_file_says_is_checked(changes, said, source, tmp_path):
-    import re
-
     write_pt(tmp_path / "features", **changes)
     assert re.search(said, reason(tmp_path, source))
 
@@ -406,6 +413,30 @@ def test_the_split_of_the_data_set_counts(source, tmp_path):
     assert any("say split test, the data set train" in note for note in found.notes)
 
 
+def test_a_data_set_without_its_audio_gives_events_and_no_length(tmp_path):
+    source = dataset(tmp_path / "dataset")
+    shutil.rmtree(source / "audio")
+    FORMS["pt"](tmp_path / "features")
+    import_features(config(tmp_path, source))
+    assert len(open_store(tmp_path / "store").annotations(NAME).events) == 1
+    FORMS["whole splits"](tmp_path / "others")
+    found = survey_features(config(tmp_path, source, features=tmp_path / "others"))
+    assert [item.reason.split(": ")[1][:36] for item in found.skipped] == [
+        "nothing tells how long its audio is,"
+    ] * 2
+
+
+def test_a_data_set_that_does_not_know_who_speaks(tmp_path):
+    mixes = Published(tmp_path / "mixes").episode()
+    write_pt(tmp_path / "features")
+    import_features(config(tmp_path, mixes.root))
+    store = open_store(tmp_path / "store")
+    assert [stream.main for stream in store.recordings[0].streams] == [main for main, _ in ROLES]
+    annotations = store.annotations(NAME)
+    assert [item.name for item in annotations.speakers] == ["SPEAKER_00", "SPEAKER_01"]
+    assert [event.speaker for event in annotations.events] == [None]
+
+
 def test_features_of_a_mix(tmp_path):
     mixes = Published(tmp_path / "mixes").episode()
     (tmp_path / "features").mkdir()
@@ -419,9 +450,15 @@ def test_a_plain_array_without_a_data_set_is_nobodys(tmp_path):
     (tmp_path / "features/train").mkdir(parents=True)
     np.save(tmp_path / "features/train/a.npy", features(NAME))
     assert "nothing tells who is main" in reason(tmp_path)
-    (tmp_path / "features/train").rename(tmp_path / "features/of Monday")
-    with pytest.raises(ConfigError, match="no features here, but in of Monday/"):
-        find_features(tmp_path / "features")
+
+
+def test_features_in_a_folder_that_is_no_place_for_them_are_told(source, tmp_path):
+    path = write_pt(tmp_path / "features")
+    write_pt(tmp_path / "features", SECOND)
+    path.parent.rename(tmp_path / "features/of Monday")
+    assert "not the folder of a split" in reason(tmp_path, source)
+    (tmp_path / "features/of Monday").rename(tmp_path / "features/validation/Third_1")
+    assert "not the folder of an episode" in reason(tmp_path, source)
 
 
 def test_folders_that_are_not_those_of_features(tmp_path):
@@ -516,6 +553,19 @@ def test_what_nobody_stated_is_unknown_and_what_is_stated_stands_there(imported,
     assert FeatureSpec.from_json(stated.to_json(), where="here") == stated
     with pytest.raises(ConfigError, match="were imported"):
         stated.how_extracted()
+    for change in (
+        {"numerics": 3},
+        {"numerics": {}},
+        {"text": "loud"},
+        {"text": None},
+        {"tap": "x"},
+    ):
+        with pytest.raises(CorruptData, match="here"):
+            FeatureSpec.from_json(stated.to_json() | change, where="here")
+    # Of features that were extracted everything is known.
+    known = spec_for(DIM)
+    with pytest.raises(CorruptData, match="only imported features"):
+        FeatureSpec.from_json(known.to_json() | {"text": UNKNOWN}, where="here")
 
 
 def test_imported_and_extracted_features_never_mix(source, imported, tmp_path):
