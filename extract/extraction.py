@@ -64,14 +64,14 @@ class Extraction:
         self._write_annotations()
         # Annotations of long recordings were read to survey and to write them.
         release_free_memory()
-        spec = self.plan.spec
+        spec, how = self.plan.spec, self.plan.spec.how_extracted()
         chunks = extract_features(
             self._loaded_model(),
             self._sources(first, share),
-            slots=spec.numerics.slots,
-            chunk_frames=spec.numerics.chunk_frames,
-            assignments=1 if spec.speakers == "mix" else 2,
-            stream_order=spec.stream_order,
+            slots=how.numerics.slots,
+            chunk_frames=how.numerics.chunk_frames,
+            assignments=1 if how.speakers == "mix" else 2,
+            stream_order=how.stream_order,
             restart_frames=spec.restart_frames,
         )
         num_frames = sum(item.num_frames for item in (first, *share.left))
@@ -123,7 +123,7 @@ class Extraction:
 
     def _text(self, recording: SurveyedRecording, pair: Pair) -> NDArray[np.int16]:
         """Return i16[2, T], the text of both sides, from the annotations that the store has."""
-        mode = self.plan.spec.text
+        mode = self.plan.spec.how_extracted().text
         assert self._encode is not None
         assert mode != "none"
         annotations = stored_annotations(
@@ -162,7 +162,7 @@ class Extraction:
 
     def _loaded_model(self) -> FeatureModel:
         if self._model is None:
-            spec, numerics = self.plan.spec, self.plan.spec.numerics
+            spec, numerics = self.plan.spec, self.plan.spec.how_extracted().numerics
             set_numerics(numerics)
             if spec.text != "none":
                 assert self.files is not None
