@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .config import TrainConfig
 from .distributed.place import Place
+from .evaluation.spot_search import SpotSearch
 from .heads import HeadConfig
 from .losses import LossConfig
 from .streaming.selection import FrameFilter
@@ -16,6 +17,7 @@ from .streaming.sequence_shape import SequenceShape
 
 if TYPE_CHECKING:
     from .evaluation.evaluate import EvaluationResult, evaluate
+    from .evaluation.spots import FoundSpots, find_spots
     from .loop import train, train_probes
     from .streaming.batch import Batch
     from .streaming.stream import FrameStream
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "EvaluationResult",
+    "FoundSpots",
     "FrameFilter",
     "FrameStream",
     "HeadConfig",
@@ -33,9 +36,11 @@ __all__ = [
     "ProbesResult",
     "Progress",
     "SequenceShape",
+    "SpotSearch",
     "TrainConfig",
     "TrainResult",
     "evaluate",
+    "find_spots",
     "train",
     "train_probes",
 ]
@@ -43,11 +48,13 @@ __all__ = [
 _HOMES = {
     "Batch": "streaming.batch",
     "EvaluationResult": "evaluation.evaluate",
+    "FoundSpots": "evaluation.spots",
     "FrameStream": "streaming.stream",
     "ProbesResult": "training.result",
     "Progress": "training.progress",
     "TrainResult": "training.result",
     "evaluate": "evaluation.evaluate",
+    "find_spots": "evaluation.spots",
     "train": "loop",
     "train_probes": "loop",
 }

@@ -99,6 +99,7 @@ class ScoringProgress:
         self._done = done
         if done == total:
             self._bar.end()
+            self._done = 0  # another split may follow
 
 
 def report(result: "EvaluationResult", *, as_json: bool) -> None:
