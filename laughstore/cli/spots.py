@@ -160,6 +160,7 @@ def _folder(flags: _Flags, found: "FoundSpots") -> SpotFolder:
         event=found.label.event,
         label=label,
         full_label=full_label,
+        are_windows=found.are_windows,
         classes=tuple(name for name in found.index.vocabulary.labels if name),
         run=str(flags.run.absolute()),
         index_id=found.index.index_id,
@@ -235,10 +236,11 @@ def _print(folder: SpotFolder, found: "FoundSpots", silent: Mapping[str, str]) -
     if not folder.heard:
         return
     print(f"clips: {folder.path / SOUND_FILE}, all {len(folder.heard)} one after the other")
-    print(
-        f"correct {folder.labels_path} (docs/annotation-loop.md): take the ? from a label to accept"
-        " it, delete the label to reject it; then:"
-    )
+    accept = "take the ? from a label to accept it"
+    if folder.are_windows:
+        accept = f"where {folder.name} begins in a window, label it so from its start to its end"
+    print(f"correct {folder.labels_path} (docs/annotation-loop.md):")
+    print(f"{accept}, delete the label to reject it; then:")
     print(f"next: {_next_command(folder, found.index)}")
 
 
@@ -263,6 +265,7 @@ def _to_json(
         "label_text": found.label.describe(),
         "generation": folder.generation,
         "threshold": folder.threshold,
+        "are_windows": folder.are_windows,
         "rows": found.num_rows,
         "reaching": found.num_reaching,
         "reviewed": found.num_reviewed,

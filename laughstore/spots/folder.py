@@ -112,6 +112,8 @@ class SpotFolder:
     """Consolidated class of an event that is accepted; may be empty for `full:NAME`."""
     full_label: str
     """Its class in the full vocabulary."""
+    are_windows: bool
+    """An event is expected to begin in each spot; else each is expected to be an event."""
     classes: tuple[str, ...]
     """Consolidated classes of the store, which a spot may turn out to be."""
     run: str
@@ -126,6 +128,12 @@ class SpotFolder:
     def name(self) -> str:
         """What the class is called in label files."""
         return self.label if not self.event.startswith("full:") else self.full_label
+
+    @property
+    def proposal(self) -> str:
+        """The label of a spot that nobody has decided."""
+        # Of a window, taking the mark away makes no class: the event itself is to be labelled.
+        return f"{self.name} begins here?" if self.are_windows else f"{self.name}?"
 
     @property
     def labels_path(self) -> Path:

@@ -1,8 +1,9 @@
 """Label files of `spots.wav`: what is proposed, for a person to correct in Praat or Audacity.
 
 Every spot is proposed as `Laughter?`. To accept it, the question mark goes; to reject it, the label
-goes. Which clip is what stands beside it, on other tiers (Praat) or in a file of its own whose
-labels begin with `#` (Audacity exports all label tracks into one file): neither is read back.
+goes. A window in which an event begins is `Laughter begins here?`: the event gets a label. Which
+clip is what stands beside it, on other tiers (Praat) or in a file of its own whose labels begin
+with `#` (Audacity exports all label tracks into one file): neither is read back.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ def label_texts(folder: SpotFolder, annotated: Mapping[int, Times]) -> dict[str,
         annotated: by rank, what is annotated of the class near a spot, in the recording's time.
     """
     spots = folder.heard
-    proposed = [_placed(spot, spot.start_us, spot.end_us, f"{folder.name}?") for spot in spots]
+    proposed = [_placed(spot, spot.start_us, spot.end_us, folder.proposal) for spot in spots]
     clips = [_clip_label(spot) for spot in spots]
     of_stream: dict[tuple[str, str], list[Spot]] = {}
     for spot in folder.spots:

@@ -20,6 +20,7 @@ from laughstore import open_store
 from laughstore.annotations import Event
 from laughstore.cli.main import main
 from laughstore.timebase import FRAME_US, SAMPLES_PER_FRAME
+from tests.store.loopback import FileServer
 from tests.stores import SPEAKERS, Episode, laugh, write_store
 from tests.train.conftest import DIM, Planted
 
@@ -388,16 +389,36 @@ def test_what_is_not_there_or_in_the_way_is_named(run, place, tmp_path):
 
 
 def test_a_run_whose_store_is_gone_says_so(run, own):
-    config = json.loads((own / "run/config.json").read_text())
-    assert "store" in config["config"]["shards"]
-    code, _, err = search(run, own, own / "out", store=own / "gone")
-    assert code == 1
-    assert "gone" in err
-    assert err.count("\n") == 1
+    moved = own / "run2"
+    arguments = ["train", "--shards", own / "store/shards", "--out", moved, "-q", *TRAINING]
+    assert run(*arguments, "--epochs", 1)[0] == 0
+    (own / "store").rename(own / "elsewhere")
+    arguments = ["spots", moved, "--audio", own / "data", "--out", own / "out"]
+    code, _, err = run(*arguments)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"{own / 'store/shards'} is gone" in err
+    assert "--shards STORE" in err
+    code, _, err = run(*arguments, "--shards", own / "nowhere")
+    assert (code, err.count("\n")) == (1, 1)
+    assert run(*arguments, "--shards", own / "elsewhere", "--threshold", 0.01)[0] == 0
 
 
+def test_a_remote_store_is_searched_and_a_copy_is_to_be_annotated(run, place, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    with FileServer(place) as server:
+        url = f"http://127.0.0.1:{server.port}/store"
+        code, printed, _ = search(run, place, there, "--count", 5, "--shards", url)
+    assert code == 0
+    assert f"annotate COPY --from {there}, of a copy of {url}" in printed
+    assert search(run, place, here, "--count", 5)[0] == 0
+    assert (here / "spots.csv").read_bytes() == (there / "spots.csv").read_bytes()
+
+
+# Of a file that Ctrl-C caught between its opening and the block that closes it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_leaves_nothing_behind(run, place, tmp_path):
     """Pressed while clips are written; where that was done too fast, it is tried again."""
+    code, err, out = 0, "", tmp_path
     for attempt in range(20):
         out, over = tmp_path / f"out{attempt}", threading.Event()
 

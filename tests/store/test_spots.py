@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laughstore.annotation_formats import read_annotation_file, read_annotation_source
+from laughstore.annotation_formats import Mode, read_annotation_file, read_annotation_source
 from laughstore.annotation_formats.source import SPOTS_FILE
 from laughstore.annotations import Annotations, Event, Speaker
 from laughstore.bouts import Times
@@ -31,7 +31,7 @@ NAME = 'Dr. Who, "live"_Ep 1. Chelle B.'
 SECOND = 1_000_000
 
 
-def spot(rank, start_s, end_s, *, reel_s=None, name=NAME, speaker=A, **changes):
+def spot(rank, start_s, end_s, *, reel_s=None, name=NAME, speaker: str | None = A, **changes):
     """A spot with 2 s of sound around it, if it is heard."""
     start_us, end_us = round(start_s * SECOND), round(end_s * SECOND)
     clip = None
@@ -52,14 +52,17 @@ def spot(rank, start_s, end_s, *, reel_s=None, name=NAME, speaker=A, **changes):
     )
 
 
-def folder_of(path, spots, label_file="spots.TextGrid", event="Laughter", **changes):
+def folder_of(
+    path, spots, label_file="spots.TextGrid", event="Laughter", *, are_windows=False, names=None
+):
     """A folder of these spots on disk, without its sound."""
     path.mkdir(exist_ok=True)
-    names = {"label": "Laughter", "full_label": event.removeprefix("full:")} | changes
+    names = names or {"label": "Laughter", "full_label": "Laughter"}
     folder = SpotFolder(
         path,
         label_file,
         event,
+        are_windows=are_windows,
         classes=("Breath", "Laughter", "Music"),
         run="RUN",
         index_id="0" * 64,
@@ -101,7 +104,7 @@ def annotations(*events, name=NAME):
     return Annotations(name, 200 * SECOND, (Speaker(A, 9), Speaker(B, 5)), events=events)
 
 
-def revised(folder, old, mode="replace", event=None):
+def revised(folder, old, mode: Mode = "replace", event=None):
     names, revise = revise_from_spots(folder, read_verdicts(folder), mode=mode, event=event)
     assert old.recording in names
     return revise(old.recording, old)
@@ -300,9 +303,19 @@ def test_one_class_alone_can_be_taken(tmp_path):
     assert revised(folder, old, event="laughter").annotations.events == (laugh(10, 11, A),)
 
 
+def test_a_window_is_no_event_until_somebody_marks_the_event_in_it(tmp_path):
+    folder = folder_of(tmp_path / "spots", FOUR, "spots.txt", are_windows=True)
+    text = folder.labels_path.read_text()
+    assert text.count("Laughter begins here?") == 3
+    assert read_verdicts(folder).num_undecided == 3
+    folder.labels_path.write_text(text.replace("?", "", 1))
+    with pytest.raises(BadRecording, match="'Laughter begins here' is none of the classes"):
+        revised(folder, annotations())
+
+
 def test_a_class_of_the_full_vocabulary_keeps_both_of_its_names(tmp_path):
-    changes = {"label": "Words", "full_label": "Cough"}
-    folder = folder_of(tmp_path / "spots", FOUR, "spots.txt", "full:Cough", **changes)
+    names = {"label": "Words", "full_label": "Cough"}
+    folder = folder_of(tmp_path / "spots", FOUR, "spots.txt", "full:Cough", names=names)
     assert "Cough?" in folder.labels_path.read_text()
     audacity(folder, (3, 4, "Cough"), (10, 11, "Cough?"))
     words = Event(10 * SECOND, 11 * SECOND, "Words", "Words", A)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laughstore.bouts import Times
-from laughstore.errors import ConfigError
+from laughstore.errors import ConfigError, NotFound
 from laughstore.index import Index, Stream
 from laughstore.labels import LabelSpec, asked_of, awaited_us, target_bouts, unknown_events
 from laughstore.other_annotations import Annotate, read_other_annotations
@@ -49,6 +49,8 @@ class FoundSpots:
     index: Index
     """That was searched, with the annotations that spots are held against."""
     label: LabelSpec
+    are_windows: bool
+    """An event is expected to begin in each; else each is expected to be an event."""
     threshold: float
     num_reaching: int
     """Spots of the whole search, before the most that were wanted are taken."""
@@ -102,6 +104,9 @@ def find_spots(
     search = search or SpotSearch()
     opened = Run.open(run)
     label = _check_run(opened)
+    here = opened.config.shards
+    if shards is None and isinstance(here, Path) and not here.exists():
+        raise NotFound(f"{here} is gone, the shards of {run}; say where they are: --shards STORE")
     index = index_for(opened, shards, annotations, annotate)
     splits = search.splits_of(index)
     trained = load_trained(opened, checkpoint)
@@ -141,6 +146,7 @@ def find_spots(
         splits=splits,
         index=index,
         label=label,
+        are_windows=label.kind not in _SEGMENTED,
         threshold=threshold,
         num_reaching=len(distinct),
         num_reviewed=num_reviewed,
