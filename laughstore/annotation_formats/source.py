@@ -173,9 +173,17 @@ def _refuse(error: OSError) -> NoReturn:
     raise BadRecording(f"{error.filename}: cannot be read ({what}); check it") from error
 
 
+def is_spot_folder(folder: Path) -> bool:
+    """Tell whether a folder was made by `laughstore spots`; false for one that cannot be read."""
+    try:
+        return (folder / SPOTS_FILE).is_file()
+    except OSError:  # its path is too long, say
+        return False
+
+
 def _refuse_spots(folder: Path) -> None:
     """Times of its labels are those of `spots.wav`, and its table lists what nobody accepted."""
-    if (folder / SPOTS_FILE).is_file():
+    if is_spot_folder(folder):
         raise ConfigError(
             f"{folder} is a folder of laughstore spots, with labels of its clips; give it alone"
         )

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
 
-from ..annotation_formats.source import SPOTS_FILE
+from ..annotation_formats.source import SPOTS_FILE, is_spot_folder
 from ..errors import ConfigError, CorruptData, NotFound
 from ..sealed import MAX_BYTES, seal, unseal
 from ..timebase import US_PER_SECOND
@@ -247,7 +247,7 @@ def find_spot_folder(paths: Sequence[Path]) -> tuple[SpotFolder, Path] | None:
     """
     for path in paths:
         folder = path if path.is_dir() else path.absolute().parent
-        if not (folder / SPOTS_FILE).is_file():
+        if not is_spot_folder(folder):
             continue
         if len(paths) > 1:
             raise ConfigError(f"{path}: give a folder of spots alone, not several things")

@@ -78,6 +78,8 @@ def read_verdicts(folder: SpotFolder, path: Path | None = None) -> Verdicts:
             length; the message names the file and the time.
     """
     path = folder.labels_path if path is None else path
+    if not folder.heard:
+        return Verdicts(path, (), (), 0)  # there was nothing to correct
     file = read_annotation_file(path)
     if file.dropped:
         raise BadRecording(f"{path}: {show_faults(file.dropped)}; correct the labels")

@@ -150,6 +150,12 @@ def test_untouched_labels_say_nothing_and_change_nothing(tmp_path, label_file):
     assert list(revise_from_spots(folder, verdicts, mode="replace")[0]) == []
 
 
+def test_where_nothing_was_heard_nothing_was_said(tmp_path):
+    folder = folder_of(tmp_path / "spots", [FOUR[2]])
+    folder.labels_path.unlink()
+    assert read_verdicts(folder).decided == ()
+
+
 @pytest.mark.parametrize("label_file", FORMATS)
 def test_what_stands_beside_the_labels_is_not_read_back(tmp_path, label_file):
     folder = folder_of(tmp_path / "spots", [*FOUR, spot(5, 12.5, 13)], label_file)
