@@ -241,6 +241,17 @@ def test_the_same_command_gives_the_same_files(run, place, tmp_path):
             assert path.read_bytes() == same.read_bytes(), path.name
 
 
+def test_a_search_of_test_is_a_look_at_it(run, own):
+    assert search(run, own, own / "usual", "--count", 4, store=own / "store")[0] == 0
+    assert not (own / "run/test_looks.jsonl").exists()
+    code, _, _ = search(run, own, own / "all", "--split", "all", store=own / "store")
+    assert code == 0
+    assert "test" in {row["split"] for row in rows_of(own / "all")}
+    (line,) = (own / "run/test_looks.jsonl").read_text().splitlines()
+    look = json.loads(line)
+    assert (look["look"], look["split"], look["by"]) == (1, "test", "spots")
+
+
 def test_audacity_labels_with_moved_edges_another_speaker_and_another_class(run, own):
     store, out = own / "store", own / "spots"
     assert search(run, own, out, "--count", 4, "--format", "audacity", store=store)[0] == 0

@@ -18,21 +18,20 @@ from laughstore.bouts import Times
 from laughstore.errors import ConfigError, NotFound
 from laughstore.index import Index, Stream
 from laughstore.labels import LabelSpec, asked_of, awaited_us, target_bouts, unknown_events
-from laughstore.other_annotations import Annotate, read_other_annotations
-from laughstore.reading.shard_cache import open_cache
+from laughstore.other_annotations import Annotate, read_other_annotations, tables_digest
 from laughstore.spots import Spot
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..probe import PROBES
+from ..runs.checkpoint import checkpoint_sha256
+from ..runs.looks import is_counted, record_look
 from ..runs.run import Run
 from ..runs.trained import index_for, load_trained, other_annotations
-from ..scoring.score import StreamScores, score_streams
+from ..scoring.score import StreamScores
 from ..streaming.device import choose_device
-from ..streaming.selection import select
-from ..streaming.skip import skipped_blocks, without_blocks
-from ..streaming.source import FrameSource
 from .events.anticipation import raise_alarms
 from .events.segments import SegmentRule, Segments, find_segments, touches
+from .scored_split import SplitScorer
 from .spot_search import SpotSearch
 
 _SEGMENTED: Final = ("detection", "shift")
@@ -117,29 +116,25 @@ def find_spots(
             " there is a spot, such as --threshold 0.5"
         )
     model = trained.model.to(choose_device(device))
-    kept = open_cache(cache, cache_gb, index.folder)
     found: list[Spot] = []
     num_rows = 0
     for split in splits:
-        selection = select(index, split, label, opened.config.filter, may_be_empty=True)
-        skipped = skipped_blocks(index, split, opened.skip, where=str(run), may_be_gone=True)
-        selection = without_blocks(selection, np.array(list(skipped), np.int64))
-        if not selection.num_rows:
-            continue
-        with FrameSource(
-            index, split, verify=opened.config.verify, damaged=bool(skipped), cache=kept
-        ) as source:
-            streams = score_streams(
-                model, selection, source, label, ignored_too=True, progress=progress
+        # One after the other, so that the scores of one alone are in memory.
+        scorer = SplitScorer(opened, model, cache=cache, cache_gb=cache_gb, progress=progress)
+        streams = scorer.score(index, split).streams
+        if is_counted(split):
+            record_look(
+                opened,
+                split,
+                checkpoint=trained.path,
+                checkpoint_sha256=checkpoint_sha256(trained.path),
+                index_id=index.index_id,
+                annotations_sha256=tables_digest(index),
+                by="spots",
             )
         num_rows += sum(len(item.row) for item in streams)
         for scores in streams:
             found.extend(_spots_of(index, scores, label, threshold, search.min_distance.us))
-    if not num_rows:
-        raise ConfigError(
-            f"no row of {', '.join(splits)} takes part; the filter and the label are those that"
-            f" {run} was trained with: search another --split or --shards"
-        )
     distinct, num_reviewed = _distinct(found, reviewed)
     return FoundSpots(
         spots=_highest(distinct, search),
