@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": "Score a run on a split and plot it along time.",
     "report": "Write an evaluation as one page: numbers, worst errors, timelines, sound.",
     "predict": "Find events in a user's own audio with a run.",
+    "spots": "Clip the highest-scored stretches that nobody annotated, to be corrected.",
     "inspect": "Tell what is in a store, its shards or a run.",
     "annotate": "Give a store other annotations, as a new generation; features stay.",
     "add": "Append recordings to a store, as a new generation.",
