@@ -15,6 +15,8 @@ from .streaming.selection import FrameFilter
 from .streaming.sequence_shape import SequenceShape
 
 if TYPE_CHECKING:
+    from .comparison.compare import compare
+    from .comparison.compared import Comparison
     from .evaluation.evaluate import EvaluationResult, evaluate
     from .loop import train, train_probes
     from .streaming.batch import Batch
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Comparison",
     "EvaluationResult",
     "FrameFilter",
     "FrameStream",
@@ -35,6 +38,7 @@ __all__ = [
     "SequenceShape",
     "TrainConfig",
     "TrainResult",
+    "compare",
     "evaluate",
     "train",
     "train_probes",
@@ -42,11 +46,13 @@ __all__ = [
 
 _HOMES = {
     "Batch": "streaming.batch",
+    "Comparison": "comparison.compared",
     "EvaluationResult": "evaluation.evaluate",
     "FrameStream": "streaming.stream",
     "ProbesResult": "training.result",
     "Progress": "training.progress",
     "TrainResult": "training.result",
+    "compare": "comparison.compare",
     "evaluate": "evaluation.evaluate",
     "train": "loop",
     "train_probes": "loop",

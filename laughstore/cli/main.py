@@ -33,6 +33,7 @@ COMMANDS = {
     "stats": "Compute channel statistics of a store, which training standardises by.",
     "train": "Train a head on the shards of a store.",
     "evaluate": "Score a run on a split and plot it along time.",
+    "compare": "Compare runs on a split: paired differences, and what the runs differ in.",
     "inspect": "Tell what is in a store, its shards or a run.",
     "annotate": "Give a store other annotations, as a new generation; features stay.",
     "add": "Append recordings to a store, as a new generation.",

@@ -25,6 +25,7 @@ from ..threads import threads_for
 from .metrics import FrameMetrics, frame_metrics
 from .score_parts import score_parts
 from .scored_rows import FIT
+from .several import SeveralModels
 from .stream_scorer import StreamScorer
 
 
@@ -107,6 +108,8 @@ def score_rows(
             scores[here] = found if scored is None else found[scored]
             if not np.isfinite(scores[here]).all():
                 source.check_finite(frames)
+                if isinstance(model, SeveralModels):
+                    model.check(scores[here])
                 raise ConfigError(
                     "the model's scores are not finite: training it diverged; train again with a"
                     " lower --lr"
@@ -123,7 +126,7 @@ def score_rows(
 def _scores(model: RowModel, x: Tensor, present: Tensor | None) -> Tensor:
     if isinstance(model, ScoreModel):
         return StreamScorer(model).score(x, present)
-    return model.score(x)
+    return model.score(x, present) if isinstance(model, SeveralModels) else model.score(x)
 
 
 def score_streams(

@@ -1,0 +1,99 @@
+"""`laughstore compare`: what it prints of runs, of probes, and of what cannot be compared."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+FLAGS = ["--lr", "0.01", "--global-batch", "64", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def two(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs `first`, `second` and `soon`."""
+    from laughstore.cli.main import main
+
+    folder = tmp_path_factory.mktemp("runs")
+    for name, more in {
+        "first": ["--epochs", "3"],
+        "second": ["--epochs", "1", "--seed", "1"],
+        "soon": ["--epochs", "1", "--label", "onset:0.8s"],
+    }.items():
+        words = ["train", "--shards", str(built), "--out", str(folder / name), *FLAGS, *more, "-q"]
+        assert main(words) == 0
+    return folder
+
+
+def test_runs_are_told_as_tables(two: Path, run: Run) -> None:
+    names = ("first", "second", "soon")
+    code, told, said = run("compare", *(two / name for name in names), "--split", "train", "-q")
+    assert (code, said) == (0, "")
+    lines = told.splitlines()
+    assert lines[0] == "train: AP, higher is better"
+    assert lines[1].startswith("label detection of Laughter")
+    assert lines[2].startswith("label onset:10f (10 rows) of Laughter")
+    header = "run AP 95 % interval base rate lift rows recordings".split()
+    assert lines[3].split() == header
+    assert [line.split()[0] for line in lines[4:7]] == list(names)
+    shown = re.compile(
+        r"^\w+( \*)? +0\.\d{3} +0\.\d{3} to \d\.\d{3} +\d+\.\d\d % +\d+\.\d{3} +[\d,]+ +2$"
+    )
+    assert all(shown.match(line) for line in lines[4:7]), told
+    assert (
+        "difference from first, on the same rows (2 recordings drawn 2,000 times, rough; p" in told
+    )
+    assert re.search(
+        r"^  second +[+-]0\.\d{4} +[+-]0\.\d{4} to [+-]0\.\d{4} +[01]\.\d{3}$", told, re.M
+    )
+    assert "not compared with first: soon (another label: onset:10f, not detection)\n" in told
+    assert re.search(r"^  setting +first +second +soon$", told, re.M)
+    assert re.search(r"^  epochs +3 +1 +1$", told, re.M)
+    assert re.search(r"^  label.kind +detection +detection +onset$", told, re.M)
+    assert "shards" not in told.partition("setting")[2], "it is the same"
+
+
+def test_as_json_without_draws_and_from_another_baseline(two: Path, run: Run) -> None:
+    words = [two / "first", two / "second", "--split", "train", "--json", "--metric", "auroc"]
+    code, told, said = run("compare", *words, "--bootstrap", "0", "--baseline", two / "second")
+    assert code == 0, said
+    found = json.loads(told)
+    assert (found["baseline"], found["metric"]) == ("second", "auroc")
+    auroc = [each["metrics"]["auroc"] for each in found["runs"]]
+    difference = found["differences"]["first"]["auroc"]
+    assert difference["difference"] == pytest.approx(auroc[0] - auroc[1])
+    assert (difference["interval"], difference["p"]) == (None, None)
+    assert found["settings"]["seed"] == [0, 1]
+
+
+def test_one_recording_has_no_intervals_and_the_reason(two: Path, run: Run) -> None:
+    code, told, said = run("compare", two / "first", two / "second")
+    assert code == 0, said
+    assert "no interval: there is only one recording: nothing to draw from" in told
+    assert re.search(r"^  second +[+-]0\.\d{4} +none +none$", told, re.M)
+    assert "*" not in told
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "said"),
+    [
+        (["first"], 2, "one run is nothing to compare"),
+        (["first", "first"], 2, "is given twice"),
+        (["first", "third"], 1, "holds no config.json"),
+        (["first", "second", "--metric", "lift"], 2, "it must be auto, ap, average_precision"),
+        (["first", "second", "--split", "tset"], 2, "tset"),
+        (["first", "second", "--baseline", "soon"], 2, "baseline soon is none of the runs"),
+        (["first", "second", "--bootstrap", "-1"], 2, "bootstrap is -1"),
+        (["first", "second", "--checkpoint", "worst"], 2, "worst"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    words: list[str], expected: int, said: str, two: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two)
+    code, out, err = run("compare", *words)
+    assert (code, out) == (expected, "")
+    assert said in err
+    assert err.count("\n") == 1
