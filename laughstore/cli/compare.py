@@ -35,6 +35,8 @@ class _Flags:
     annotations: Path | None = None
     """Make labels from these annotations (default: what each run was trained with); all that
     `laughstore annotate --from` takes."""
+    out: Path | None = None
+    """Page to write, one HTML file that needs no network; it must not exist yet (default: none)."""
     bootstrap: int = 2000
     """Draws of groups (shows), or of recordings if there are fewer than ten, for intervals; 0: no
     intervals."""
@@ -57,6 +59,10 @@ def run(arguments: Sequence[str]) -> int:
     flags.common.configure_logging()
     from train import compare
 
+    if flags.out is not None:
+        from train.report.comparison import check_page
+
+        check_page(flags.out)
     bar = TerminalProgress(quiet=flags.common.quiet)
     found = compare(
         flags.runs,
@@ -73,9 +79,16 @@ def run(arguments: Sequence[str]) -> int:
         cache_gb=flags.cache_gb,
         progress=ScoringProgress(bar),
     )
+    if flags.out is not None:
+        from train.report.comparison import write_comparison
+
+        write_comparison(found, flags.out)
     if flags.common.json:
-        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
-    else:
-        for line in comparison_texts(found):
-            print(line)
+        about = {"out": None if flags.out is None else str(flags.out)}
+        print(json.dumps(found.to_json() | about, indent=2, allow_nan=False))
+        return 0
+    for line in comparison_texts(found):
+        print(line)
+    if flags.out is not None:
+        print(f"page: {flags.out}")
     return 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_runs_are_told_as_tables(two: Path, run: Run) -> None:
     assert lines[0] == "train: AP, higher is better"
     assert lines[1].startswith("label detection of Laughter")
     assert lines[2].startswith("label onset:10f (10 rows) of Laughter")
-    header = "run AP 95 % interval base rate lift rows recordings".split()
+    header = ["run", "AP", "95", "%", "interval", "base", "rate", "lift", "rows", "recordings"]
     assert lines[3].split() == header
     assert [line.split()[0] for line in lines[4:7]] == list(names)
     shown = re.compile(
@@ -74,6 +75,43 @@ def test_one_recording_has_no_intervals_and_the_reason(two: Path, run: Run) -> N
     assert "no interval: there is only one recording: nothing to draw from" in told
     assert re.search(r"^  second +[+-]0\.\d{4} +none +none$", told, re.M)
     assert "*" not in told
+
+
+def test_the_page_holds_the_same_numbers_and_no_markup_of_names(
+    two: Path, run: Run, tmp_path: Path
+) -> None:
+    strange = tmp_path / "<img src=x onerror=alert(1)>&amp;"
+    shutil.copytree(two / "second", strange)
+    page = tmp_path / "pages" / "compare.html"
+    words = ["compare", two / "first", strange, two / "soon", "--split", "train"]
+    code, told, said = run(*words, "--out", page, "--json")
+    assert code == 0, said
+    found = json.loads(told)
+    assert found["out"] == str(page)
+    text = page.read_text()
+    assert "<img" not in text.split("<script")[0]
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;amp;" in text
+    assert text.count("another label: onset:10f, not detection") == 1
+    data = re.search(r'id="page-data">(.*?)</script>', text)
+    assert data is not None
+    charts = json.loads(data[1])["charts"]
+    values = [trace["x"][0] for trace in charts["values"]["data"]]
+    assert values == [each["metrics"]["average_precision"] for each in found["runs"]]
+    (trace,) = charts["differences"]["data"]
+    difference = found["differences"][strange.name]["average_precision"]
+    low, high = difference["interval"]["low"], difference["interval"]["high"]
+    bar = trace["error_x"]
+    assert trace["x"][0] == difference["difference"]
+    assert trace["x"][0] - bar["arrayminus"][0] == pytest.approx(low)
+    assert trace["x"][0] + bar["array"][0] == pytest.approx(high)
+    assert "<img" not in json.dumps(charts)
+    assert "connect-src" not in text.split("<title>")[0]
+    assert "default-src 'none'" in text.split("<title>")[0].replace("&#39;", "'")
+    before = page.read_bytes()
+    code, told, said = run(*words, "--out", page)
+    assert (code, told) == (2, "")
+    assert said == f"laughstore: {page} exists; choose another --out, or delete it\n"
+    assert page.read_bytes() == before
 
 
 @pytest.mark.parametrize(
