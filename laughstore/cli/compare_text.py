@@ -30,6 +30,9 @@ def comparison_texts(found: "Comparison") -> Iterator[str]:
     for group in found.seeds:
         yield _seeds(found, group)
     yield from _settings(found)
+    looks = [f"{run.name} {run.look.look}" for run in found.runs if run.look is not None]
+    if looks:
+        yield f"looks at {found.split} by each run, counted there: {', '.join(looks)}"
 
 
 def _heading(found: "Comparison") -> Iterator[str]:

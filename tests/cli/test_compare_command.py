@@ -77,6 +77,25 @@ def test_one_recording_has_no_intervals_and_the_reason(two: Path, run: Run) -> N
     assert "*" not in told
 
 
+def test_each_look_at_test_is_counted_in_each_run(two: Path, run: Run, tmp_path: Path) -> None:
+    paths = [Path(shutil.copytree(two / name, tmp_path / name)) for name in ("first", "soon")]
+    for look in (1, 2):
+        code, told, said = run("compare", *paths, "--split", "test", "--json")
+        assert code == 0, said
+        counted = [each["look"] for each in json.loads(told)["runs"]]
+        assert [(item["look"], item["by"]) for item in counted] == [(look, "compare")] * 2
+        chosen = [each["operating_point"] for each in json.loads(told)["runs"]]
+        assert [item["chosen_on"] for item in chosen] == ["validation"] * 2
+    code, told, _ = run("compare", *paths, "--split", "test")
+    assert code == 0
+    assert told.endswith("looks at test by each run, counted there: first 3, soon 3\n")
+    code, told, said = run("compare", *paths, "--json")
+    assert code == 0, said
+    assert [each["look"] for each in json.loads(told)["runs"]] == [None, None]
+    for path in paths:
+        assert len((path / "test_looks.jsonl").read_text().splitlines()) == 3
+
+
 def test_the_page_holds_the_same_numbers_and_no_markup_of_names(
     two: Path, run: Run, tmp_path: Path
 ) -> None:

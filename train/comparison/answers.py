@@ -15,9 +15,11 @@ from laughstore.labels import LabelSpec
 
 from ..evaluation.bootstrap import Draws
 from ..evaluation.intervals import metric_draws, spearman_draws, units_of
+from ..evaluation.validated import OperatingPoint
 from ..losses import target_kind
 from ..scoring.metrics import METRICS, FrameMetrics
 from ..scoring.score import StreamScores, metrics_of
+from ..scoring.scored_rows import NOBODY_CHOSE
 from .compared import SeedGroup
 from .paired import Difference, Drawn, mean_of
 from .question import Question
@@ -32,6 +34,8 @@ class Answers:
 
     question: Question
     metrics: FrameMetrics
+    point: OperatingPoint
+    """The threshold of precision, recall and F1, and where it is from."""
     draws: Draws | None
     """Of the groups or recordings asked about; None: nothing is drawn."""
     values: Mapping[str, NDArray[np.float64]]
@@ -45,7 +49,7 @@ class Answers:
         label: LabelSpec,
         question: Question,
         *,
-        threshold: float | None,
+        point: OperatingPoint,
         metric: str,
         draws: int,
     ) -> Self:
@@ -56,18 +60,21 @@ class Answers:
             streams: that were scored.
             label: of their targets.
             question: that was asked.
-            threshold: of precision, recall and F1; None: nobody has chosen one.
+            point: threshold of precision, recall and F1, or why there is none.
             metric: that runs are compared by; costly ones are drawn for it alone.
             draws: how many; 0: none.
         """
-        metrics = metrics_of(streams, label, threshold=threshold)
+        threshold = point.threshold
+        metrics = metrics_of(
+            streams, label, threshold=threshold, no_threshold=point.reason or NOBODY_CHOSE
+        )
         if not draws:
-            return cls(question, metrics, None, {})
+            return cls(question, metrics, point, None, {})
         drawn = Draws(units_of(index, streams), draws=draws, seed=SEED)
         values = metric_draws(index, streams, label, drawn, threshold=threshold)
         if metric == "spearman" and target_kind(label) == "numbers":
             values["spearman"] = spearman_draws(index, streams, drawn)
-        return cls(question, metrics, drawn, values)
+        return cls(question, metrics, point, drawn, values)
 
     def number(self, metric: str) -> Drawn:
         """Return a metric of this run; it need not be one of its kind of label."""

@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Final
 
 from laughstore.errors import ConfigError
-from laughstore.other_annotations import Annotate, read_other_annotations
+from laughstore.index import Index
+from laughstore.other_annotations import Annotate, read_other_annotations, tables_digest
 
 from ..evaluation.bootstrap import DRAWS
+from ..evaluation.scored_split import ScoredSplit, SplitScorer
+from ..evaluation.thresholds import ThresholdRule
+from ..evaluation.validated import NO_POINT, own_validation, validated
 from ..losses import target_kind
+from ..runs.checkpoint import checkpoint_sha256
 from ..runs.folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
+from ..runs.looks import Look, is_counted, record_look
 from ..runs.run import Run
 from ..runs.trained import groups_trained_on, other_annotations
 from ..scoring.metrics import METRICS
-from ..scoring.score import StreamScores, metrics_of
+from ..scoring.score import StreamScores
 from .answers import SEED, Answers, Comparable
 from .compared import ComparedRun, Comparison
 from .opened import OpenedRun, open_run, runs_of, score_runs
@@ -27,6 +33,8 @@ from .settings import differing, seed_groups, settings_of
 logger = logging.getLogger(__name__)
 
 _COMPARED: Final = tuple(name for name, metric in METRICS.items() if metric.better is not None)
+_RULE: Final = ThresholdRule("f1")
+"""By which the threshold of precision, recall and F1 is chosen."""
 _SHORT: Final = {"ap": "average_precision"}
 
 
@@ -49,7 +57,8 @@ def compare(
     """Score runs on a split, and tell how much better each is than one of them.
 
     Each run has its own label and filter. Only runs that were asked about the very same rows, with
-    the same targets, have a difference; of others, the reason why not is told. Nothing is written.
+    the same targets, have a difference; of others, the reason why not is told. What is fitted on
+    validation and looks at test are kept in each run, as `evaluate` does; nothing else is written.
 
     Args:
         runs: folders of runs; one with many probes stands for all of these.
@@ -100,8 +109,11 @@ def compare(
     for item, streams in score_runs(
         list(opened.values()), device=device, cache=cache, cache_gb=cache_gb, progress=progress
     ):
-        answers[item.name] = _answers(item, streams, metric, bootstrap)
+        scorer = SplitScorer(item.run, item.trained.model, cache=cache, cache_gb=cache_gb)
+        own = own_validation(item.run, item.index, shards, annotations, annotate)
+        answers[item.name] = _answers(item, streams, metric, bootstrap, own=own, scorer=scorer)
         num_streams[item.name] = len(streams)
+    looks = {name: _look(opened[name]) for name in names}
     comparable = Comparable({name: answers[name] for name in names}, metric)
     best = comparable.best()
     settings = [settings_of(run) for run in found.values()]
@@ -113,6 +125,7 @@ def compare(
             asked=comparable.asked[name],
             num_streams=num_streams[name],
             is_best=name in best,
+            look=looks[name],
         )
         for name in names
     ]
@@ -164,20 +177,54 @@ def _named(path: Path, runs: dict[str, Run]) -> str:
     raise ConfigError(f"baseline {path} is none of the runs ({', '.join(runs)})")
 
 
-def _answers(item: OpenedRun, streams: Sequence[StreamScores], metric: str, draws: int) -> Answers:
-    config, split = item.run.config, item.selection.split
-    label, threshold = config.label, item.trained.threshold
-    if threshold is None and split == VALIDATION_SPLIT:
-        threshold = metrics_of(streams, label).threshold  # as `evaluate` chooses it
+def _answers(
+    item: OpenedRun,
+    streams: Sequence[StreamScores],
+    metric: str,
+    draws: int,
+    *,
+    own: Index | str,
+    scorer: SplitScorer,
+) -> Answers:
+    """Return what one run's scores come to, by the threshold that its own evaluation uses.
+
+    Args:
+        item: the run.
+        streams: its scores.
+        metric: that runs are compared by.
+        draws: how many.
+        own: index of the run's own validation, or why there is none.
+        scorer: scores that if nothing was fitted on it yet.
+    """
+    config, split, index = item.run.config, item.selection.split, item.index
+    point = NO_POINT
+    if target_kind(config.label) == "classes":
+        scorer.keep(index, ScoredSplit(split, streams, len(item.skipped)))
+        point = validated(item.run, item.trained, own, _RULE, scorer).point(item.trained, _RULE)
     fold = None
     if config.folds is not None and config.fold is not None:
         is_side = split in (TRAIN_SPLIT, VALIDATION_SPLIT)
         fold = (config.folds, config.fold) if is_side else None
     question = Question.of(
-        item.index, streams, label, config.filter, fold=fold, skipped=item.skipped
+        index, streams, config.label, config.filter, fold=fold, skipped=item.skipped
     )
     return Answers.of(
-        item.index, streams, label, question, threshold=threshold, metric=metric, draws=draws
+        index, streams, config.label, question, point=point, metric=metric, draws=draws
+    )
+
+
+def _look(item: OpenedRun) -> Look | None:
+    """Count a look at a split that no run learns from."""
+    if not is_counted(item.selection.split):
+        return None
+    return record_look(
+        item.run,
+        item.selection.split,
+        checkpoint=item.trained.path,
+        checkpoint_sha256=checkpoint_sha256(item.trained.path),
+        index_id=item.index.index_id,
+        annotations_sha256=tables_digest(item.index),
+        by="compare",
     )
 
 
@@ -189,6 +236,7 @@ def _compared(
     asked: int,
     num_streams: int,
     is_best: bool,
+    look: Look | None,
 ) -> ComparedRun:
     run, index, config = item.run, item.index, item.run.config
     is_train = item.selection.split == TRAIN_SPLIT
@@ -207,6 +255,8 @@ def _compared(
         question=answers.question,
         asked=asked,
         metrics=answers.metrics,
+        point=answers.point,
+        look=look,
         intervals=intervals,
         num_streams=num_streams,
         is_best=is_best,

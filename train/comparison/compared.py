@@ -8,7 +8,9 @@ from typing import Any
 from laughstore.labels import LabelSpec
 
 from ..evaluation.bootstrap import Interval
+from ..evaluation.validated import OperatingPoint
 from ..losses import ScoreKind
+from ..runs.looks import Look
 from ..scoring.metrics import METRICS, FrameMetrics
 from .paired import Difference
 from .question import Question
@@ -39,6 +41,10 @@ class ComparedRun:
     asked: int
     """Runs with equal numbers were asked about the same rows, and can be compared."""
     metrics: FrameMetrics
+    point: OperatingPoint
+    """The threshold of precision, recall and F1, and where it is from."""
+    look: Look | None
+    """At a split that is counted, such as test; None of others."""
     intervals: Mapping[str, Interval]
     """Of metrics, by name."""
     num_streams: int
@@ -63,6 +69,8 @@ class ComparedRun:
             "recordings": len(self.question.groups),
             "skipped_blocks": len(self.question.skipped),
             "metrics": self.metrics.to_json(),
+            "operating_point": self.point.to_json(),
+            "look": None if self.look is None else self.look.to_json(),
             "intervals": {name: found.to_json() for name, found in self.intervals.items()},
             "best": self.is_best,
         }

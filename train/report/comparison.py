@@ -97,6 +97,9 @@ def _warnings(found: Comparison) -> Iterator[str]:
     for line in dict.fromkeys(run.other_annotations for run in found.runs):
         if line is not None:
             yield f"{line[0].upper()}{line[1:]}."
+    looks = [f"{run.name} {run.look.look}" for run in found.runs if run.look is not None]
+    if looks:
+        yield f"Looks at {found.split} by each run so far: {', '.join(looks)}."
     rough = _an_interval(found)
     if rough is not None and rough.is_rough:
         yield (

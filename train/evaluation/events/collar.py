@@ -99,8 +99,8 @@ class EventCounts:
 def _most_pairs(segments: Segments, reference: Times, collar: Collar) -> int:
     """Return how many pairs there can be."""
     segment, bout = _near(segments, reference, collar)
-    if not len(segment):
-        return 0
+    if len(np.unique(segment)) == len(segment) == len(np.unique(bout)):
+        return len(segment)  # nothing to choose, as nearly always
     shape = len(segments), len(reference.start_us)
     graph = csr_array((np.ones(len(segment), np.bool_), (segment, bout)), shape)
     return int(np.count_nonzero(maximum_bipartite_matching(graph, perm_type="column") >= 0))
