@@ -182,6 +182,20 @@ def test_runs_that_were_asked_something_else_have_no_difference_and_the_reason(r
     assert found.runs[1].intervals["average_precision"].unit in ("recording", "group")
 
 
+def test_recordings_that_changed_their_show_are_not_drawn_together(runs):
+    found = compare([runs["good"], runs["weak"]], bootstrap=0, device="cpu")
+    ours, theirs = (run.question for run in found.runs)
+    assert ours.why_other(theirs) is None
+    moved = dict.fromkeys(theirs.groups, "one show")
+    first, second = sorted(moved)
+    other = replace(theirs, groups=moved)
+    assert ours.why_other(other) == f"other groups (shows) of {first}, {second}"
+    other = replace(theirs, rows_sha256="0" * 64, skipped=(f"{first}/a--b/000001",))
+    assert ours.why_other(other) == "other blocks are left out as corrupt"
+    # What is left out counts only where it makes the rows others.
+    assert ours.why_other(replace(other, rows_sha256=ours.rows_sha256)) is None
+
+
 def test_folds_have_other_shows_and_are_not_compared(runs):
     found = compare([runs["fold0"], runs["fold1"]], bootstrap=DRAWS, device="cpu")
     assert found.differences["fold1"]["auroc"].reason == (
