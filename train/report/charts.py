@@ -140,6 +140,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Figure:
     found = dict(base)
     for name, value in over.items():
         here = found.get(name)
-        both = isinstance(here, Mapping) and isinstance(value, Mapping)
-        found[name] = _merged(here, value) if both else value
+        if isinstance(here, Mapping) and isinstance(value, Mapping):
+            value = _merged(here, value)
+        found[name] = value
     return found

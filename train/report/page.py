@@ -24,6 +24,7 @@ from plotly.offline import get_plotlyjs
 
 from .charts import Chart
 
+_PACKAGE: Final = "train.report"
 _ASSETS: Final = "assets"
 _BASE_SCRIPT: Final = "page.js"
 _POLICY: Final = (
@@ -75,7 +76,7 @@ def render(
 
 def asset(name: str) -> str:
     """Return the text of a file of `assets/`."""
-    return (files(__package__) / _ASSETS / name).read_text("utf-8")
+    return (files(_PACKAGE) / _ASSETS / name).read_text("utf-8")
 
 
 def script_json(value: object) -> str:
@@ -104,7 +105,7 @@ def _digest(script: str) -> str:
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader(__package__, _ASSETS),
+        loader=PackageLoader(_PACKAGE, _ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

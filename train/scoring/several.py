@@ -47,17 +47,18 @@ class SeveralModels(RowModel):
         described = (model.describe() for model in self._models)
         return dict(zip(self._names, described, strict=True))
 
-    def score(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, present: Tensor | None = None, *, kept: int | None = None) -> Tensor:
         """Return scores f32[B, K] of bf16[B, D], the rows of one stream from its first on.
 
         Args:
             x: as of `StreamScorer.score`.
             present: as of `StreamScorer.score`.
+            kept: as of `StreamScorer.score`.
         """
         each = []
         for model in self._models:
             with threads_for(model.num_outputs):
-                each.append(StreamScorer(model).score(x, present))
+                each.append(StreamScorer(model).score(x, present, kept=kept))
         return torch.stack(each, dim=1)
 
     def check(self, scores: NDArray[np.float32]) -> None:
