@@ -38,6 +38,7 @@ from train.streaming.source import FrameSource
 from .conftest import DIM, Planted, config_for, planted_episodes, some_laughs
 
 QUIET = {"device": "cpu", "timelines": 0, "bootstrap": 0, "null": 0}
+QUIETLY = ["-q", "--device", "cpu", "--timelines", "0", "--bootstrap", "0", "--null", "0"]
 
 
 def episodes_with_test() -> tuple[Episode, ...]:
@@ -126,7 +127,7 @@ def test_what_validation_chose_is_kept_and_used_on_test(run, capsys):
     assert kept_file(run).read_bytes() == before
     assert validation.metrics.threshold == f1.threshold
     assert validation.confusion == f1.confusion
-    main(["evaluate", str(run), "--split", "test", "--device", "cpu", "--timelines", "0", "-q"])
+    main(["evaluate", str(run), "--split", "test", *QUIETLY])
     said = capsys.readouterr().out
     assert f"threshold {f1.threshold:.4g}: the best F1 on validation\n" in said
     assert "rows at the threshold: " in said
@@ -208,6 +209,7 @@ def test_labels_of_test_change_nothing_that_is_fitted(shards, tmp_path):
     assert fitted(config.out).thresholds != before.thresholds
 
 
+@pytest.mark.slow
 def test_other_annotations_of_what_is_judged_do_not_move_the_threshold(run, tmp_path):
     first = evaluate(run, split="test", **QUIET)
     kept = kept_file(run).read_bytes()
@@ -274,7 +276,7 @@ def test_a_rule_that_nothing_reaches_gives_no_threshold_and_the_reason(run, caps
 
 
 def test_a_given_threshold_is_used_as_it_is(run, capsys):
-    words = ["evaluate", str(run), "--device", "cpu", "--timelines", "0", "-q"]
+    words = ["evaluate", str(run), *QUIETLY]
     assert main([*words, "--threshold", "0.3"]) == 0
     said = capsys.readouterr().out
     assert "threshold 0.3: as given" in said
@@ -315,6 +317,7 @@ def test_damaged_or_foreign_files_are_fitted_anew(run, caplog):
     assert not list((run / "operating").glob("*partial*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_to_is_fitted_each_time(run, tmp_path, caplog):
     (run / "operating").write_text("in the way")
     found = evaluate(run, out=tmp_path / "out", **QUIET)
@@ -351,6 +354,12 @@ def test_where_validation_is_gone_the_checkpoint_s_threshold_is_left(run, shards
     shutil.copytree(at_home / "operating", config.out / "operating")
     kept = evaluate(config.out, split="test", shards=other / "shards", **QUIET)
     assert kept.point.chosen_on == "validation"
+    late = evaluate(
+        config.out, split="test", shards=other / "shards", threshold_by="recall@0.77", **QUIET
+    )
+    assert late.point.threshold is None
+    assert "recall@0.77 was not fitted before" in (late.point.reason or "")
+    assert late.operating == kept.operating
 
 
 @pytest.mark.slow
@@ -368,8 +377,8 @@ def test_alarms_at_rates_of_validation_stand_beside_what_they_come_to(shards, tm
     label = LabelSpec("onset:10f")
     config = config_for(shards, tmp_path / "run", epochs=2, label=label)
     train(config)
-    words = ["evaluate", str(config.out), "--split", "test", "--device", "cpu", "-q"]
-    assert main([*words, "--timelines", "0", "--threshold-by", "fa-per-hour@120"]) == 0
+    words = ["evaluate", str(config.out), "--split", "test", *QUIETLY]
+    assert main([*words, "--threshold-by", "fa-per-hour@120"]) == 0
     said = capsys.readouterr().out
     kept = fitted(config.out)
     _, index, streams = scores_of(config.out, "validation")
@@ -382,9 +391,9 @@ def test_alarms_at_rates_of_validation_stand_beside_what_they_come_to(shards, tm
         1, 5, 10, 30, 60,
     ]  # fmt: skip
     scores = np.unique(np.concatenate([item.score[item.eligible] for item in streams]))[::-1]
+    rates = [judged.at(threshold).false_alarms_per_hour for threshold in scores.tolist()]
     for item in [*alarms["at_false_alarms_per_hour"], None]:
         most = 120.0 if item is None else item["most_false_alarms_per_hour"]
-        rates = [judged.at(threshold).false_alarms_per_hour for threshold in scores.tolist()]
         rare = [rate is not None and rate <= most for rate in rates]
         chosen = kept.chosen(ThresholdRule("fa-per-hour", most))
         assert chosen is not None
@@ -404,7 +413,7 @@ def test_alarms_at_rates_of_validation_stand_beside_what_they_come_to(shards, tm
 
 
 def test_each_look_at_test_is_counted_and_told(run, capsys):
-    words = ["evaluate", str(run), "--split", "test", "--device", "cpu", "--timelines", "0", "-q"]
+    words = ["evaluate", str(run), "--split", "test", *QUIETLY]
     for number in (1, 2):
         assert main(words) == 0
         said = capsys.readouterr().out

@@ -65,7 +65,7 @@ def goodness(rule: ThresholdRule, tp: int, fp: int, fn: int, tn: int) -> float:
         + [f"{name}@{x}" for name in ("precision", "recall") for x in (0.3, 0.5, 2 / 3, 0.9, 1)]
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_threshold_is_the_best_of_all_distinct_scores_and_of_equals_the_highest(rows, text):
     y, score = rows
     rule = ThresholdRule.parse(text)
@@ -143,7 +143,7 @@ def test_a_rule_or_a_threshold_is_asked_for():
     most=st.integers(0, 6),
     repeats=st.integers(1, 3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_lowest_threshold_is_that_from_which_on_all_keep_false_alarms_rare(
     rates, most, repeats
 ):
@@ -161,7 +161,7 @@ def test_the_lowest_threshold_is_that_from_which_on_all_keep_false_alarms_rare(
 
 
 @given(seed=st.integers(0, 99), tried=st.integers(2, 12), most=st.integers(1, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_thresholds_between_those_that_are_tried_are_found_by_halves(seed, tried, most):
     score = np.random.default_rng(seed).random(300).astype(np.float32)
 

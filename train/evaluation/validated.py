@@ -73,7 +73,7 @@ class Validated:
     operating: Operating | None
     """None: nothing can be fitted."""
     reason: str | None
-    """Why nothing can be."""
+    """Why nothing can be, or not by the rule that was asked for."""
     path: Path | None
     """Where it is kept."""
 
@@ -95,9 +95,8 @@ class Validated:
         """
         if given is not None:
             return OperatingPoint(given, "given", None)
-        if self.operating is not None:
-            chosen = self.operating.chosen(rule)
-            assert chosen is not None, "it was asked for"
+        chosen = None if self.operating is None else self.operating.chosen(rule)
+        if chosen is not None:
             if chosen.threshold is None:
                 return OperatingPoint(None, None, rule, chosen.reason)
             return OperatingPoint(chosen.threshold, "validation", rule, None, chosen, on_these_rows)
@@ -158,11 +157,11 @@ def validated(
     found = load_operating(run, str(trained.path))
     path = operating_path(run, trained.path)
     if isinstance(own, str):
-        if found is None or found.chosen(rule) is None:
-            what = own if found is None else f"{own}; {rule} was not fitted before"
-            logger.warning("%s", what)
-            return Validated(None, what, None)
-        return Validated(found, None, path)
+        if found is not None and found.chosen(rule) is not None:
+            return Validated(found, None, path)
+        what = own if found is None else f"{own}; {rule} was not fitted before"
+        logger.warning("%s", what)
+        return Validated(found, what, None if found is None else path)
     bound = Bound(
         run_sha256=run.sha256,
         checkpoint=trained.path.name,
