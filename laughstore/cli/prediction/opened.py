@@ -20,7 +20,7 @@ from train.runs.trained import Trained
 
 from ...errors import ConfigError, SpecMismatch
 from ...label_spec import LabelSpec
-from ...spec import EXTRACTOR_VERSION, FeatureSpec
+from ...spec import EXTRACTOR_VERSION, FeatureSpec, HowExtracted
 
 Encode = Callable[[str], list[int]]
 """Text to tokens."""
@@ -41,6 +41,11 @@ class OpenedRun:
     def spec(self) -> FeatureSpec:
         """Of the features."""
         return self.run.spec
+
+    @property
+    def how(self) -> HowExtracted:
+        """What it takes to extract them, besides the model."""
+        return self.spec.how_extracted()
 
     @property
     def label(self) -> LabelSpec:
@@ -74,7 +79,8 @@ def read_run(path: Path) -> Run:
 
     Raises:
         NotFound: there is none.
-        ConfigError: it holds probes, of which one has to be named.
+        ConfigError: it holds probes, of which one has to be named, or was trained on imported
+            features, which nothing here can make of other audio.
         SpecMismatch: its features are of another release's extractor.
         CorruptData: its files were altered.
     """
@@ -85,6 +91,10 @@ def read_run(path: Path) -> Run:
             f"{path} holds {len(run.config.probes)} probes ({names}, ...): predict with one of"
             f" them, {path / PROBES / run.config.probes[0].name}"
         )
+    try:
+        run.spec.how_extracted()
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot hear your audio: {error}") from error
     if run.spec.extractor_version != EXTRACTOR_VERSION:
         raise SpecMismatch(
             f"{path} was trained on features of another extractor (extractor_version:"
@@ -111,12 +121,11 @@ def open_run(
         SpecMismatch: it is another model than that of the run's features.
         CorruptData: a file was altered or cut.
     """
-    spec, chosen = run.spec, choose_device(device)
+    spec, numerics = run.spec, run.spec.how_extracted().numerics
+    chosen = choose_device(device)
     files = _model_files(run, model)
-    with computing_as(spec.numerics):
-        features = load_model(
-            files, device=chosen, dtype=compute_dtype(spec.numerics), tap=spec.tap
-        )
+    with computing_as(numerics):
+        features = load_model(files, device=chosen, dtype=compute_dtype(numerics), tap=spec.tap)
     encode = None
     if spec.text != "none":
         assert files is not None, "controls hear no text"
