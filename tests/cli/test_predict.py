@@ -337,8 +337,7 @@ def test_a_run_on_imported_features_cannot_hear_other_audio(trained_run, corpus,
     track = tracks(corpus)["SPEAKER_00"]
     code, _, err = run("predict", track, "--run", imported, "--out", tmp_path / "out")
     assert code == 2
-    assert "cannot hear your audio" in err
-    assert "were imported" in err
+    assert "was trained on imported features" in err
 
 
 def test_what_cannot_be_asked_is_one_line(trained_run, tmp_path, run):

@@ -44,7 +44,7 @@ class OpenedRun:
 
     @property
     def how(self) -> HowExtracted:
-        """What it takes to extract them, besides the model."""
+        """How the features are made."""
         return self.spec.how_extracted()
 
     @property
@@ -79,9 +79,8 @@ def read_run(path: Path) -> Run:
 
     Raises:
         NotFound: there is none.
-        ConfigError: it holds probes, of which one has to be named, or was trained on imported
-            features, which nothing here can make of other audio.
-        SpecMismatch: its features are of another release's extractor.
+        ConfigError: it holds probes, of which one has to be named.
+        SpecMismatch: its features were imported, or are of another release's extractor.
         CorruptData: its files were altered.
     """
     run = Run.open(path)
@@ -91,10 +90,11 @@ def read_run(path: Path) -> Run:
             f"{path} holds {len(run.config.probes)} probes ({names}, ...): predict with one of"
             f" them, {path / PROBES / run.config.probes[0].name}"
         )
-    try:
-        run.spec.how_extracted()
-    except ConfigError as error:
-        raise ConfigError(f"{path} cannot hear your audio: {error}") from error
+    if run.spec.is_imported:
+        raise SpecMismatch(
+            f"{path} was trained on imported features, and what is extracted here would not be the"
+            " same numbers; build a store from the recordings, and train on that"
+        )
     if run.spec.extractor_version != EXTRACTOR_VERSION:
         raise SpecMismatch(
             f"{path} was trained on features of another extractor (extractor_version:"
@@ -121,9 +121,9 @@ def open_run(
         SpecMismatch: it is another model than that of the run's features.
         CorruptData: a file was altered or cut.
     """
-    spec, numerics = run.spec, run.spec.how_extracted().numerics
-    chosen = choose_device(device)
+    spec, chosen = run.spec, choose_device(device)
     files = _model_files(run, model)
+    numerics = spec.how_extracted().numerics
     with computing_as(numerics):
         features = load_model(files, device=chosen, dtype=compute_dtype(numerics), tap=spec.tap)
     encode = None
