@@ -20,6 +20,7 @@ from laughstore.cli.prediction.inputs import find_audio
 from laughstore.cli.prediction.result import Prediction
 from laughstore.cli.prediction.rule import Segmenting
 from laughstore.label_spec import LabelSpec
+from laughstore.sealed import seal, unseal
 from laughstore.timebase import SAMPLE_RATE, Span
 from train import FrameFilter, LossConfig
 from train.evaluation.events.segments import SegmentRule
@@ -325,6 +326,18 @@ def test_another_model_is_refused_by_the_field_that_differs(
         assert (code, out, err.count("\n")) == (1 if "nothing" in str(words) else 2, "", 1)
         assert said in err
         assert not (tmp_path / "out").exists()
+
+
+def test_a_run_on_imported_features_cannot_hear_other_audio(trained_run, corpus, tmp_path, run):
+    imported = shutil.copytree(trained_run, tmp_path / "run")
+    config = imported / "config.json"
+    content, _ = unseal(config.read_bytes(), where="config.json")
+    content["spec"]["numerics"] = None
+    config.write_bytes(seal(content))
+    track = tracks(corpus)["SPEAKER_00"]
+    code, _, err = run("predict", track, "--run", imported, "--out", tmp_path / "out")
+    assert code == 2
+    assert "was trained on imported features" in err
 
 
 def test_what_cannot_be_asked_is_one_line(trained_run, tmp_path, run):
