@@ -25,6 +25,7 @@ from ..threads import threads_for
 from .metrics import FrameMetrics, frame_metrics
 from .score_parts import score_parts
 from .scored_rows import FIT, NOBODY_CHOSE
+from .several import SeveralModels
 from .stream_scorer import StreamScorer, rows_of_call
 
 
@@ -112,6 +113,8 @@ def score_rows(
             scores[here] = found if scored is None else found[scored]
             if not np.isfinite(scores[here]).all():
                 source.check_finite(frames)
+                if isinstance(model, SeveralModels):
+                    model.check(scores[here])
                 raise ConfigError(
                     "the model's scores are not finite: training it diverged; train again with a"
                     " lower --lr"
@@ -128,6 +131,8 @@ def score_rows(
 def _scores(model: RowModel, x: Tensor, present: Tensor | None, kept: int) -> Tensor:
     if isinstance(model, ScoreModel):
         return StreamScorer(model).score(x, present, kept=kept)
+    if isinstance(model, SeveralModels):
+        return model.score(x, present, kept=kept)
     return model.score(x)[:kept]
 
 

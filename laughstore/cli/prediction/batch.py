@@ -58,7 +58,7 @@ def score_recordings(
     Raises:
         ConfigError: a score is not finite, because training the head diverged.
     """
-    spec, how = opened.spec, opened.how
+    how = opened.how
     going: dict[str, _Going] = {}
     with (
         computing_as(how.numerics),
@@ -70,7 +70,7 @@ def score_recordings(
                 chunk_frames=how.numerics.chunk_frames,
                 assignments=opened.slot_assignments,
                 stream_order=how.stream_order,
-                restart_frames=spec.restart_frames,
+                restart_frames=opened.spec.restart_frames,
             )
         ) as items,
     ):

@@ -44,7 +44,7 @@ class OpenedRun:
 
     @property
     def how(self) -> HowExtracted:
-        """What it takes to extract more of them."""
+        """How the features are made."""
         return self.spec.how_extracted()
 
     @property
@@ -79,8 +79,8 @@ def read_run(path: Path) -> Run:
 
     Raises:
         NotFound: there is none.
-        ConfigError: it holds probes, of which one has to be named; or its features were imported.
-        SpecMismatch: its features are of another release's extractor.
+        ConfigError: it holds probes, of which one has to be named.
+        SpecMismatch: its features were imported, or are of another release's extractor.
         CorruptData: its files were altered.
     """
     run = Run.open(path)
@@ -91,9 +91,9 @@ def read_run(path: Path) -> Run:
             f" them, {path / PROBES / run.config.probes[0].name}"
         )
     if run.spec.is_imported:
-        raise ConfigError(
-            f"{path} was trained on imported features, and what is extracted from sound would not"
-            " be the same numbers; build a store from the recordings, and train on that"
+        raise SpecMismatch(
+            f"{path} was trained on imported features, and what is extracted here would not be the"
+            " same numbers; build a store from the recordings, and train on that"
         )
     if run.spec.extractor_version != EXTRACTOR_VERSION:
         raise SpecMismatch(

@@ -53,10 +53,10 @@ class Predictor:
     """Hz, of what is pushed."""
 
     def __init__(self, opened: OpenedRun, *, with_other: bool = False, hop_frames: int = 1) -> None:
-        spec, how, label = opened.spec, opened.how, opened.label
-        if spec.text != "none":
+        how, label = opened.how, opened.label
+        if how.text != "none":
             raise ConfigError(
-                f"{opened.run.path} hears words (text: {spec.text}), which are not known while"
+                f"{opened.run.path} hears words (text: {how.text}), which are not known while"
                 " somebody speaks; score files: laughstore predict --transcript FILE"
             )
         if opened.hears_mix and with_other:
