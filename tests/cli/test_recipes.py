@@ -41,7 +41,7 @@ def follow(
     def changed(words: list[str]) -> list[str]:
         # One machine with two cores stands for all of them.
         words = ["2" if before == "--nproc" else word for before, word in pairs(words)]
-        if words[0] in ("build", "add"):
+        if words[0] in ("build", "add", "predict"):
             words += ["--model", str(nano_checkpoint)]
         if words[0] == "train":
             words += ["--epochs", "2"]
@@ -126,6 +126,8 @@ def test_own_corpus(follow, tmp_path):
     for name, channels in (("talk-1", 2), ("talk-2-ann", 1), ("talk-2-cem", 1)):
         samples = 0.1 * rng.standard_normal((8 * 24_000, channels))
         soundfile.write(folder / f"{name}.wav", samples, 24_000)
+    (tmp_path / "AUDIO").mkdir()
+    shutil.copy(folder / "talk-1.wav", tmp_path / "AUDIO")
     follow("own-corpus")
     assert (tmp_path / "RUN/evaluation/validation/metrics.json").exists()
 
@@ -178,7 +180,11 @@ def test_head(follow, store):
 
 
 @pytest.mark.slow
-def test_migrate(follow, built, data_set, tmp_path):
+def test_migrate(follow, built, data_set, tmp_path, capsys):
     write_reference(built, tmp_path / "FEATURES")
     follow("migrate")
     assert (tmp_path / "RUN/evaluation/validation/metrics.json").exists()
+    # Nothing that is extracted from sound would be the numbers that it was trained on.
+    capsys.readouterr()
+    assert main(["predict", str(data_set / "audio"), "--run", "RUN"]) == 2
+    assert "trained on imported features" in capsys.readouterr().err
