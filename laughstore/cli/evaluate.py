@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from .annotation_source import with_source
+from .baseline_text import baseline_texts, strata_texts
 from .event_text import calibration_texts, event_texts, sureness_texts
 from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
@@ -128,7 +129,13 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     if result.threshold_of is not None:
         chosen = {"checkpoint": "when the checkpoint was validated", "split": "on these rows"}
         print(f"threshold: the best F1 {chosen[result.threshold_of]}")
-    for texts in (sureness_texts, calibration_texts, event_texts):
+    for texts in (
+        sureness_texts,
+        baseline_texts,
+        calibration_texts,
+        event_texts,
+        strata_texts,
+    ):
         for line in texts(result):
             print(line)
     print("by recording:")

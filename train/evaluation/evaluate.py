@@ -31,11 +31,14 @@ from ..streaming.device import choose_device
 from ..streaming.selection import select
 from ..streaming.skip import skipped_blocks, without_blocks
 from ..streaming.source import FrameSource
+from .baselines import Baseline, baselines_of
 from .bootstrap import DRAWS, Interval
 from .calibration import Calibration
 from .event_metrics import EventMetrics, event_metrics
 from .intervals import metric_intervals
 from .null import NULL_DRAWS, ShiftNull, null_of
+from .strata import Division, strata_of
+from .train_side import TrainSide, energy_direction
 from .within import WithinStreams
 
 logger = logging.getLogger(__name__)
@@ -102,8 +105,12 @@ class EvaluationResult:
     """Of the rows that count; None where scores are no probabilities."""
     within: WithinStreams | None
     """How well scores order the rows of a stream; None for labels that are numbers."""
+    baselines: Mapping[str, Baseline]
+    """Scores that nobody trained, on the same rows, by name."""
     events: EventMetrics
     """What the scores come to as events."""
+    strata: Mapping[str, Division]
+    """By kind of laugh, and by show."""
     num_ignored: int
     """Rows of the scored streams that the label leaves out."""
     num_skipped_blocks: int
@@ -140,7 +147,9 @@ class EvaluationResult:
             "circular_shift_null": None if self.null is None else self.null.to_json(),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "within_streams": None if self.within is None else self.within.to_json(),
+            "baselines": {name: found.to_json() for name, found in self.baselines.items()},
             "events": self.events.to_json(),
+            "strata": {name: found.to_json() for name, found in self.strata.items()},
             "ignored": self.num_ignored,
             "skipped_blocks": self.num_skipped_blocks,
             "streams": self.num_streams,
@@ -232,8 +241,17 @@ def evaluate(
         index, split, verify=config.verify, damaged=bool(skipped), cache=kept
     ) as source:
         streams = score_streams(
-            model, selection, source, config.label, ignored_too=True, progress=progress
+            model,
+            selection,
+            source,
+            config.label,
+            ignored_too=True,
+            energies=True,
+            progress=progress,
         )
+    moved = shards is not None and index.index_id != opened.index_id
+    train = TrainSide.of(opened, index, moved=moved, annotate=annotate)
+    energy = train if isinstance(train, str) else energy_direction(train, model, cache=kept)
     folder = out or run / "evaluation" / split
     clear_evaluation(folder)
     groups = by_recording(streams)
@@ -241,6 +259,7 @@ def evaluate(
     if threshold is None and split == VALIDATION_SPLIT:
         threshold, threshold_of = metrics_of(streams, config.label).threshold, "split"
     metrics = metrics_of(streams, config.label, threshold=threshold)
+    events = event_metrics(index, streams, config.label, threshold=threshold)
     result = EvaluationResult(
         run=run,
         out=folder,
@@ -262,7 +281,11 @@ def evaluate(
         null=null_of(streams, config.label, draws=null),
         calibration=_calibration(streams) if model.scores == "probability" else None,
         within=WithinStreams.of(streams, config.label),
-        events=event_metrics(index, streams, config.label, threshold=threshold),
+        baselines=baselines_of(index, streams, config.label, train, energy),
+        events=events,
+        strata=strata_of(
+            index, streams, config.label, threshold=threshold, outcomes=events.outcomes
+        ),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
         num_skipped_blocks=len(skipped),
         num_streams=len(streams),

@@ -30,7 +30,8 @@ from .events.candidates import (
     candidate_rows,
     candidate_scores,
 )
-from .events.collar import Collar, EventCounts
+from .events.collar import Collar, EventCounts, bouts_found
+from .events.outcomes import Outcomes
 from .events.psds import FindSegments, Tolerance, detection_curves
 from .events.segments import SegmentRule, Segments, find_segments, judged
 
@@ -52,6 +53,8 @@ class SegmentMetrics:
     psds: dict[str, float | None]
     """By tolerance; None without bouts."""
     num_bouts: int
+    outcomes: tuple[Outcomes, ...] | None
+    """Of each stream at the threshold; None without one."""
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object of finite numbers and nulls."""
@@ -75,6 +78,14 @@ class EventMetrics:
     foreseen: Foreseen | None
     """Alarms of the threshold."""
     candidates: CandidateMetrics | None
+
+    @property
+    def outcomes(self) -> tuple[Outcomes, ...] | None:
+        """Which events of each stream were found at the threshold; None where that is not asked."""
+        for found in (self.segments, self.foreseen):
+            if found is not None:
+                return found.outcomes
+        return None
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object of finite numbers and nulls."""
@@ -120,10 +131,14 @@ def _segment_metrics(
     collar: Collar,
 ) -> SegmentMetrics:
     judges = [_Judge.of(index, scores, label) for scores in streams]
-    counts = None
+    counts = outcomes = None
     if threshold is not None:
-        each = (EventCounts.of(one.find(threshold), one.reference, collar) for one in judges)
-        counts = sum(each, EventCounts())
+        counts, outcomes = EventCounts(), ()
+        for one in judges:
+            segments = one.find(threshold)
+            is_found = bouts_found(segments, one.reference, collar)
+            counts += EventCounts.of_bouts(len(segments), is_found)
+            outcomes += (Outcomes(one.reference.start_us, is_found),)
     num_bouts = sum(len(one.reference.start_us) for one in judges)
     psds: dict[str, float | None] = {f"{share:g}": None for share in PSDS_TOLERANCES}
     hours = sum(int(np.count_nonzero(item.eligible)) for item in streams) * FRAME_US / _US_PER_HOUR
@@ -134,7 +149,7 @@ def _segment_metrics(
         curves = detection_curves(found, thresholds, hours=hours, tolerances=tolerances)
         for share, tolerance, curve in zip(PSDS_TOLERANCES, tolerances, curves, strict=True):
             psds[f"{share:g}"] = curve.score(tolerance.max_false_alarms_per_hour)
-    return SegmentMetrics(counts, collar, psds, num_bouts)
+    return SegmentMetrics(counts, collar, psds, num_bouts, outcomes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from laughstore.timebase import FRAME_US, US_PER_SECOND, floor_frame
 
+from .outcomes import Outcomes
+
 _US_PER_HOUR = 3600 * US_PER_SECOND
 
 
@@ -48,6 +50,8 @@ class Foreseen:
     """f8[hits]: seconds from the first alarm of an onset to the onset."""
     false_alarms: int
     hours: float
+    outcomes: tuple[Outcomes, ...]
+    """Of each stream."""
 
     @property
     def recall(self) -> float | None:
@@ -106,7 +110,7 @@ def foresee(
         guard: the label's, in rows, below span.
     """
     num_onsets = false_alarms = 0
-    leads = []
+    leads, outcomes = [], []
     for stream in streams:
         onset = floor_frame(stream.onset_us)
         begins, ends = onset - span, onset - guard
@@ -118,6 +122,8 @@ def foresee(
         alarm = stream.row[raise_alarms(stream.row, reaches, span)]
         first = np.searchsorted(alarm, begins)
         is_hit = first < np.searchsorted(alarm, ends)
+        # A hit stands on a row that counts, so what was hit could be.
+        outcomes.append(Outcomes(stream.onset_us[can_be], is_hit[can_be]))
         moments_us = alarm[first[is_hit]] * FRAME_US
         leads.append((stream.onset_us[is_hit] - moments_us) / US_PER_SECOND)
         false_alarms += len(alarm) - _num_inside(alarm, begins, ends)
@@ -126,6 +132,7 @@ def foresee(
         np.concatenate(leads) if leads else np.empty(0),
         false_alarms,
         sum(stream.hours for stream in streams),
+        tuple(outcomes),
     )
 
 
