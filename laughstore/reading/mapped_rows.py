@@ -74,6 +74,19 @@ class MappedRows(Rows):
         for block, place, is_known in zip(blocks.tolist(), places.tolist(), known, strict=True):
             self._prepare(files, block, place, verify=not is_known)
 
+    def are_ready(self, blocks: Numbers, *, checked: bool) -> bool:
+        """Whether no page of these blocks is missing; see `Rows.are_ready`."""
+        files = self._open()
+        places = self._table.places(numbers(blocks))
+        known = self._populated[places]
+        if checked:
+            known &= self._verified[places]
+        if not known.all():
+            return False
+        starts = self._table.first_row[places] * self.index.geometry.row_bytes
+        num_bytes = self.index.geometry.data_bytes + CRC_BYTES
+        return all(files.is_populated(start, num_bytes) for start in starts.tolist())
+
     def release(self, blocks: Numbers) -> None:
         """Do nothing: mapped pages belong to the page cache, and the kernel takes them back."""
 

@@ -88,6 +88,20 @@ class Rows(ABC):
     def prepare_once(self, blocks: Numbers) -> None:
         """Like `prepare`, with checksums of what was not checked before in this process."""
 
+    def are_ready(self, blocks: Numbers, *, checked: bool) -> bool:
+        """Whether blocks can be read without `prepare`, as it would find nothing to do.
+
+        Never where prepared blocks are held until `release`.
+
+        Args:
+            blocks: K global block numbers of this split.
+            checked: their checksums must have been checked in this process, too.
+
+        Raises:
+            ConfigError: a block is of another split.
+        """
+        return False
+
     @abstractmethod
     def release(self, blocks: Numbers) -> None:
         """Let go of these blocks (i64[K]): once for each time that they were prepared.

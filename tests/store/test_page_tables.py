@@ -101,3 +101,26 @@ def in_child(holds: Callable[[], bool]) -> bool:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@needs_answers
+def test_blocks_are_ready_once_prepared_and_until_their_pages_are_gone(tmp_path):
+    write_store(tmp_path / "s", [Episode("a", num_frames=300)], random_features(64), dim=64)
+    index = open_shards(tmp_path / "s")
+    with open_rows(index, "train", "window") as rows:
+        rows.prepare([0], verify=False)
+        assert not rows.are_ready([0], checked=False)
+        rows.release([0])
+    with open_rows(index, "train", "map") as rows:
+        assert not rows.are_ready([0, 1], checked=False)
+        rows.prepare([0, 1], verify=False)
+        assert rows.are_ready([0, 1], checked=False)
+        assert not rows.are_ready([1], checked=True)
+        assert not rows.are_ready([0, 2], checked=False)
+        rows.prepare_once([1])
+        assert rows.are_ready([1], checked=True)
+        assert not rows.are_ready([0, 1], checked=True)
+        shard = tmp_path / "s" / "shards" / index.split_shards("train")[0].name
+        shard.chmod(0o644)
+        os.truncate(shard, 8192)
+        assert not rows.are_ready([1], checked=True)

@@ -6,7 +6,7 @@ import pytest
 
 def test_the_package_and_its_config_load_neither_torch_nor_scikit_learn():
     code = (
-        "import sys, train, train.config, train.run\n"
+        "import sys, train, train.config, train.runs.run\n"
         "train.TrainConfig, train.FrameFilter\n"
         "heavy = {'torch', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -117,3 +117,87 @@ def test_what_is_fetched_is_asked_for_in_larger_parts_than_what_is_mapped(
             ahead.wait(0)
     assert sum(calls) == 40
     assert max(calls) == together
+
+
+class Blocks:
+    """Some are ready by themselves. Tells which were prepared, and which were looked at by the
+    thread."""
+
+    def __init__(self, ready: set[int]) -> None:
+        self.ready = ready
+        self.prepared: list[int] = []
+        self.looked_at: list[tuple[bool, int]] = []
+
+    def prepare(self, blocks: np.ndarray) -> None:
+        self.prepared.extend(blocks.tolist())
+
+    def are_ready(self, blocks: np.ndarray) -> bool:
+        by_thread = threading.current_thread() is not threading.main_thread()
+        self.looked_at.extend((by_thread, block) for block in blocks.tolist())
+        return self.ready.issuperset(blocks.tolist())
+
+
+def test_blocks_that_are_ready_need_no_thread():
+    blocks = Blocks(set(range(100)))
+    step = np.arange(100)
+    with ReadAhead(blocks.prepare, step, step, max_ahead=40, are_ready=blocks.are_ready) as ahead:
+        for now in range(100):
+            ahead.wait(now)
+            assert now < len(blocks.looked_at) <= now + 1 + 40  # before it is read, not long before
+    assert blocks.prepared == []
+    assert blocks.looked_at == [(False, block) for block in range(100)]
+
+
+@pytest.mark.parametrize(
+    "ready", [range(100), [*range(30), *range(60, 100)], [5, 50], range(1, 100)]
+)
+@pytest.mark.parametrize("blocks_a_call", [1, 4])
+def test_blocks_are_ready_or_prepared_before_their_step_whichever_they_are(ready, blocks_a_call):
+    blocks = Blocks(set(ready))
+    step = np.repeat(np.arange(50), 2)
+    with ReadAhead(
+        blocks.prepare,
+        step,
+        np.arange(100),
+        max_ahead=6,
+        blocks_a_call=blocks_a_call,
+        are_ready=blocks.are_ready,
+    ) as ahead:
+        for now in range(0, 50, 3):
+            ahead.wait(now)
+            seen = {*blocks.prepared, *(block for _, block in blocks.looked_at)}
+            assert seen.issuperset(range(2 * now + 2))
+            assert max(seen) <= 2 * now + 2 + 6 + 2
+    assert blocks.prepared == sorted(set(blocks.prepared))
+    assert set(range(98)) - set(ready) <= set(blocks.prepared)
+
+
+def test_the_thread_runs_ahead_while_it_has_something_to_do_and_rests_afterwards():
+    blocks = Blocks(set(range(40, 200)))
+    step = np.arange(200)
+    with ReadAhead(
+        blocks.prepare, step, step, max_ahead=8, blocks_a_call=4, are_ready=blocks.are_ready
+    ) as ahead:
+        for now in range(200):
+            ahead.wait(now)
+    assert blocks.prepared[:40] == list(range(40))
+    by_thread = {block for by_thread, block in blocks.looked_at if by_thread}
+    # The last eight ones that were ready told it that there is no more to do; it had been asked
+    # for up to as many behind them.
+    assert by_thread.issuperset(range(40))
+    assert max(by_thread) < 40 + 8 + 8 + 4
+
+
+def test_an_error_among_ready_blocks_reaches_the_step_that_needs_the_block():
+    def prepare(blocks):
+        if (blocks == 20).any():
+            raise CorruptData("block 20 is bad")
+
+    blocks = Blocks(set(range(20)) | set(range(21, 40)))
+    with ReadAhead(
+        prepare, np.arange(40), np.arange(40), max_ahead=40, are_ready=blocks.are_ready
+    ) as ahead:
+        for step in range(20):
+            ahead.wait(step)
+        with pytest.raises(CorruptData, match="block 20"):
+            ahead.wait(20)

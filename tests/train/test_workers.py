@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-import train.streaming.buffers
 from laughstore.errors import ConfigError, CorruptData
 from train import FrameStream
+from train.streaming import buffers
 from train.streaming.stream import Batch
 
 from .test_stream import assert_same, flip_a_bit, kept
@@ -184,7 +184,7 @@ def test_a_corrupt_block_raises_with_shard_and_sample_through_workers(own_shards
 
 @pytest.mark.parametrize(("total", "free"), [(200_000, 200_000), (10**9, 10_000)])
 def test_a_small_shared_memory_is_an_error_with_the_fix(planted_shards, monkeypatch, total, free):
-    monkeypatch.setattr(train.buffers, "shared_memory_bytes", lambda: (total, free))
+    monkeypatch.setattr(buffers, "shared_memory_bytes", lambda: (total, free))
     with (
         stream(planted_shards) as frames,
         pytest.raises(ConfigError, match=r"shm is too small.*need .* MiB, it has .*num_workers=0"),

@@ -10,7 +10,8 @@ class Batch:
     """One step's rows of one rank: B = global_batch / world_size.
 
     Of sequences, S target rows behind C context rows each (`train.streaming.sequences`): instead
-    of [B] all is [b, C + S], b = B / S. Rows that do not exist, or cannot be read, are pad rows of them.
+    of [B] all is [b, C + S], b = B / S. Rows that do not exist, or cannot be read, are pad rows of
+    them.
     """
 
     x: Tensor

@@ -92,6 +92,7 @@ def batches_of(
         blocks_a_call=source.blocks_a_call,
         # Threads may still gather so many steps before the one that is waited for.
         lag=num_threads if num_threads > 1 else 0,
+        are_ready=None if source.releases else source.are_ready,
     ) as ahead:
 
         def prepared() -> Iterator[Step]:

@@ -1,4 +1,10 @@
-"""Prepare blocks in a thread, ahead of the step that needs them and never far ahead."""
+"""Prepare blocks in a thread, ahead of the step that needs them and never far ahead.
+
+Blocks that are ready by themselves, as pages are that an earlier epoch left mapped, need no thread,
+and one that looks at them beside a loop of short steps costs far more than its own time: each time
+it or the loop comes back from the kernel, one waits for the other. So whoever waits looks itself,
+and the thread works only while there is something to wait for.
+"""
 
 import threading
 from collections.abc import Callable
@@ -10,6 +16,8 @@ from numpy.typing import NDArray
 
 BLOCKS_A_CALL = 4
 """Prepared between two looks at whether anyone still waits: a few MiB."""
+_LOOKED_AT_TOGETHER = 32
+"""Blocks that may be ready by themselves: a look at one is a few microseconds."""
 _NEVER = 2**62
 
 
@@ -27,6 +35,8 @@ class ReadAhead:
         last_step: i64[R]: last step that needs the block; the first by default.
         blocks_a_call: most blocks that `prepare` is given together.
         lag: steps before the one waited for that may still be read.
+        are_ready: called with i64[k] blocks, by whoever waits or in the thread: whether they can be
+            read as they are. Those need not be prepared, and are not released either.
     """
 
     def __init__(
@@ -40,8 +50,9 @@ class ReadAhead:
         last_step: NDArray[np.int64] | None = None,
         blocks_a_call: int = BLOCKS_A_CALL,
         lag: int = 0,
+        are_ready: Callable[[NDArray[np.int64]], bool] | None = None,
     ) -> None:
-        self._prepare, self._release = prepare, release
+        self._prepare, self._release, self._are_ready = prepare, release, are_ready
         last_step = step if last_step is None else last_step
         self._by_last_step = np.argsort(last_step, kind="stable")
         self._last_step = last_step[self._by_last_step]
@@ -51,8 +62,12 @@ class ReadAhead:
         self._max_ahead, self._blocks_a_call = max_ahead, blocks_a_call
         self._lag = lag
         self._changed = threading.Condition()
-        self._allowed = max_ahead
+        self._is_ahead = are_ready is None
+        """Whether the thread runs ahead; if not, all blocks of late were ready by themselves."""
+        self._allowed = max_ahead if self._is_ahead else 0
         self._done = 0
+        self._num_ready = 0
+        """Blocks in a row that the thread need not have prepared."""
         self._error: BaseException | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="laughstore-readahead", daemon=True)
@@ -73,8 +88,10 @@ class ReadAhead:
             return
         needed = int(np.searchsorted(self._step, step, "right"))
         with self._changed:
-            self._allowed = max(self._allowed, needed + self._max_ahead)
-            self._changed.notify_all()
+            if self._is_ahead or (self._done < needed and not self._passes(needed)):
+                self._is_ahead = True
+                self._allowed = max(self._allowed, needed + self._max_ahead)
+                self._changed.notify_all()
             while self._done < needed and self._error is None:
                 self._changed.wait()
             if self._done < needed and self._error is not None:
@@ -112,11 +129,28 @@ class ReadAhead:
     ) -> None:
         self.close()
 
+    def _passes(self, needed: int) -> bool:
+        """Pass over the next blocks if they are ready by themselves; the lock is held."""
+        if self._done < self._allowed:  # the thread still works at them
+            return False
+        assert self._are_ready is not None, "else the thread is ahead from the start"
+        stop = min(needed + min(_LOOKED_AT_TOGETHER, self._max_ahead), len(self._block))
+        if not self._are_ready(self._block[self._done : stop]):
+            return False
+        self._done = stop
+        return True
+
     def _run(self) -> None:
         try:
             while (part := self._next_part()) is not None:
-                self._prepare(self._block[part])
+                blocks = self._block[part]
+                is_ready = self._are_ready is not None and self._are_ready(blocks)
+                if not is_ready:
+                    self._prepare(blocks)
                 with self._changed:
+                    self._num_ready = self._num_ready + len(blocks) if is_ready else 0
+                    if self._num_ready >= self._max_ahead:
+                        self._is_ahead = False
                     self._done = part.stop
                     self._changed.notify_all()
         except BaseException as error:

@@ -166,6 +166,27 @@ class FrameSource:
             return BLOCKS_A_CALL
         return _DECODED_TOGETHER if self._index.folder.local is not None else _FETCHED_TOGETHER
 
+    @property
+    def releases(self) -> bool:
+        """Whether prepared blocks take memory until they are released."""
+        return self._loaded is None and self._rows.releases
+
+    def are_ready(self, blocks: NDArray[np.int64]) -> bool:
+        """Whether `prepare` of blocks (i64[K], global numbers) would do nothing. Thread safe.
+
+        Only where prepared blocks need not be released.
+
+        Raises:
+            ValueError: this was closed.
+        """
+        if self._closed:
+            raise _closed()
+        if self._loaded is not None:
+            return True
+        return self._verify != "always" and self._rows.are_ready(
+            blocks, checked=self._verify == "first"
+        )
+
     def prepare(self, blocks: NDArray[np.int64]) -> None:
         """Make frames of these blocks (i64[K], global numbers) ready to be gathered. Thread safe.
 
