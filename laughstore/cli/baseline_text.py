@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from .text import counted, number, percent
+from .text import counted, number
 
 if TYPE_CHECKING:
     from train import EvaluationResult
@@ -29,8 +29,11 @@ def baseline_texts(result: "EvaluationResult") -> Iterator[str]:
     if len(reasons) == 1 and None not in reasons:
         yield f"no baselines: {reasons.pop()}"
         return
+    titles = dict(_BASELINES)
+    if result.label.kind == "regression":
+        titles["train_base_rate"] = "mean target in train"
     for name, found in result.baselines.items():
-        yield f"baseline, {_BASELINES[name]}: {_baseline(found)}"
+        yield f"baseline, {titles[name]}: {_baseline(found)}"
 
 
 def _baseline(found: "Baseline") -> str:
@@ -41,6 +44,8 @@ def _baseline(found: "Baseline") -> str:
         f"AP {number(values['average_precision'])}, lift {number(values['lift'])},"
         f" AUROC {number(values['auroc'])}"
     )
+    if "rmse" in values:
+        text = f"RMSE {number(values['rmse'])}, MAE {number(values['mae'])}, {text}"
     if found.higher is not None:
         text += f" ({found.higher} is higher, as in train)"
     elif found.known_of is not None:
@@ -72,7 +77,7 @@ def _stratum(item: "Stratum") -> str:
     values = item.metrics.values
     parts = [f"AP {number(values['average_precision'])}", f"lift {number(values['lift'])}"]
     if item.num_events is not None:
-        parts.append(f"{percent(item.event_recall)} of {item.num_events:,} found")
+        parts.append(f"{item.num_found:,} of {item.num_events:,} found")
     return ", ".join(parts)
 
 

@@ -301,7 +301,7 @@ def test_what_is_evaluated_chooses_no_direction(loud, capsys):
     said = capsys.readouterr().out
     assert "baseline, length of a row's features: AP 0." in said
     assert "(larger is higher, as in train)" in said
-    assert "baseline, rate of positive rows in train" in said
+    assert "baseline, rate of positive rows in train: AP 0." in said
 
 
 def test_without_the_rows_trained_on_there_are_reasons(loud, tmp_path, capsys):
@@ -361,6 +361,15 @@ def test_numbers_have_baselines_of_a_target_above_0(planted_shards, tmp_path):
     sign = 1 if found.baselines["row_energy"].higher == "larger" else -1
     check_metrics(found, "row_energy", y, sign * energies)
     assert found.baselines["row_energy"].within is None
+    fitted = scored(planted_shards, config.out, "train", label)
+    mean = np.concatenate([item.y[item.eligible] for item in fitted]).mean(dtype=np.float64)
+    truth = np.concatenate([item.y[item.eligible] for item in streams])
+    assert value_of(found, "train_base_rate", "rmse") == pytest.approx(
+        np.sqrt(np.square(truth - mean).mean()), rel=1e-5
+    )
+    assert value_of(found, "train_base_rate", "mae") == pytest.approx(
+        np.abs(truth - mean).mean(), rel=1e-5
+    )
 
 
 def test_energies_of_streams_that_ask_the_same_are_averaged(planted_shards):

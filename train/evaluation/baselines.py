@@ -1,7 +1,7 @@
 """Scores that nobody trained, beside those of a model: what is there to be had for nothing.
 
-- `train_base_rate`: a constant for each stream, the rate of positive rows of the nearest that was
-  trained on: the stream itself, its show, or all of train.
+- `train_base_rate`: a constant for each stream, the rate of positive rows (of numbers the mean
+  target) of the nearest that was trained on: the stream itself, its show, or all of train.
 - `time_since_laughter`: how long ago laughter that the label asks about last ended, heard wholly
   before the row.
 - `row_energy`: the length of the row's standardised features.
@@ -35,6 +35,8 @@ _POINTS: Final = {
 _NEVER_S: Final = 1e9
 """Seconds since laughter, where there was none: longer than any recording."""
 _METRICS: Final = ("base_rate", "average_precision", "lift", "auroc")
+_ERRORS: Final = ("rmse", "mae")
+"""Of numbers, and of a baseline that is one, too."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Baseline:
         """Return a JSON object of finite numbers and nulls."""
         found = self.metrics
         return {
-            **{name: None if found is None else found.values[name] for name in _METRICS},
+            **(dict.fromkeys(_METRICS) if found is None else dict(found.values)),
             "undefined": {} if found is None else dict(found.undefined),
             "within_streams": None if self.within is None else self.within.to_json(),
             "higher": self.higher,
@@ -133,10 +135,10 @@ def _since_laughter(
 
 def _time_points(train: TrainSide) -> Literal[1, -1] | str:
     seconds, positive = [], []
-    for stream, is_positive, counts in train.questions():
+    for stream, y, counts in train.questions():
         row = np.flatnonzero(counts)
         seconds.append(_since_laughter(train.index, stream, row, train.label))
-        positive.append(is_positive[row])
+        positive.append(y[row] > 0)
     found = direction(np.concatenate(positive), np.concatenate(seconds))
     return "train has no rows of both classes" if found is None else found
 
@@ -156,7 +158,7 @@ def _base_rate(
         known, rate = rates.known_of(item.stream, show, label)
         known_of[known] += 1
         values.append(np.full(len(item.row), rate, np.float32))
-    return replace(_judged(streams, values, label), known_of=known_of)
+    return replace(_judged(streams, values, label, more=_ERRORS), known_of=known_of)
 
 
 def _pointed(
@@ -173,8 +175,12 @@ def _pointed(
 
 
 def _judged(
-    streams: Sequence[StreamScores], values: Sequence[NDArray[np.float32]], label: LabelSpec
+    streams: Sequence[StreamScores],
+    values: Sequence[NDArray[np.float32]],
+    label: LabelSpec,
+    *,
+    more: tuple[str, ...] = (),
 ) -> Baseline:
     scored = [replace(item, score=value) for item, value in zip(streams, values, strict=True)]
-    metrics = metrics_of(scored, label, threshold=None).only(_METRICS)
+    metrics = metrics_of(scored, label, threshold=None).only(_METRICS + more)
     return Baseline(metrics, WithinStreams.of(scored, label))

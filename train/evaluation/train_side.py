@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from laughstore.errors import LaughstoreError
 from laughstore.index import Index, Stream
+from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec
 from laughstore.other_annotations import Annotate
 from laughstore.reading.shard_cache import ShardCache
@@ -76,20 +77,20 @@ class TrainSide:
         """Of its shards."""
         return self.selection.index
 
-    def questions(self) -> Iterator[tuple[Stream, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Yield (stream, positive bool[T], counts bool[T]), once for each question."""
+    def questions(self) -> Iterator[tuple[Stream, TargetArray, NDArray[np.bool_]]]:
+        """Yield (stream, targets [T], counts bool[T]), once for each question."""
         asked = set()
         for number, stream in enumerate(self.selection.streams):
             question = question_of(stream, self.label.whose)
             if question not in asked:
                 asked.add(question)
                 y, counts = self.selection.stream_targets(number)
-                yield stream, y > 0, counts
+                yield stream, y, counts
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Share of positive rows among those that count."""
+    """Mean targets of the rows that count: of classes, the share of positive ones."""
 
     overall: float
     of_stream: Mapping[tuple[str, frozenset[str | None]], float]
@@ -99,16 +100,16 @@ class Rates:
     @classmethod
     def of(cls, side: TrainSide) -> "Rates":
         """Return the rates of the rows trained on: of each stream, each show, and all."""
-        total = np.zeros(2, np.int64)
-        streams: dict[tuple[str, frozenset[str | None]], NDArray[np.int64]] = {}
-        shows: dict[str, NDArray[np.int64]] = {}
-        for stream, positive, counts in side.questions():
-            num = np.array([np.count_nonzero(positive & counts), np.count_nonzero(counts)])
-            streams[question_of(stream, side.label.whose)] = num
+        total = np.zeros(2)
+        streams: dict[tuple[str, frozenset[str | None]], NDArray[np.float64]] = {}
+        shows: dict[str, NDArray[np.float64]] = {}
+        for stream, y, counts in side.questions():
+            sums = np.array([y[counts].sum(dtype=np.float64), np.count_nonzero(counts)])
+            streams[question_of(stream, side.label.whose)] = sums
             show = side.index.recording(stream.recording_id).group
-            shows[show] = shows.get(show, np.zeros(2, np.int64)) + num
-            total += num
-        return cls(float(total[0] / total[1]), _shares(streams), _shares(shows))
+            shows[show] = shows.get(show, np.zeros(2)) + sums
+            total += sums
+        return cls(float(total[0] / total[1]), _means(streams), _means(shows))
 
     def known_of(self, stream: Stream, show: str, label: LabelSpec) -> tuple[KnownOf, float]:
         """Return the rate of a stream, of the nearest of which one is known."""
@@ -120,8 +121,8 @@ class Rates:
         return "train", self.overall
 
 
-def _shares[Key](counts: Mapping[Key, NDArray[np.int64]]) -> dict[Key, float]:
-    return {key: float(num[0] / num[1]) for key, num in counts.items() if num[1]}
+def _means[Key](sums: Mapping[Key, NDArray[np.float64]]) -> dict[Key, float]:
+    return {key: float(y / num) for key, (y, num) in sums.items() if num}
 
 
 def direction(positive: NDArray[np.bool_], value: NDArray[np.float32]) -> Literal[1, -1] | None:

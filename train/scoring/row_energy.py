@@ -44,8 +44,11 @@ def row_energy(x: Tensor, mean: Tensor, inverse_std: Tensor) -> Tensor:
         inverse_std: f32[D].
     """
     found = torch.empty(len(x), device=x.device)
+    # One piece of memory for all: fresh pages take as long as what is computed in them.
+    rows = torch.empty(min(_ROWS, len(x)), x.shape[1], device=x.device)
     for start in range(0, len(x), _ROWS):
+        part = x[start : start + _ROWS]
         # Deviations first: sums of squares of raw channels would lose what spreads little.
-        part = x[start : start + _ROWS].float().sub_(mean).mul_(inverse_std)
-        found[start : start + _ROWS] = torch.linalg.vector_norm(part, dim=1)
+        standard = rows[: len(part)].copy_(part).sub_(mean).mul_(inverse_std)
+        found[start : start + _ROWS] = torch.linalg.vector_norm(standard, dim=1)
     return found.clamp_(max=torch.finfo(torch.float32).max)

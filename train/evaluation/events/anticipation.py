@@ -50,7 +50,7 @@ class Foreseen:
     """f8[hits]: seconds from the first alarm of an onset to the onset."""
     false_alarms: int
     hours: float
-    outcomes: tuple[Outcomes, ...]
+    outcomes: tuple[Outcomes, ...] = ()
     """Of each stream."""
 
     @property
