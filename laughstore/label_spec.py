@@ -7,6 +7,7 @@ one line that describes it. Targets are made from it by `laughstore.labels`.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, Literal, Self, get_args
 
 from .errors import ConfigError, CorruptData
@@ -244,6 +245,7 @@ _LATER: Final = {"limit_us": _LIMIT.us, "until": "onset", "legacy": False}
 """Fields of an identity that are left out where they have these values."""
 
 
+@lru_cache
 def _parse_label(label: str) -> tuple[str, int]:
     """Return (kind, rows of its span or 0) of `kind` or `kind:span`."""
     kind, colon, text = label.partition(":")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from ..timebase import Span
 from .annotation_source import with_source
 from .baseline_text import baseline_texts, strata_texts
 from .event_text import calibration_texts, event_texts, sureness_texts
@@ -15,9 +16,13 @@ from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
 from .text import counted
+from .threshold_text import threshold_texts
 
 if TYPE_CHECKING:
     from train import EvaluationResult
+
+
+_COLLAR = Span("0.2s")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,14 @@ class _Flags:
     """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
+    threshold_by: str = "f1"
+    """Choose the threshold on validation by f1, youden, precision@X, recall@X (X is 0 to
+    1), or fa-per-hour@X: the lowest with at most X false alarms of events an hour."""
+    threshold: float | None = None
+    """Use this threshold, 0 to 1: a row is an alarm if its score is at least this."""
+    collar: Span = _COLLAR
+    """Of segments: how near their ends must be to those of bouts. What is fitted on validation is
+    fitted at 0.2s."""
     out: Path | None = None
     """Folder for metrics.json and plots (default: RUN/evaluation/SPLIT)."""
     device: str = "auto"
@@ -63,6 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     flags.common.configure_logging()
     from train import evaluate
+    from train.evaluation.events.collar import Collar
 
     bar = TerminalProgress(quiet=flags.common.quiet)
     result = evaluate(
@@ -71,6 +85,9 @@ def run(arguments: Sequence[str]) -> int:
         shards=flags.shards,
         out=flags.out,
         checkpoint=flags.checkpoint,
+        threshold=flags.threshold,
+        threshold_by=None if flags.threshold_by == "f1" else flags.threshold_by,
+        collar=Collar(onset_us=flags.collar.us, offset_us=flags.collar.us),
         device=flags.device,
         timelines=flags.timelines,
         bootstrap=flags.bootstrap,
@@ -100,6 +117,7 @@ class ScoringProgress:
         self._done = done
         if done == total:
             self._bar.end()
+            self._done = 0  # the next split begins
 
 
 def report(result: "EvaluationResult", *, as_json: bool) -> None:
@@ -107,8 +125,15 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result.to_json() | {"out": str(result.out)}, indent=2))
         return
+    from train.runs.folds import TRAIN_SPLIT
+    from train.runs.looks import LOOKS_FILE
+
     found = result.metrics
     print(f"{result.split}: {result.label.describe()}")
+    if result.look is not None:
+        print(f"look {result.look.look} at {result.split} by this run, counted in {LOOKS_FILE}")
+    if result.split == TRAIN_SPLIT:
+        print("these rows were trained on: other rows will have worse scores")
     if result.fold is not None:
         print(f"groups of fold {result.fold['fold']} of {result.fold['folds']} are validation")
     if result.other_annotations is not None:
@@ -126,10 +151,8 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     for line in undefined_texts(found):
         print(line)
     print("   ".join(metric_texts(found)))
-    if result.threshold_of is not None:
-        chosen = {"checkpoint": "when the checkpoint was validated", "split": "on these rows"}
-        print(f"threshold: the best F1 {chosen[result.threshold_of]}")
     for texts in (
+        threshold_texts,
         sureness_texts,
         baseline_texts,
         calibration_texts,

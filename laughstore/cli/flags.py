@@ -98,6 +98,20 @@ def _span_or_word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Span | st
 
 
 @_registry.primitive_rule
+def _number_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float | None] | None:
+    """Of a flag that may be left away; tyro's own rule tells of all types it tried."""
+    if set(get_args(info.type)) != {float, type(None)}:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=lambda words: float(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_registry.primitive_rule
 def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     """Paths with `~` expanded: shells leave it alone in `--store=~/x`."""
     if info.type is not Path:

@@ -126,12 +126,14 @@ def _recordings(summary: StoreSummary) -> list[dict[str, object]]:
 
 
 def _run(flags: _Flags, path: Path) -> None:
+    from train.runs.looks import read_looks
     from train.runs.run import Run
     from train.scoring.metrics import FrameMetrics
 
     run_ = Run.open(path)
     if flags.common.json:
-        print(json.dumps({"run": str(run_.path), "config": run_.config.to_json(), **run_.about}))
+        about = {"config": run_.config.to_json(), **run_.about, "test_looks": read_looks(run_)}
+        print(json.dumps({"run": str(run_.path), **about}))
         return
     print(f"{run_.path}: a run on {run_.config.shards} (spec {run_.spec.spec_id})")
     if run_.config.probe:
@@ -150,10 +152,37 @@ def _run(flags: _Flags, path: Path) -> None:
     for last in _validations(run_.metrics_log)[-1:]:
         found = ", ".join(metric_texts(FrameMetrics.from_json(last)))
         print(f"latest validation (step {last['step']}): {found}")
+    for line in _looks(run_):
+        print(line)
+
+
+def _looks(*runs: "Run") -> list[str]:
+    """Return a line for each split that was looked at, and how often."""
+    from train.runs.looks import read_looks
+
+    by_split: dict[str, list[dict[str, Any]]] = {}  # Any: JSON values
+    unread = 0
+    for item in (look for run_ in runs for look in read_looks(run_)):
+        if item is None:
+            unread += 1
+        else:
+            by_split.setdefault(str(item.get("split")), []).append(item)
+    lines: list[str] = []
+    for split, looks in by_split.items():
+        last = max(looks, key=lambda look: str(look.get("when")))
+        lines.append(
+            f"looks at {split}: {len(looks)}, the last of {last.get('checkpoint')} at"
+            f" {last.get('when')}"
+        )
+    if unread:
+        lines.append(f"looks that cannot be read: {unread}; they count for every split")
+    return lines
 
 
 def _print_probes(run_: "Run") -> None:
     """Print what a run of many probes is, and how good each is."""
+    from train.probe import PROBES
+    from train.runs.run import Run, is_run
     from train.scoring.metrics import FrameMetrics
 
     config = run_.config
@@ -173,6 +202,9 @@ def _print_probes(run_: "Run") -> None:
             texts = metric_texts(FrameMetrics.from_json(line))
             found = f"latest validation (step {line['step']}): {', '.join(texts)}"
         print(f"{probe.name}: {probe.label.describe()}; {found}")
+    folders = [run_.path / PROBES / probe.name for probe in config.probes]
+    for line in _looks(*(Run.open(path) for path in folders if is_run(path))):
+        print(line)
 
 
 def _other_rows(config: "TrainConfig") -> list[str]:

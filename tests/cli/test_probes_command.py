@@ -11,6 +11,7 @@ from tests.cli.conftest import Run
 from tests.cli.test_train_ranks import nproc, running, shards  # noqa: F401 (fixture)
 from tests.cli.test_workers import children
 from tests.train.test_probes import best_tensors
+from train.runs.looks import record_look
 from train.runs.run import Run as TrainingRun
 
 FLAGS = ["--epochs", "2", "--lr", "0.01", "--global-batch", "64", "--device", "cpu"]
@@ -41,7 +42,14 @@ def test_probes_are_told_as_a_table_and_each_can_be_evaluated(
     code, told, _ = run("inspect", out)
     assert code == 0
     assert "6 probes; all frames" in told
+    assert "looks at" not in told
     assert "onset-0.8s-seed1: onset:0.8s (10 rows) of Laughter" in told
+    for name in names[:2]:
+        record_look(
+            TrainingRun.open(out / "probes" / name), "test", checkpoint=Path("step-000000002"),
+            checkpoint_sha256="c", index_id="i", annotations_sha256="a",
+        )  # fmt: skip
+    assert "looks at test: 2, the last of step-000000002" in run("inspect", out)[1]
     code, told, _ = run("inspect", evaluated[1])
     assert code == 0
     assert f"a probe of {out}" in told

@@ -9,8 +9,8 @@ from train.evaluation.events.anticipation import (
     Foreseen,
     foresee,
     raise_alarms,
-    threshold_for,
 )
+from train.evaluation.false_alarms import FalseAlarms
 
 
 def slow_alarms(row: list[int], reaches: list[bool], quiet: int) -> list[int]:
@@ -95,18 +95,17 @@ def test_the_threshold_is_the_lowest_that_keeps_false_alarms_rare():
     eligible = np.ones(len(rows), np.bool_)
     onset = np.array([5_003 * FRAME_US])
     hour = [AnticipatedStream(rows, score, eligible, onset)]
-    candidates = np.array([0.5, 0.9, 0.7, 0.8], np.float32)
 
-    def threshold(rate: float) -> float | None:
-        found = threshold_for(hour, candidates, rate, span=10)
-        return None if found is None else round(found, 4)
+    def rate(threshold: float) -> float | None:
+        return foresee(hour, threshold, span=10).false_alarms_per_hour
 
-    assert threshold(0.5) is None
-    assert threshold(1) == 0.8
-    assert threshold(2) == 0.7
-    assert threshold(3) == 0.5
+    few = FalseAlarms(np.array([0.5, 0.9, 0.7, 0.8], np.float32), rate)
+    assert "no threshold has as few as 0.5" in few.lowest(0.5)
+    assert few.lowest(1) == (np.float32(0.8), 1)
+    assert few.lowest(2) == (np.float32(0.7), 2)
+    assert few.lowest(3) == (np.float32(0.5), 3)
     # A lower threshold may raise fewer alarms; it is not trusted when a higher one raises too many.
-    assert threshold(2.5) == 0.7
+    assert few.lowest(2.5) == (np.float32(0.7), 2)
 
 
 def test_what_is_undefined_is_none():

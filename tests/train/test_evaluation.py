@@ -23,6 +23,7 @@ from train.runs.checkpoint import checkpoint_path, load_checkpoint
 from train.runs.drawing import timeline_panel
 from train.runs.plots import timeline_png
 from train.runs.run import Run
+from train.runs.trained import load_trained
 from train.scoring.score import StreamScores, metrics_of, score_rows, score_streams
 from train.streaming.selection import select
 from train.streaming.source import FrameSource
@@ -38,10 +39,9 @@ def test_evaluation_agrees_with_training_and_writes_metrics_and_plots(trained):
     assert content == evaluation.to_json()
     assert content["metrics"]["rows"] == sum(item["rows"] for item in content["recordings"])
     assert evaluation.hours == pytest.approx(content["metrics"]["rows"] * 0.08 / 3600)
-    assert [path.name for path in evaluation.plots] == sorted(
-        (path.name for path in evaluation.out.glob("*.png")), key=lambda name: name != "pr.png"
-    )
-    assert len(evaluation.plots) == 1 + len(evaluation.recordings)
+    assert set(evaluation.plots) == set(evaluation.out.glob("*.png"))
+    assert [path.name for path in evaluation.plots[:2]] == ["pr.png", "false-alarms.png"]
+    assert len(evaluation.plots) == 2 + len(evaluation.recordings)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in evaluation.plots)
     last = evaluate(config.out, device="cpu", checkpoint="last", timelines=0)
     assert last.checkpoint.name.startswith("step")
@@ -65,7 +65,7 @@ def test_the_threshold_is_that_of_validation_and_never_fitted_anew(trained, tmp_
     )
     assert found.metrics.threshold == threshold
     assert [item.metrics.threshold for item in found.recordings] == [threshold] * 2
-    assert found.threshold_of == "checkpoint"
+    assert found.point.chosen_on == "validation"
     # Its own best threshold would be another one, with a better F1.
     index = read_index(store / "shards")
     selection = select(index, "test", config.label)
@@ -77,11 +77,10 @@ def test_the_threshold_is_that_of_validation_and_never_fitted_anew(trained, tmp_
     assert (own.values["f1"] or 0) > (found.metrics.values["f1"] or 1)
     report(found, as_json=False)
     said = capsys.readouterr().out
-    assert f"threshold {threshold:.3f}" in said
-    assert "threshold: the best F1 when the checkpoint was validated" in said
+    assert f"threshold {threshold:.4g}: the best F1 on validation\n" in said
 
 
-def test_a_checkpoint_that_was_not_validated_has_no_threshold(planted_shards, tmp_path):
+def test_a_checkpoint_that_was_not_validated_is_when_it_is_evaluated(planted_shards, tmp_path):
     def press(report: Progress) -> None:
         if report.phase == "train" and report.done == 3:
             raise KeyboardInterrupt
@@ -89,14 +88,15 @@ def test_a_checkpoint_that_was_not_validated_has_no_threshold(planted_shards, tm
     config = config_for(planted_shards, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=press)
+    assert load_trained(Run.open(config.out), "last").threshold is None
     found = evaluate(config.out, split="train", checkpoint="last", device="cpu", timelines=0)
-    reason = "no threshold was chosen on validation"
-    names = ("f1", "precision", "recall", "threshold")
-    assert found.metrics.undefined == dict.fromkeys(names, reason)
-    assert found.threshold_of is None
-    found = evaluate(config.out, checkpoint="last", device="cpu", timelines=0)
-    assert found.threshold_of == "split"
-    assert found.metrics.values["f1"]
+    again = evaluate(config.out, checkpoint="last", device="cpu", timelines=0)
+    for one in (found, again):
+        assert one.point.chosen_on == "validation"
+        assert one.metrics.values["f1"]
+    assert found.metrics.threshold == again.metrics.threshold
+    assert again.point.on_validation is not None
+    assert again.confusion == again.point.on_validation.confusion
 
 
 def test_an_evaluation_tells_which_annotations_it_scored_against(own_shards, tmp_path, capsys):

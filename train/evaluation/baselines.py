@@ -12,7 +12,7 @@ the split train, never on what is evaluated.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..scoring.metrics import FrameMetrics
 from ..scoring.score import StreamScores, metrics_of
-from .train_side import KnownOf, Rates, TrainSide, direction
+from .train_side import ONE_CLASS, KnownOf, Points, Rates, TrainSide, direction
 from .within import WithinStreams
 
 BASELINES: Final = ("train_base_rate", "time_since_laughter", "row_energy")
@@ -71,7 +71,6 @@ def baselines_of(
     streams: Sequence[StreamScores],
     label: LabelSpec,
     train: TrainSide | str,
-    energy_points: Literal[1, -1] | str,
 ) -> dict[str, Baseline]:
     """Return the baselines of scored streams, by the names in BASELINES.
 
@@ -80,7 +79,6 @@ def baselines_of(
         streams: with the energies of their rows.
         label: of their targets.
         train: rows that were trained on, or why there are none.
-        energy_points: which way energy does there (`energy_direction`), or why nobody knows.
     """
     if isinstance(train, str):
         return dict.fromkeys(BASELINES, Baseline(None, None, reason=train))
@@ -98,7 +96,7 @@ def baselines_of(
             streams,
             [_energy(item) for item in streams],
             label,
-            energy_points,
+            train.energy_points,
         ),
     }
 
@@ -133,14 +131,13 @@ def _since_laughter(
     return seconds_since(heard.end_us, row)
 
 
-def _time_points(train: TrainSide) -> Literal[1, -1] | str:
+def _time_points(train: TrainSide) -> Points | str:
     seconds, positive = [], []
     for stream, y, counts in train.questions():
         row = np.flatnonzero(counts)
         seconds.append(_since_laughter(train.index, stream, row, train.label))
         positive.append(y[row] > 0)
-    found = direction(np.concatenate(positive), np.concatenate(seconds))
-    return "train has no rows of both classes" if found is None else found
+    return direction(np.concatenate(positive), np.concatenate(seconds)) or ONE_CLASS
 
 
 def _energy(scores: StreamScores) -> NDArray[np.float32]:
@@ -166,7 +163,7 @@ def _pointed(
     streams: Sequence[StreamScores],
     values: Sequence[NDArray[np.float32]],
     label: LabelSpec,
-    points: Literal[1, -1] | str,
+    points: Points | str,
 ) -> Baseline:
     if isinstance(points, str):
         return Baseline(None, None, reason=points)

@@ -5,40 +5,45 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from laughstore.errors import ConfigError
 from laughstore.files import write_atomic
 from laughstore.labels import LabelSpec
-from laughstore.other_annotations import Annotate, read_other_annotations
-from laughstore.reading.shard_cache import open_cache
+from laughstore.other_annotations import Annotate, read_other_annotations, tables_digest
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
-from ..losses import ScoreKind
+from ..losses import ScoreKind, target_kind
 from ..probe import PROBES
+from ..runs.checkpoint import checkpoint_sha256
 from ..runs.drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
 from ..runs.folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
+from ..runs.looks import Look, is_counted, record_look
 from ..runs.run import Run
 from ..runs.trained import groups_trained_on, index_for, load_trained, other_annotations
+from ..scoring.confusion import Confusion
 from ..scoring.metrics import FrameMetrics
-from ..scoring.score import StreamScores, by_recording, counted_rows, metrics_of, score_streams
+from ..scoring.score import by_recording, counted_rows, metrics_of
+from ..scoring.scored_rows import NOBODY_CHOSE
 from ..streaming.device import choose_device
-from ..streaming.selection import select
-from ..streaming.skip import skipped_blocks, without_blocks
-from ..streaming.source import FrameSource
 from .baselines import Baseline, baselines_of
 from .bootstrap import DRAWS, Interval
 from .calibration import Calibration
-from .event_metrics import EventMetrics, event_metrics
+from .event_metrics import EventMetrics, draw_trade_off, event_metrics
+from .events.collar import Collar
 from .intervals import metric_intervals
 from .null import NULL_DRAWS, ShiftNull, null_of
+from .operating import Operating
+from .recording_metrics import RecordingMetrics
+from .scored_split import SplitScorer, rows_of
 from .strata import Division, strata_of
-from .train_side import TrainSide, energy_direction
+from .temperature import Tempered
+from .thresholds import ThresholdRule, asked_rule
+from .train_side import TrainSide
+from .validated import NO_POINT, OperatingPoint, Validated, own_validation, validated
 from .within import WithinStreams
 
 logger = logging.getLogger(__name__)
@@ -46,25 +51,6 @@ logger = logging.getLogger(__name__)
 EVALUATION_FORMAT = "laughstore-evaluation"
 EVALUATION_VERSION = 1
 _US_PER_HOUR = 3600 * US_PER_SECOND
-
-
-@dataclass(frozen=True)
-class RecordingMetrics:
-    """Metrics of one recording, its streams together."""
-
-    recording_id: str
-    name: str
-    num_streams: int
-    metrics: FrameMetrics
-
-    def to_json(self) -> dict[str, Any]:  # Any: JSON values
-        """Return a JSON object."""
-        return {
-            "id": self.recording_id,
-            "name": self.name,
-            "streams": self.num_streams,
-            **self.metrics.to_json(),
-        }
 
 
 @dataclass(frozen=True)
@@ -92,10 +78,14 @@ class EvaluationResult:
     other_annotations: str | None
     """One line when the run was trained on another index: its labels may have been others."""
     metrics: FrameMetrics
-    threshold_of: Literal["checkpoint", "split"] | None
-    """Where the threshold of precision, recall and F1 was chosen: by the validation of the
-    checkpoint, or, of a checkpoint without one, on this split, which is validation. None: nowhere,
-    as for labels that are numbers."""
+    point: OperatingPoint
+    """The threshold of precision, recall, F1, segments and alarms, and where it was chosen."""
+    confusion: Confusion | None
+    """Of the rows that count, at the threshold; None without one."""
+    operating: Operating | None
+    """All that was fitted on validation; None where nothing could be, and of numbers."""
+    look: Look | None
+    """Which look this is at a split that is neither trained on nor chosen by."""
     intervals: Mapping[str, Interval]
     """Of metrics, by name."""
     null: ShiftNull | None
@@ -103,6 +93,9 @@ class EvaluationResult:
     of labels that are numbers."""
     calibration: Calibration | None
     """Of the rows that count; None where scores are no probabilities."""
+    tempered: Tempered | None
+    """The same at the temperature of validation, which is applied to nothing else; None where
+    nothing was fitted."""
     within: WithinStreams | None
     """How well scores order the rows of a stream; None for labels that are numbers."""
     baselines: Mapping[str, Baseline]
@@ -142,10 +135,16 @@ class EvaluationResult:
             "annotations": None if self.annotations is None else str(self.annotations),
             "other_annotations": self.other_annotations,
             "metrics": self.metrics.to_json(),
-            "threshold_of": self.threshold_of,
+            "operating_point": self.point.to_json(),
+            "confusion": None if self.confusion is None else self.confusion.to_json(),
+            "fitted_on_validation": None if self.operating is None else self.operating.to_json(),
+            "look": None if self.look is None else self.look.to_json(),
             "intervals": {name: found.to_json() for name, found in self.intervals.items()},
             "circular_shift_null": None if self.null is None else self.null.to_json(),
             "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "calibration_at_temperature": None
+            if self.tempered is None
+            else self.tempered.to_json(),
             "within_streams": None if self.within is None else self.within.to_json(),
             "baselines": {name: found.to_json() for name, found in self.baselines.items()},
             "events": self.events.to_json(),
@@ -165,6 +164,9 @@ def evaluate(
     shards: Path | str | None = None,
     out: Path | None = None,
     checkpoint: str = "best",
+    threshold: float | None = None,
+    threshold_by: ThresholdRule | str | None = None,
+    collar: Collar | None = None,
     device: str = "auto",
     timelines: int = 8,
     bootstrap: int = DRAWS,
@@ -175,7 +177,11 @@ def evaluate(
     cache_gb: float = 50.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
-    """Score a split with a trained run; write metrics.json, pr.png and timelines.
+    """Score a split with a trained run; write metrics.json and plots.
+
+    What is fitted (thresholds, segments, temperature) is fitted on the run's validation, once for a
+    checkpoint, and kept in the run; if it is not there, validation is scored first. Each look at a
+    split other than train and validation is counted in the run, before anything is told of it.
 
     Args:
         run: folder of the run.
@@ -183,6 +189,9 @@ def evaluate(
         shards: shards folder or URL; the run's own if None.
         out: folder to make; RUN/evaluation/SPLIT if None, where an older evaluation is replaced.
         checkpoint: `best`, `last`, or the path of a checkpoint.
+        threshold: to decide by, 0 to 1, instead of one that validation chose.
+        threshold_by: rule by which validation chooses it, such as `precision@0.9`; None: f1.
+        collar: how near segments must be to bouts; as usual if None, and in all that is fitted.
         device: as in TrainConfig.
         timelines: most recordings to draw; those with the most positive rows are chosen.
         bootstrap: draws of groups, or of recordings, for intervals; 0: none are made.
@@ -195,9 +204,9 @@ def evaluate(
 
     Raises:
         NotFound: no run, shards, checkpoint or annotations there.
-        ConfigError: no such split, out exists, the run's annotations have changed, no row takes
-            part, the checkpoint is another run's, its scores are not finite, or the cache cannot
-            be used.
+        ConfigError: no such split or rule, out exists, the run's annotations have changed, no row
+            takes part, a look cannot be counted, the checkpoint is another run's, its scores are
+            not finite, or the cache cannot be used.
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
@@ -206,24 +215,23 @@ def evaluate(
             raise ConfigError(f"{name} is {value}; it must be 0 or more")
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
+    rule = asked_rule(threshold, threshold_by)
     opened = Run.open(run)
     config = opened.config
+    label, has_classes = config.label, target_kind(config.label) == "classes"
     if config.probe:
         names = ", ".join(probe.name for probe in config.probes[:3])
         raise ConfigError(
             f"{run} holds {len(config.probes)} probes ({names}, ...): evaluate one of them,"
             f" {run / PROBES / config.probes[0].name}"
         )
+    if not has_classes and not (threshold is None and threshold_by is None):
+        raise ConfigError(
+            f"{run}: label {label.label} asks for numbers, which have no threshold; leave"
+            " --threshold and --threshold-by away"
+        )
     index = index_for(opened, shards, annotations, annotate)
-    annotations = annotations or config.annotations
-    selection = select(
-        index,
-        split,
-        config.label,
-        config.filter,
-        advice=f"the filter and the label are those that {run} was trained with: evaluate another"
-        " --split or --shards, or train another run",
-    )
+    selection = rows_of(opened, index, split)
     known_groups = groups_trained_on(index, opened, selection) if split != TRAIN_SPLIT else ()
     if known_groups:
         logger.warning(
@@ -231,85 +239,103 @@ def evaluate(
             shown_groups(known_groups),
             split,
         )
-    where = str(run)
-    skipped = skipped_blocks(index, split, opened.skip, where=where, may_be_gone=True)
-    selection = without_blocks(selection, np.array(list(skipped), np.int64))
     trained = load_trained(opened, checkpoint)
     model = trained.model.to(choose_device(device))
-    kept = open_cache(cache, cache_gb, index.folder)
-    with FrameSource(
-        index, split, verify=config.verify, damaged=bool(skipped), cache=kept
-    ) as source:
-        streams = score_streams(
-            model,
-            selection,
-            source,
-            config.label,
-            ignored_too=True,
-            energies=True,
-            progress=progress,
+    scorer = SplitScorer(opened, model, cache=cache, cache_gb=cache_gb, progress=progress)
+    chosen, point = Validated(None, None, None), NO_POINT
+    if has_classes:
+        own = own_validation(opened, index, shards, annotations, annotate)
+        chosen = validated(opened, trained, own, rule, scorer)
+        on_itself = own is index and split == VALIDATION_SPLIT
+        point = chosen.point(trained, rule, threshold, on_these_rows=on_itself)
+    scored = scorer.score(index, split)
+    look = None
+    if is_counted(split):
+        look = record_look(
+            opened,
+            split,
+            checkpoint=trained.path,
+            checkpoint_sha256=checkpoint_sha256(trained.path),
+            index_id=index.index_id,
+            annotations_sha256=tables_digest(index),
         )
-    moved = shards is not None and index.index_id != opened.index_id
-    train = TrainSide.of(opened, index, moved=moved, annotate=annotate)
-    energy = train if isinstance(train, str) else energy_direction(train, model, cache=kept)
+    streams = scored.streams
     folder = out or run / "evaluation" / split
     clear_evaluation(folder)
     groups = by_recording(streams)
-    threshold, threshold_of = trained.threshold, "checkpoint"
-    if threshold is None and split == VALIDATION_SPLIT:
-        threshold, threshold_of = metrics_of(streams, config.label).threshold, "split"
-    metrics = metrics_of(streams, config.label, threshold=threshold)
-    events = event_metrics(index, streams, config.label, threshold=threshold)
+    y, score = counted_rows(streams)
+    positive = y > 0
+    no_threshold = point.reason or NOBODY_CHOSE
+    metrics = metrics_of(streams, label, threshold=point.threshold, no_threshold=no_threshold)
+    events = event_metrics(
+        index,
+        streams,
+        label,
+        threshold=point.threshold,
+        operating=chosen.operating,
+        collar=collar,
+    )
+    train = TrainSide.of(opened, index, model, shards=shards, annotate=annotate, scorer=scorer)
+    title = f"{split}: {label.describe()}"
     result = EvaluationResult(
         run=run,
         out=folder,
         split=split,
         checkpoint=trained.path,
-        label=config.label,
+        label=label,
         scores=model.scores,
         generation=index.generation,
         index_id=index.index_id,
-        annotations=annotations,
+        annotations=annotations or config.annotations,
         groups_trained_on=known_groups,
         fold=None if config.folds is None else {"folds": config.folds, "fold": config.fold},
-        other_annotations=other_annotations(index, opened, annotations),
+        other_annotations=other_annotations(index, opened, annotations or config.annotations),
         metrics=metrics,
-        threshold_of=None if threshold is None else threshold_of,
+        point=point,
+        confusion=None
+        if point.threshold is None
+        else Confusion.of(positive, score, point.threshold),
+        operating=chosen.operating,
+        look=look,
         intervals=metric_intervals(
-            index, streams, config.label, threshold=threshold, draws=bootstrap
+            index, streams, label, threshold=point.threshold, draws=bootstrap
         ),
-        null=null_of(streams, config.label, draws=null),
-        calibration=_calibration(streams) if model.scores == "probability" else None,
-        within=WithinStreams.of(streams, config.label),
-        baselines=baselines_of(index, streams, config.label, train, energy),
+        null=null_of(streams, label, draws=null),
+        calibration=Calibration.of(positive, score) if model.scores == "probability" else None,
+        tempered=None
+        if chosen.operating is None
+        else Tempered.of(chosen.operating.temperature, positive, score),
+        within=WithinStreams.of(streams, label),
+        baselines=baselines_of(index, streams, label, train),
         events=events,
         strata=strata_of(
-            index, streams, config.label, threshold=threshold, outcomes=events.outcomes
+            index,
+            streams,
+            label,
+            threshold=point.threshold,
+            outcomes=events.outcomes,
+            no_threshold=no_threshold,
         ),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
-        num_skipped_blocks=len(skipped),
+        num_skipped_blocks=scored.num_skipped_blocks,
         num_streams=len(streams),
         recordings=tuple(
             RecordingMetrics(
                 key,
                 index.recording(key).name,
                 len(group),
-                metrics_of(group, config.label, threshold=threshold),
+                metrics_of(group, label, threshold=point.threshold, no_threshold=no_threshold),
             )
             for key, group in groups.items()
         ),
         plots=(
-            *draw_curve(folder, streams, metrics, f"{split}: {config.label.describe()}"),
+            *draw_curve(folder, streams, metrics, title),
+            *draw_trade_off(folder, events, title),
             *draw_timelines(
-                folder, index, groups, config.label, model.scores, metrics.base_rate, timelines
+                folder, index, groups, label, model.scores, metrics.base_rate, timelines
             ),
         ),
     )
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
     write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
     return result
-
-
-def _calibration(streams: Sequence[StreamScores]) -> Calibration | None:
-    y, score = counted_rows(streams)
-    return Calibration.of(y > 0, score)

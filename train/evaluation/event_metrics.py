@@ -1,72 +1,140 @@
 """What scores come to as events: segments against bouts, alarms before onsets, candidates.
 
 Which kind of label gets what: detection and shift segments, onset and interval alarms, both
-candidates; numbers none of them. Nothing is fitted here: thresholds come from validation.
+candidates; numbers none of them. Nothing is fitted here: what was comes from validation.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from laughstore.bouts import Times
 from laughstore.index import Index
-from laughstore.labels import (
-    LabelSpec,
-    awaited_us,
-    candidate_events,
-    target_bouts,
-    unknown_events,
-)
-from laughstore.timebase import FRAME_US, US_PER_SECOND
+from laughstore.labels import LabelSpec, candidate_events
+from laughstore.timebase import US_PER_SECOND
 
+from ..runs.drawing import draw_false_alarms
 from ..scoring.score import StreamScores
-from .events.anticipation import AnticipatedStream, Foreseen, foresee
+from .events.anticipation import Foreseen
 from .events.candidates import (
     CandidateMetrics,
     candidate_metrics,
     candidate_rows,
     candidate_scores,
 )
-from .events.collar import Collar, EventCounts, bouts_found
+from .events.collar import Collar, EventCounts
 from .events.outcomes import Outcomes
 from .events.psds import FindSegments, Tolerance, detection_curves
-from .events.segments import SegmentRule, Segments, find_segments, judged
+from .events.segments import SegmentRule, Segments
+from .false_alarms import Operated, OperatingCurve, spread_thresholds
+from .fitted import RATE_RULES
+from .judged import (
+    FORESEEN,
+    SEGMENTED,
+    FoundSegments,
+    JudgedAlarms,
+    JudgedSegments,
+    JudgedStream,
+)
+from .operating import Operating
+from .postprocess import PostProcessing
+from .thresholds import ChosenThreshold
 
-_SEGMENTED: Final = ("detection", "shift")
-_FORESEEN: Final = ("onset", "interval")
 PSDS_TOLERANCES: Final = (0.5, 0.1)
 """Of detection and of ground truth alike: half of a segment, or a tenth."""
 _PSDS_THRESHOLDS: Final = 200
-_US_PER_HOUR: Final = 3600 * US_PER_SECOND
+_NOTHING: Final = dict.fromkeys(Foreseen(0, np.empty(0), 0, 0.0).to_json())
+"""In the place of what alarms come to, where there is no threshold."""
 
 
 @dataclass(frozen=True)
 class SegmentMetrics:
     """Segments of one threshold against bouts, and of all thresholds."""
 
-    counts: EventCounts | None
+    found: FoundSegments | None
     """At the threshold; None without one."""
+    how: PostProcessing
+    """Made those."""
+    how_is_chosen: bool
+    """On validation; else they are joined within the label's merge gap, and that is all."""
     collar: Collar
+    curve: OperatingCurve | None
+    """False alarms against recall, at thresholds of validation; None where none were kept."""
     psds: dict[str, float | None]
-    """By tolerance; None without bouts."""
+    """By tolerance, of segments without post-processing; None without bouts."""
     num_bouts: int
-    outcomes: tuple[Outcomes, ...] | None
-    """Of each stream at the threshold; None without one."""
+
+    @property
+    def counts(self) -> EventCounts | None:
+        """At the threshold; None without one."""
+        return None if self.found is None else self.found.counts
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object of finite numbers and nulls."""
+        found = self.found
         return {
             "collar_s": {
                 "onset": self.collar.onset_us / US_PER_SECOND,
                 "offset": self.collar.offset_us / US_PER_SECOND,
                 "offset_share": self.collar.offset_share,
             },
-            "at_threshold": None if self.counts is None else self.counts.to_json(),
+            "post_processing": {
+                **self.how.to_json(),
+                "chosen_on": "validation" if self.how_is_chosen else None,
+            },
+            "at_threshold": None
+            if found is None
+            else {
+                **found.counts.to_json(),
+                "false_alarms_per_hour": found.false_alarms_per_hour,
+            },
+            "curve": None if self.curve is None else self.curve.to_json(),
             "bouts": self.num_bouts,
             "psds": self.psds,
+        }
+
+
+@dataclass(frozen=True)
+class AlarmsAtRate:
+    """Alarms of the threshold that keeps false ones as rare on validation."""
+
+    most_per_hour: float
+    chosen: ChosenThreshold
+    found: Foreseen | None
+    """None without such a threshold."""
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """Return a JSON object of finite numbers and nulls."""
+        return {
+            "most_false_alarms_per_hour": self.most_per_hour,
+            "threshold": self.chosen.threshold,
+            "reason": self.chosen.reason,
+            "chosen_on": "validation",
+            "validation_false_alarms_per_hour": self.chosen.false_alarms_per_hour,
+            "found": None if self.found is None else self.found.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class AlarmMetrics:
+    """Alarms of one threshold, of all, and of given rates of false ones on validation."""
+
+    found: Foreseen | None
+    """At the threshold; None without one."""
+    at_rates: tuple[AlarmsAtRate, ...]
+    curve: OperatingCurve | None
+    """False alarms against recall, at thresholds of validation; None where none were kept."""
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """Return a JSON object of finite numbers and nulls."""
+        return {
+            **(_NOTHING if self.found is None else self.found.to_json()),
+            "at_false_alarms_per_hour": [item.to_json() for item in self.at_rates],
+            "curve": None if self.curve is None else self.curve.to_json(),
         }
 
 
@@ -75,25 +143,38 @@ class EventMetrics:
     """What a label's scores come to as events; None where its kind has no such thing."""
 
     segments: SegmentMetrics | None
-    foreseen: Foreseen | None
-    """Alarms of the threshold."""
+    alarms: AlarmMetrics | None
     candidates: CandidateMetrics | None
-
-    @property
-    def outcomes(self) -> tuple[Outcomes, ...] | None:
-        """Which events of each stream were found at the threshold; None where that is not asked."""
-        for found in (self.segments, self.foreseen):
-            if found is not None:
-                return found.outcomes
-        return None
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object of finite numbers and nulls."""
         return {
             "segments": None if self.segments is None else self.segments.to_json(),
-            "anticipation": None if self.foreseen is None else self.foreseen.to_json(),
+            "anticipation": None if self.alarms is None else self.alarms.to_json(),
             "candidates": None if self.candidates is None else self.candidates.to_json(),
         }
+
+    @property
+    def foreseen(self) -> Foreseen | None:
+        """Alarms of the threshold."""
+        return None if self.alarms is None else self.alarms.found
+
+    @property
+    def outcomes(self) -> tuple[Outcomes, ...] | None:
+        """Which events of each stream the threshold finds; None where that is not asked."""
+        found = self.foreseen if self.segments is None else self.segments.found
+        return None if found is None else found.outcomes
+
+    @property
+    def point(self) -> Operated | None:
+        """What segments, or alarms, of the threshold come to."""
+        return self.foreseen if self.segments is None else self.segments.found
+
+    @property
+    def curve(self) -> OperatingCurve | None:
+        """False alarms against recall, of segments or of alarms."""
+        found = self.segments or self.alarms
+        return None if found is None else found.curve
 
 
 def event_metrics(
@@ -102,6 +183,7 @@ def event_metrics(
     label: LabelSpec,
     *,
     threshold: float | None,
+    operating: Operating | None = None,
     collar: Collar | None = None,
 ) -> EventMetrics:
     """Return the metrics of events of all streams together.
@@ -110,122 +192,81 @@ def event_metrics(
         index: of the streams, whose annotations they are held against.
         streams: with the scores of ignored rows, too.
         label: that they were scored for.
-        threshold: chosen on validation; None: by nobody.
+        threshold: to decide by; None: nobody has chosen one.
+        operating: what else was fitted on validation; None: segments are joined, and no more.
         collar: how near a segment must be; as usual if None.
     """
-    segments = foreseen = candidates = None
-    if label.kind in _SEGMENTED:
-        segments = _segment_metrics(index, streams, label, threshold, collar or Collar())
-    if label.kind in _FORESEEN and threshold is not None:
-        foreseen = _foreseen(index, streams, label, threshold)
-    if label.kind in _SEGMENTED + _FORESEEN and not label.legacy:
+    segments = alarms = candidates = None
+    if label.kind in SEGMENTED:
+        judged = JudgedSegments.of(index, streams, label, collar)
+        segments = _segment_metrics(judged, label, threshold, operating)
+    if label.kind in FORESEEN:
+        alarms = _alarm_metrics(JudgedAlarms.of(index, streams, label), threshold, operating)
+    if label.kind in SEGMENTED + FORESEEN and not label.legacy:
         candidates = _candidates(index, streams, label)
-    return EventMetrics(segments, foreseen, candidates)
+    return EventMetrics(segments, alarms, candidates)
+
+
+def draw_trade_off(folder: Path, events: EventMetrics, title: str) -> list[Path]:
+    """Draw false alarms against recall, if there is such a curve; return the paths."""
+    curve, point = events.curve, events.point
+    if curve is None:
+        return []
+    at = None
+    if point is not None and point.false_alarms_per_hour is not None and point.recall is not None:
+        at = point.false_alarms_per_hour, point.recall
+    return draw_false_alarms(folder, curve.false_alarms_per_hour, curve.recall, at, title)
 
 
 def _segment_metrics(
-    index: Index,
-    streams: Sequence[StreamScores],
-    label: LabelSpec,
-    threshold: float | None,
-    collar: Collar,
+    judged: JudgedSegments, label: LabelSpec, threshold: float | None, operating: Operating | None
 ) -> SegmentMetrics:
-    judges = [_Judge.of(index, scores, label) for scores in streams]
-    counts = outcomes = None
-    if threshold is not None:
-        counts, outcomes = EventCounts(), ()
-        for one in judges:
-            segments = one.find(threshold)
-            is_found = bouts_found(segments, one.reference, collar)
-            counts += EventCounts.of_bouts(len(segments), is_found)
-            outcomes += (Outcomes(one.reference.start_us, is_found),)
-    num_bouts = sum(len(one.reference.start_us) for one in judges)
+    how = PostProcessing(label.merge_gap.us)
+    curve = None
+    if operating is not None:
+        how = operating.post_processing or how
+        curve = OperatingCurve.of(operating.curve, partial(judged.at, how=how))
     psds: dict[str, float | None] = {f"{share:g}": None for share in PSDS_TOLERANCES}
-    hours = sum(int(np.count_nonzero(item.eligible)) for item in streams) * FRAME_US / _US_PER_HOUR
-    if num_bouts and hours:
-        thresholds = spread_thresholds(np.concatenate([item.score for item in streams]))
-        found: list[tuple[FindSegments, Times]] = [(one.find, one.reference) for one in judges]
+    num_bouts = judged.num_bouts
+    if num_bouts and judged.hours:
+        scores = np.concatenate([one.scores.score for one in judged.streams])
+        plain: list[tuple[FindSegments, Times]] = [
+            (partial(_joined, one, label.merge_gap.us), one.reference) for one in judged.streams
+        ]
         tolerances = [Tolerance(share, share) for share in PSDS_TOLERANCES]
-        curves = detection_curves(found, thresholds, hours=hours, tolerances=tolerances)
-        for share, tolerance, curve in zip(PSDS_TOLERANCES, tolerances, curves, strict=True):
-            psds[f"{share:g}"] = curve.score(tolerance.max_false_alarms_per_hour)
-    return SegmentMetrics(counts, collar, psds, num_bouts, outcomes)
-
-
-@dataclass(frozen=True, eq=False)
-class _Judge:
-    """One stream's scores, and what its segments are held against."""
-
-    scores: StreamScores
-    reference: Times
-    """Bouts all of whose rows were scored."""
-    unknown: Times
-    """What a segment may touch and be neither right nor wrong, these bouts aside."""
-    label: LabelSpec
-
-    @classmethod
-    def of(cls, index: Index, scores: StreamScores, label: LabelSpec) -> "_Judge":
-        stream = scores.stream
-        tables = index.tables(index.recording(stream.recording_id))
-        roles = {"main": stream.main, "other": stream.other}
-        bouts, unknown = (
-            target_bouts(label, tables, **roles),
-            unknown_events(label, tables, **roles),
+        curves = detection_curves(
+            plain,
+            spread_thresholds(scores, _PSDS_THRESHOLDS),
+            hours=judged.hours,
+            tolerances=tolerances,
         )
-        seen = _are_scored(scores, bouts, label.lead_frames)
-        unseen = Times(
-            np.concatenate([unknown.start_us, bouts.start_us[~seen]]),
-            np.concatenate([unknown.end_us, bouts.end_us[~seen]]),
-        )
-        return cls(scores, Times(bouts.start_us[seen], bouts.end_us[seen]), unseen, label)
-
-    def find(self, threshold: float) -> Segments:
-        """Segments that can be right or wrong; those within the label's merge gap are one."""
-        rule = SegmentRule(threshold, merge_gap_us=self.label.merge_gap.us)
-        lead = self.label.lead_frames
-        found = find_segments(self.scores.row, self.scores.score, rule, lead=lead)
-        return judged(found, self.reference, self.unknown)
+        for share, tolerance, one in zip(PSDS_TOLERANCES, tolerances, curves, strict=True):
+            psds[f"{share:g}"] = one.score(tolerance.max_false_alarms_per_hour)
+    found = None if threshold is None else judged.at(threshold, how)
+    is_chosen = operating is not None and operating.post_processing is not None
+    return SegmentMetrics(found, how, is_chosen, judged.collar, curve, psds, num_bouts)
 
 
-def _are_scored(scores: StreamScores, bouts: Times, lead: int) -> NDArray[np.bool_]:
-    """Return bool[K]: no row of the bout is missing, as those are that the filter leaves out.
-
-    Nothing could be found in those. Frames before the first row and behind the last are not missed.
-    """
-    first, stop = (np.clip(item - lead, 0, scores.stream.num_frames) for item in bouts.frames())
-    num_scored = np.searchsorted(scores.row, stop) - np.searchsorted(scores.row, first)
-    return (num_scored > 0) & (num_scored == stop - first)
+def _joined(stream: JudgedStream, merge_gap_us: int, threshold: float) -> Segments:
+    """Segments of a threshold; those within the label's merge gap are one, and that is all."""
+    return stream.find(SegmentRule(threshold, merge_gap_us=merge_gap_us))
 
 
-def spread_thresholds(
-    score: NDArray[np.float32], most: int = _PSDS_THRESHOLDS
-) -> NDArray[np.float32]:
-    """Return f4[K], rising: some of the scores that occur, closer together the higher they are.
-
-    Args:
-        score: f4[N], one or more.
-        most: K at most; all that occur if they are no more.
-    """
-    distinct = np.unique(score)
-    if len(distinct) <= most:
-        return distinct
-    # Places from the top: 1, 2, 3, ... and then in steps of a constant ratio.
-    places = np.unique(np.geomspace(1, len(score), most).astype(np.int64))
-    falling = np.sort(score)[::-1]
-    return np.unique(falling[places - 1])
-
-
-def _foreseen(
-    index: Index, streams: Sequence[StreamScores], label: LabelSpec, threshold: float
-) -> Foreseen:
-    waiting = []
-    for scores in streams:
-        stream = scores.stream
-        tables = index.tables(index.recording(stream.recording_id))
-        moments = awaited_us(label, tables, main=stream.main, other=stream.other)
-        waiting.append(AnticipatedStream(scores.row, scores.score, scores.eligible, moments))
-    rules = label.rules
-    return foresee(waiting, threshold, span=rules.span, guard=rules.guard)
+def _alarm_metrics(
+    judged: JudgedAlarms, threshold: float | None, operating: Operating | None
+) -> AlarmMetrics:
+    at_rates: list[AlarmsAtRate] = []
+    curve = None
+    if operating is not None:
+        for rule in RATE_RULES:
+            chosen = operating.chosen(rule)
+            assert chosen is not None, "fitted of every run"
+            assert rule.at is not None, "a rate"
+            found = None if chosen.threshold is None else judged.at(chosen.threshold)
+            at_rates.append(AlarmsAtRate(rule.at, chosen, found))
+        curve = OperatingCurve.of(operating.curve, judged.at)
+    found = None if threshold is None else judged.at(threshold)
+    return AlarmMetrics(found, tuple(at_rates), curve)
 
 
 def _candidates(

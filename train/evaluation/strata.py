@@ -4,8 +4,9 @@ Of a kind of laugh, the positive rows about such laughs stand against all negati
 average precision is to be read beside the stratum's own base rate. A show has its own rows alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -16,7 +17,8 @@ from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec
 
 from ..scoring.metrics import FrameMetrics, frame_metrics
-from ..scoring.score import StreamScores, counted_rows, metrics_of
+from ..scoring.score import StreamScores, counted_rows
+from ..scoring.scored_rows import NOBODY_CHOSE
 from .events.outcomes import Outcomes
 from .laugh_traits import TRAITS, UNKNOWN, LaughMoments, has_moments
 
@@ -85,6 +87,7 @@ def strata_of(
     *,
     threshold: float | None,
     outcomes: Sequence[Outcomes] | None,
+    no_threshold: str = NOBODY_CHOSE,
 ) -> dict[str, Division]:
     """Return the divisions of an evaluation, by the names in `TRAITS` and SHOW.
 
@@ -92,20 +95,22 @@ def strata_of(
         index: of the streams.
         streams: that were scored.
         label: of their targets.
-        threshold: of recall and the like; None: nobody chose one.
+        threshold: of recall and the like; None: there is none.
         outcomes: of the events of each stream; None where nothing says whether they were found.
+        no_threshold: why there is none.
     """
     found: dict[str, Division] = {}
+    measure = partial(frame_metrics, threshold=threshold, no_threshold=no_threshold)
     if has_moments(label):
         paired = zip(streams, outcomes or [None] * len(streams), strict=True)
         laughs = [_Laughs.of(index, *pair, label) for pair in paired]
         rows, has_outcomes = counted_rows(streams), outcomes is not None
         for name in TRAITS:
-            found[name] = _by_trait(name, laughs, rows, threshold, has_outcomes=has_outcomes)
+            found[name] = _by_trait(name, laughs, rows, measure, has_outcomes=has_outcomes)
     else:
         reason = "legacy rules know no bouts" if label.legacy else "targets are numbers"
         found = dict.fromkeys(TRAITS, Division({}, 0, f"{reason}: no laugh stands behind a row"))
-    return found | {SHOW: _by_show(index, streams, label, threshold, outcomes)}
+    return found | {SHOW: _by_show(index, streams, label, measure, outcomes)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +146,7 @@ def _by_trait(
     name: str,
     laughs: Sequence[_Laughs],
     rows: tuple[TargetArray, NDArray[np.float32]],
-    threshold: float | None,
+    measure: Callable[..., FrameMetrics],
     *,
     has_outcomes: bool,
 ) -> Division:
@@ -153,7 +158,7 @@ def _by_trait(
     strata = {}
     for number, title in enumerate(TRAITS[name]):
         taken = (y == 0) | (stratum == number)
-        metrics = frame_metrics(y[taken], score[taken], threshold=threshold).only(_OF_POSITIVES)
+        metrics = measure(y[taken], score[taken]).only(_OF_POSITIVES)
         strata[title] = Stratum.of(metrics, is_found[event == number] if has_outcomes else None)
     num_unknown = int(np.count_nonzero(stratum[y > 0] == UNKNOWN))
     return Division(strata, num_unknown)
@@ -163,7 +168,7 @@ def _by_show(
     index: Index,
     streams: Sequence[StreamScores],
     label: LabelSpec,
-    threshold: float | None,
+    measure: Callable[..., FrameMetrics],
     outcomes: Sequence[Outcomes] | None,
 ) -> Division:
     shows: dict[str, list[int]] = {}
@@ -171,7 +176,7 @@ def _by_show(
         shows.setdefault(index.recording(item.stream.recording_id).group, []).append(number)
     strata = {}
     for name, numbers in sorted(shows.items()):
-        metrics = metrics_of([streams[number] for number in numbers], label, threshold=threshold)
+        metrics = measure(*counted_rows([streams[number] for number in numbers]), label)
         found = None
         if outcomes is not None:
             found = np.concatenate([outcomes[number].found for number in numbers])

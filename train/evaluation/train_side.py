@@ -7,6 +7,7 @@ chooses none of them.
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -17,7 +18,6 @@ from laughstore.index import Index, Stream
 from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec
 from laughstore.other_annotations import Annotate
-from laughstore.reading.shard_cache import ShardCache
 
 from ..model import ScoreModel
 from ..runs.folds import TRAIN_SPLIT
@@ -26,15 +26,16 @@ from ..runs.trained import index_for
 from ..scoring.ranking import RankedRows
 from ..scoring.row_energy import RowEnergy
 from ..scoring.score import question_of, score_rows
-from ..streaming.choices import Verify
-from ..streaming.selection import Selection, select
-from ..streaming.skip import skipped_blocks, without_blocks
-from ..streaming.source import FrameSource
+from ..streaming.selection import Selection
+from .scored_split import SplitScorer
 
 logger = logging.getLogger(__name__)
 
+Points = Literal[1, -1]
+"""Whether higher or lower values are more likely positive."""
 KnownOf = Literal["stream", "show", "train"]
 """Whose rate it is: that of the stream itself, of its show, or of all rows trained on."""
+ONE_CLASS: Final = "train has no rows of both classes"
 SAMPLED_BLOCKS: Final = 128
 """Of train, with positive rows, and as many with negative ones: 256 MiB of 4096 channels."""
 
@@ -45,32 +46,38 @@ class TrainSide:
 
     label: LabelSpec
     selection: Selection
-    damaged: bool
-    """Blocks are left out as corrupt."""
-    verify: Verify
-    """When checksums are computed."""
+    energy_points: Points | str
+    """Which way the energy of rows points, or why nobody knows."""
 
     @classmethod
-    def of(cls, run: Run, index: Index, *, moved: bool, annotate: Annotate) -> "TrainSide | str":
+    def of(
+        cls,
+        run: Run,
+        index: Index,
+        model: ScoreModel,
+        *,
+        shards: Path | str | None,
+        annotate: Annotate,
+        scorer: SplitScorer,
+    ) -> "TrainSide | str":
         """Return the rows, or why there are none.
 
         Args:
             run: that was trained.
             index: of what is evaluated, divided as the run's fold is.
-            moved: those are other shards than the run's own, which are opened then.
+            model: whose statistics standardise.
+            shards: where that is; None: the run's own.
             annotate: reads the run's annotations.
+            scorer: of the run.
         """
-        label = run.config.label
+        moved = shards is not None and index.index_id != run.index_id
         try:
             own = index_for(run, None, None, annotate) if moved else index
-            found = select(own, TRAIN_SPLIT, label, run.config.filter)
-            skipped = skipped_blocks(
-                own, TRAIN_SPLIT, run.skip, where=str(run.path), may_be_gone=True
-            )
-            found = without_blocks(found, np.array(list(skipped), np.int64))
+            found, num_skipped = scorer.rows(own, TRAIN_SPLIT)
         except LaughstoreError as error:
             return f"the rows trained on are not there: {error}"
-        return cls(label, found, bool(skipped), run.config.verify)
+        points = energy_direction(found, model, scorer, damaged=num_skipped > 0)
+        return cls(run.config.label, found, points)
 
     @property
     def index(self) -> Index:
@@ -125,7 +132,7 @@ def _means[Key](sums: Mapping[Key, NDArray[np.float64]]) -> dict[Key, float]:
     return {key: float(y / num) for key, (y, num) in sums.items() if num}
 
 
-def direction(positive: NDArray[np.bool_], value: NDArray[np.float32]) -> Literal[1, -1] | None:
+def direction(positive: NDArray[np.bool_], value: NDArray[np.float32]) -> Points | None:
     """Return which of `value` and `-value` has the higher AUROC; of equal ones 1.
 
     Args:
@@ -142,8 +149,8 @@ def direction(positive: NDArray[np.bool_], value: NDArray[np.float32]) -> Litera
 
 
 def energy_direction(
-    side: TrainSide, model: ScoreModel, *, cache: ShardCache | None = None, seed: int = 0
-) -> Literal[1, -1] | str:
+    rows: Selection, model: ScoreModel, scorer: SplitScorer, *, damaged: bool, seed: int = 0
+) -> Points | str:
     """Return which way the energy of rows points in train, or why that is not known.
 
     A pass over train would take longer than all else of an evaluation, so a sample of blocks is
@@ -151,23 +158,21 @@ def energy_direction(
     ones. AUROC does not depend on how many there are of each.
 
     Args:
-        side: train.
+        rows: of train that count.
         model: whose statistics standardise.
-        cache: of remote shards.
+        scorer: of the run, which reads them.
+        damaged: blocks of train are left out.
         seed: of the sample.
     """
-    chosen = _sample(side.selection, np.random.Generator(np.random.Philox(seed)))
+    chosen = _sample(rows, np.random.Generator(np.random.Philox(seed)))
     energy = RowEnergy(model, chosen.num_rows)
     try:
-        with FrameSource(
-            side.index, TRAIN_SPLIT, verify=side.verify, damaged=side.damaged, cache=cache
-        ) as source:
+        with scorer.source(chosen, damaged=damaged) as source:
             score_rows(model, chosen, source, watch=energy.take)
     except LaughstoreError as error:
         logger.warning("rows of train cannot be read: %s", error)
         return f"rows of train cannot be read: {error}"
-    found = direction(chosen.targets > 0, energy.values)
-    return "train has no rows of both classes" if found is None else found
+    return direction(chosen.targets > 0, energy.values) or ONE_CLASS
 
 
 def _sample(selection: Selection, rng: np.random.Generator) -> Selection:

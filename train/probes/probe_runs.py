@@ -36,7 +36,7 @@ from ..runs.run import Run, is_run
 from ..scoring.metrics import FrameMetrics
 from .probe_rows import ProbeRows
 
-_THREADS: Final = 8
+_THREADS: Final = 32
 """A folder waits for the disk a dozen times, and computes next to nothing."""
 
 

@@ -102,6 +102,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         super().__init__(parts)
         self.rows, self.runs = rows, runs
         self.standings = [Standing() for _ in rows.probes]
+        self._configs = [parts.config.of_probe(probe) for probe in rows.probes]
         numbers = range(len(rows.probes))
         # Losses of one kind are computed together.
         self.stack = tuple(sorted(numbers, key=lambda number: rows.losses[number].targets))
@@ -233,7 +234,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
             }
             self.records.write("validation", course.step, values, probe=probe.name)
             standing.epochs = course.epoch + 1
-            if metrics.beats(standing.best, self.config.of_probe(probe).select_by):
+            if metrics.beats(standing.best, self._configs[number].select_by):
                 num_better += 1
                 standing.best, standing.best_epoch = metrics, course.epoch
                 standing.head = self.model.alone(column)
@@ -310,12 +311,13 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
 
     def _result(self, stopped: Stopped) -> ProbesResult:
         results: list[ProbeResult] = []
-        for probe, standing in zip(self.rows.probes, self.standings, strict=True):
+        zipped = zip(self.rows.probes, self._configs, self.standings, strict=True)
+        for probe, config, standing in zipped:
             assert standing.best is not None, "the first epoch is the best so far"
             results.append(
                 ProbeResult(
                     probe=probe,
-                    run=self.config.of_probe(probe).out,
+                    run=config.out,
                     epochs=standing.epochs,
                     best_epoch=standing.best_epoch,
                     best=standing.best,

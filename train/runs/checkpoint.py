@@ -209,10 +209,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         NotFound: there is no checkpoint at this path.
         CorruptData: a file was altered, cut or removed; the message names it.
     """
-    try:
-        manifest, _ = unseal(_read(path / _MANIFEST), where=str(path / _MANIFEST))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFound(f"{path} holds no {_MANIFEST}: it is no finished checkpoint") from error
+    manifest, _ = _manifest(path)
     if (manifest.get("format"), manifest.get("version")) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
         raise CorruptData(
             f"{path}: {manifest.get('format')} version {manifest.get('version')} is not readable;"
@@ -227,6 +224,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except SafetensorError as error:
         raise CorruptData(f"{path}: no safetensors file ({error}); {_ADVICE}") from error
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return the digest of a checkpoint: of its manifest, which holds those of all its files.
+
+    Raises:
+        NotFound: there is no checkpoint at this path.
+        CorruptData: its manifest was altered or cut.
+    """
+    return _manifest(path)[1]
+
+
+def _manifest(path: Path) -> tuple[dict[str, Any], str]:  # Any: JSON values
+    """(object, SHA-256) of a checkpoint's manifest."""
+    try:
+        return unseal(_read(path / _MANIFEST), where=str(path / _MANIFEST))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"{path} holds no {_MANIFEST}: it is no finished checkpoint") from error
 
 
 def _read(path: Path) -> bytes:

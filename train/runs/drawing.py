@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laughstore.files import write_atomic
 from laughstore.index import Index
@@ -18,17 +19,18 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 from ..losses import ScoreKind
 from ..scoring.metrics import FrameMetrics
 from ..scoring.score import StreamScores, counted_rows
-from .plots import Panel, precision_recall_png, timeline_png
+from .plots import Panel, false_alarms_png, precision_recall_png, timeline_png
 
 logger = logging.getLogger(__name__)
 
 METRICS_FILE: Final = "metrics.json"
-_CURVE = "pr.png"
+_CURVE, _FALSE_ALARMS = "pr.png", "false-alarms.png"
 
 
 def clear_evaluation(folder: Path) -> None:
     """Delete an older evaluation, so that none of its plots stays beside new numbers."""
-    for path in (folder / METRICS_FILE, folder / _CURVE, *folder.glob("timeline-*.png")):
+    names = (METRICS_FILE, _CURVE, _FALSE_ALARMS)
+    for path in (*(folder / name for name in names), *folder.glob("timeline-*.png")):
         path.unlink(missing_ok=True)
 
 
@@ -42,6 +44,27 @@ def draw_curve(
     y, score = counted_rows(streams)
     write_atomic(folder / _CURVE, precision_recall_png(y > 0, score, metrics, title=title))
     return [folder / _CURVE]
+
+
+def draw_false_alarms(
+    folder: Path,
+    false_alarms_per_hour: NDArray[np.float64],
+    recall: NDArray[np.float64],
+    at_threshold: tuple[float, float] | None,
+    title: str,
+) -> list[Path]:
+    """Draw false alarms of events against recall; return its path.
+
+    Args:
+        folder: to draw into.
+        false_alarms_per_hour: f8[K], at K thresholds.
+        recall: f8[K], of the same.
+        at_threshold: both, of the threshold to decide by; None without one.
+        title: above the axes.
+    """
+    png = false_alarms_png(false_alarms_per_hour, recall, at_threshold, title=title)
+    write_atomic(folder / _FALSE_ALARMS, png)
+    return [folder / _FALSE_ALARMS]
 
 
 def draw_timelines(

@@ -15,8 +15,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tensorboard.compat.proto.summary_pb2 import (
+    Summary,  # pyright: ignore[reportAttributeAccessIssue] (made as it is imported)
+)
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 from laughstore.files import write_atomic
 from laughstore.kinds import TargetArray
@@ -44,6 +47,8 @@ class RunLog:
         # a new run has one, too.
         purge_step = 0 if after is None else after[0] + after[1]
         self._scalars = SummaryWriter(str(tensorboard), purge_step=purge_step)
+        assert self._scalars.file_writer is not None, "made with the folder"
+        self._events: FileWriter = self._scalars.file_writer
         if after is not None and path.exists():
             # A validation that will be made again is void, and all else of its step with it.
             for line in map(json.loads, path.read_text("utf-8").splitlines()):
@@ -71,9 +76,12 @@ class RunLog:
 
     def _add_scalars(self, line: Mapping[str, Any]) -> None:  # Any: JSON values
         of = [line[name] for name in ("kind", "probe") if name in line]
+        summary = Summary()
         for name, value in line.items():
             if isinstance(value, int | float) and name != "step":
-                self._scalars.add_scalar("/".join([*of, name]), value, line["step"])
+                summary.value.add(tag="/".join([*of, name]), simple_value=value)
+        # All of a line in one event: with many probes, an event each would be much of the work.
+        self._events.add_summary(summary, line["step"])
 
     def write_scores(self, step: int, y: TargetArray, score: NDArray[np.float32]) -> None:
         """Show the scores of a validation.

@@ -79,6 +79,44 @@ def precision_recall_png(
     return _png(figure)
 
 
+def false_alarms_png(
+    false_alarms_per_hour: NDArray[np.float64],
+    recall: NDArray[np.float64],
+    at_threshold: tuple[float, float] | None,
+    *,
+    title: str,
+) -> bytes:
+    """Return the recall of events over their false alarms, each point a threshold.
+
+    Args:
+        false_alarms_per_hour: f8[K], of falling thresholds.
+        recall: f8[K].
+        at_threshold: (false alarms an hour, recall) of the threshold to decide by; None without.
+        title: above the axes.
+    """
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(
+        false_alarms_per_hour, recall, color=_BLUE, lw=1.0, marker=".", ms=4,
+        label="thresholds of validation",
+    )  # fmt: skip
+    if at_threshold is not None:
+        axes.plot(*at_threshold, color=_ORANGE, marker="o", ls="", label="the threshold")
+    # Linear up to one an hour, so that none at all has a place.
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
+    axes.set(
+        xlim=(0, max(10.0, 1.1 * float(false_alarms_per_hour.max()))),
+        ylim=(0, 1.02),
+        xlabel="false alarms an hour",
+        ylabel="recall (share of events found)",
+    )
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.legend(loc="best", frameon=False)
+    _tidy(axes)
+    return _png(figure)
+
+
 def timeline_png(
     panels: Sequence[Panel],
     *,

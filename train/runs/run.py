@@ -5,6 +5,8 @@ metrics.jsonl        one JSON object a line, as training goes
 tensorboard/         the same numbers as event files
 checkpoints/         see `train.runs.checkpoint`
 evaluation/<split>/  made by `train.evaluate`
+operating/           what was fitted on validation, by checkpoint (see `train.evaluation.operating`)
+test_looks.jsonl     one line a look at a split that neither trains nor chooses (`train.runs.looks`)
 probes/<name>/       of a run of many probes: a run for each (see `train.probes.probe_runs`)
 .lock                held by the process that trains it
 """

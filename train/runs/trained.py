@@ -107,8 +107,9 @@ class Trained:
     model: ScoreModel
     """On the CPU."""
     threshold: float | None
-    """Of classes: the score from which on a row is an alarm, chosen by the validation of this
-    checkpoint; None if there was none."""
+    """Of classes: the score with the best F1 in the validation of this checkpoint as training saw
+    it; None if there was none. Evaluations use it only where that validation cannot be scored
+    again (see `train.evaluation.operating`)."""
 
 
 def load_trained(run: Run, checkpoint: str) -> Trained:
@@ -123,12 +124,18 @@ def load_trained(run: Run, checkpoint: str) -> Trained:
         ConfigError: it is another run's.
         CorruptData: a file was altered or cut, or does not fit.
     """
-    path = _find(run, checkpoint)
+    path = find_checkpoint(run, checkpoint)
     loaded = load_checkpoint(path)
     return Trained(path, _model(path, loaded, run), loaded.state.get("threshold"))
 
 
-def _find(run: Run, checkpoint: str) -> Path:
+def find_checkpoint(run: Run, checkpoint: str) -> Path:
+    """Return the path of a checkpoint of a run: of `best`, of `last`, or that which is given.
+
+    Raises:
+        NotFound: the run has none.
+        CorruptData: the file that names the best was altered.
+    """
     if checkpoint == "best" or checkpoint == "last":
         return checkpoint_path(run.checkpoints, checkpoint)
     return Path(checkpoint)

@@ -17,7 +17,7 @@ from laughstore.labels import LabelSpec
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..losses import TargetKind, target_kind
-from .scored_rows import FIT, ScoredRows, UndefinedError
+from .scored_rows import FIT, NOBODY_CHOSE, ScoredRows, UndefinedError
 
 
 def _base_rate(rows: ScoredRows) -> float:
@@ -260,6 +260,7 @@ def frame_metrics(
     label: LabelSpec | None = None,
     *,
     threshold: float | Literal["fit"] | None = FIT,
+    no_threshold: str = NOBODY_CHOSE,
 ) -> FrameMetrics:
     """Return the metrics of N rows.
 
@@ -269,11 +270,12 @@ def frame_metrics(
         label: of the targets; None for classes, whatever they mean.
         threshold: of classes, score from which on a row is an alarm; FIT: that with the best F1 of
             these rows; None: nobody has chosen one.
+        no_threshold: why there is none.
     """
     label = LabelSpec() if label is None else label
     kind = target_kind(label)
     reach_s = label.rules.span * FRAME_US / US_PER_SECOND if kind == "numbers" else None
-    rows = ScoredRows(y, score, reach_s, threshold)
+    rows = ScoredRows(y, score, reach_s, threshold, no_threshold)
     values: dict[str, float | None] = {}
     undefined: dict[str, str] = {}
     for name, metric in METRICS.items():

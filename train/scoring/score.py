@@ -25,7 +25,7 @@ from ..threads import threads_for
 from .metrics import FrameMetrics, frame_metrics
 from .row_energy import RowEnergy
 from .score_parts import score_parts
-from .scored_rows import FIT
+from .scored_rows import FIT, NOBODY_CHOSE
 from .stream_scorer import StreamScorer
 
 
@@ -228,9 +228,11 @@ def metrics_of(
     label: LabelSpec,
     *,
     threshold: float | Literal["fit"] | None = FIT,
+    no_threshold: str = NOBODY_CHOSE,
 ) -> FrameMetrics:
     """Return the metrics of the rows that count, all streams together; see `frame_metrics`."""
-    return frame_metrics(*counted_rows(streams), label, threshold=threshold)
+    y, score = counted_rows(streams)
+    return frame_metrics(y, score, label, threshold=threshold, no_threshold=no_threshold)
 
 
 def by_recording(streams: Sequence[StreamScores]) -> dict[str, list[StreamScores]]:

@@ -13,6 +13,7 @@ from .ranking import RankedRows
 
 FIT: Final = "fit"
 """In the place of a threshold: the best one of these very rows."""
+NOBODY_CHOSE: Final = "no threshold was chosen on validation"
 
 
 class UndefinedError(Exception):
@@ -31,6 +32,8 @@ class ScoredRows:
     """Of numbers: the longest wait, in seconds, that they tell of."""
     chosen_threshold: float | Literal["fit"] | None = FIT
     """Of classes: the score from which on a row is an alarm; None where nobody has chosen one."""
+    no_threshold: str = NOBODY_CHOSE
+    """Why there is none, where there is none."""
 
     @cached_property
     def positive(self) -> NDArray[np.bool_]:
@@ -62,7 +65,7 @@ class ScoredRows:
     def threshold(self) -> float:
         """The score from which on a row is an alarm."""
         if self.chosen_threshold is None:
-            raise UndefinedError("no threshold was chosen on validation")
+            raise UndefinedError(self.no_threshold)
         if self.chosen_threshold != FIT:
             return self.chosen_threshold
         self.need_positives()

@@ -136,34 +136,6 @@ def foresee(
     )
 
 
-def threshold_for(
-    streams: Sequence[AnticipatedStream],
-    candidates: NDArray[np.float32],
-    max_false_alarms_per_hour: float,
-    *,
-    span: int,
-    guard: int = 0,
-) -> float | None:
-    """Return the lowest threshold that keeps false alarms rare enough; None if none does.
-
-    Of the candidates that is the lowest for which it and all higher ones keep them so.
-
-    Args:
-        streams: of validation: thresholds are never chosen on what is judged.
-        candidates: f4[K] thresholds, any order.
-        max_false_alarms_per_hour: of rows that count.
-        span: as `foresee`.
-        guard: as `foresee`.
-    """
-    found = None
-    for threshold in np.unique(candidates)[::-1].tolist():
-        rate = foresee(streams, threshold, span=span, guard=guard).false_alarms_per_hour
-        if rate is None or rate > max_false_alarms_per_hour:
-            break
-        found = threshold
-    return found
-
-
 def _num_inside(
     alarm: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> int:

@@ -108,7 +108,8 @@ def bouts_found(segments: Segments, reference: Times, collar: Collar) -> NDArray
     """
     found = np.zeros(len(reference.start_us), np.bool_)
     segment, bout = _near(segments, reference, collar)
-    if not len(segment):
+    if len(np.unique(segment)) == len(segment) == len(np.unique(bout)):
+        found[bout] = True  # nothing to choose, as nearly always
         return found
     shape = len(segments), len(reference.start_us)
     graph = csr_array((np.ones(len(segment), np.bool_), (segment, bout)), shape)

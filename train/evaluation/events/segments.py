@@ -85,8 +85,8 @@ def find_segments(
     if not len(row):
         none = np.empty(0, np.int64)
         return Segments(none, none, np.empty(0, np.float32))
-    breaks = np.flatnonzero(np.diff(row) != 1) + 1
-    smooth = _median(score, breaks, rule.median_rows)
+    breaks = _breaks(row)
+    smooth = smoothed(row, score, rule.median_rows)
     inside = smooth >= (rule.threshold if rule.low is None else rule.low)
     begins = inside.copy()
     begins[1:] &= ~inside[:-1]
@@ -131,17 +131,28 @@ def touches(segments: Segments, times: Times) -> NDArray[np.bool_]:
     return latest_end[np.searchsorted(starts, segments.end_us, "left")] > segments.start_us
 
 
-def _median(
-    score: NDArray[np.float32], breaks: NDArray[np.int64], width: int
-) -> NDArray[np.float32]:
-    """Return f4[n]: medians within stretches of rows; at their ends the last row is repeated."""
-    if width == 1:
+def smoothed(row: NDArray[np.int64], score: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Return f4[n]: medians of so many rows, centred, within stretches of rows.
+
+    At the ends of a stretch its last row is repeated.
+
+    Args:
+        row: i64[n], rising.
+        score: f4[n].
+        width: odd; 1: the scores as they are.
+    """
+    if width == 1 or not len(row):
         return score
     parts = []
-    for part in np.split(score, breaks):
+    for part in np.split(score, _breaks(row)):
         padded = np.pad(part, width // 2, mode="edge")
         parts.append(np.median(sliding_window_view(padded, width), axis=1).astype(np.float32))
     return np.concatenate(parts)
+
+
+def _breaks(row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of rows before which one is missing."""
+    return np.flatnonzero(np.diff(row) != 1) + 1
 
 
 def _peaks(
