@@ -115,7 +115,7 @@ def add(config: AddConfig, progress: Progress | None = None) -> AddResult:
         shards = next_shards(store, surveyed.manifest.num_plans)
         wanted = plan_of(spec, device, found, shards)
         by_id = {item.source.id: item for item in found.recordings}
-        check_disk(store, wanted, by_id)
+        check_disk(store, wanted)
         number = surveyed.manifest.num_plans + 1
         plan = _begin(store, wanted, number, locks, progress)
         extraction = Extraction(surveyed.config, plan, files, device, by_id, progress)
@@ -127,7 +127,7 @@ def add(config: AddConfig, progress: Progress | None = None) -> AddResult:
             with locks.exclusive():
                 withdraw_addition(store, read_manifest(store))
             raise LaughstoreError(f"{error}; nothing was added") from error
-    refuse_if_strict(surveyed.config, left_out)
+    refuse_if_strict(store, left_out, strict=surveyed.config.strict)
     missing = {item.name for item in left_out}
     return AddResult(
         generation=read_manifest(store).generation,
@@ -140,6 +140,12 @@ def add(config: AddConfig, progress: Progress | None = None) -> AddResult:
 
 
 def _build_config(config: AddConfig, spec: FeatureSpec) -> BuildConfig:
+    if spec.is_imported:
+        raise ConfigError(
+            f"{config.store} holds imported features, and what would be extracted for it would not"
+            " be the same numbers; import the others with them into another store (laughstore"
+            " import)"
+        )
     if config.model is None and spec.revision is None:
         raise ConfigError(
             f"{config.store} was built with a model from a directory; give that one: --model DIR"

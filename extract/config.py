@@ -158,7 +158,12 @@ class AddConfig:
     """Only tell hours, frames, GB, free disk and gaps; load no model, write nothing."""
 
     def build_config(self, *, model: str, revision: str | None, spec: FeatureSpec) -> BuildConfig:
-        """Return the build that extracts the same way as the store's own, which is of this spec."""
+        """Return the build that extracts the same way as the store's own, which is of this spec.
+
+        Raises:
+            ConfigError: the store's features were imported.
+        """
+        how = spec.how_extracted()
         return BuildConfig(
             dataset=self.dataset,
             store=self.store,
@@ -167,14 +172,14 @@ class AddConfig:
             split=self.split,
             recordings=self.recordings,
             layout=self.layout,
-            speakers=spec.speakers,
-            text=spec.text,
-            stream_order=spec.stream_order,
+            speakers=how.speakers,
+            text=how.text,
+            stream_order=how.stream_order,
             context=spec.context,
             tap=spec.tap,
             device=self.device,
             rows=self.rows,
-            allow_tf32=spec.numerics.allow_tf32,
+            allow_tf32=how.numerics.allow_tf32,
             codec=spec.codec,
             strict=self.strict,
             dry_run=self.dry_run,

@@ -24,6 +24,7 @@ from laughstore.sharing import Share
 from .config import BuildConfig
 from .features import FeatureFailure, Source, extract_features
 from .model import FeatureModel, ModelFiles, load_model
+from .numerics import compute_dtype, set_numerics
 from .roles import Pair
 from .stored_annotations import stored_annotations
 from .survey import SurveyedRecording
@@ -63,14 +64,14 @@ class Extraction:
         self._write_annotations()
         # Annotations of long recordings were read to survey and to write them.
         release_free_memory()
-        spec = self.plan.spec
+        spec, how = self.plan.spec, self.plan.spec.how_extracted()
         chunks = extract_features(
             self._loaded_model(),
             self._sources(first, share),
-            slots=spec.numerics.slots,
-            chunk_frames=spec.numerics.chunk_frames,
-            assignments=1 if spec.speakers == "mix" else 2,
-            stream_order=spec.stream_order,
+            slots=how.numerics.slots,
+            chunk_frames=how.numerics.chunk_frames,
+            assignments=1 if how.speakers == "mix" else 2,
+            stream_order=how.stream_order,
             restart_frames=spec.restart_frames,
         )
         num_frames = sum(item.num_frames for item in (first, *share.left))
@@ -122,7 +123,7 @@ class Extraction:
 
     def _text(self, recording: SurveyedRecording, pair: Pair) -> NDArray[np.int16]:
         """Return i16[2, T], the text of both sides, from the annotations that the store has."""
-        mode = self.plan.spec.text
+        mode = self.plan.spec.how_extracted().text
         assert self._encode is not None
         assert mode != "none"
         annotations = stored_annotations(
@@ -161,15 +162,14 @@ class Extraction:
 
     def _loaded_model(self) -> FeatureModel:
         if self._model is None:
-            spec, numerics = self.plan.spec, self.plan.spec.numerics
-            torch.set_num_threads(numerics.threads)
-            torch.backends.cuda.matmul.allow_tf32 = numerics.allow_tf32
-            torch.backends.cudnn.allow_tf32 = numerics.allow_tf32
-            dtype = torch.bfloat16 if numerics.compute_dtype == "bfloat16" else torch.float32
+            spec, numerics = self.plan.spec, self.plan.spec.how_extracted().numerics
+            set_numerics(numerics)
             if spec.text != "none":
                 assert self.files is not None
                 self._encode = load_tokenizer(
                     self.files.tokenizer_path, text_card=int(self.files.config["text_card"])
                 )
-            self._model = load_model(self.files, device=self.device, dtype=dtype, tap=spec.tap)
+            self._model = load_model(
+                self.files, device=self.device, dtype=compute_dtype(numerics), tap=spec.tap
+            )
         return self._model

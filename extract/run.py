@@ -35,7 +35,7 @@ from .config import BuildConfig
 from .extraction import Extraction
 from .result import BuildResult
 from .settings import choose_device, device_kind, find_model, spec_of
-from .survey import Survey, SurveyedRecording, settle, survey
+from .survey import Survey, settle, store_bytes, survey
 
 
 def build(
@@ -81,10 +81,11 @@ def build(
     wanted = plan_of(spec, device, found)
     by_id = {item.source.id: item for item in found.recordings}
     if not was_finished:
-        check_disk(config.store, wanted, by_id)
+        check_disk(config.store, wanted)
     plan = begin_plan(config.store, wanted, allow_mixed_devices=config.allow_mixed_devices)
     if was_finished:
-        left_out = _check_finished(config, progress)
+        left_out = check_finished(config.store, progress)
+        refuse_if_strict(config.store, left_out, strict=config.strict)
         return BuildResult(0, left_out, was_finished=True, notes=found.notes)
     other = None if wanted.device_kind == plan.device_kind else wanted.device_kind
     if other is not None:
@@ -107,27 +108,25 @@ def build(
     if left_out is None:
         missing = tuple(item.name for item in not_built(config.store))
         left_out = quarantined(config.store, plan, config.part)
-    refuse_if_strict(config, left_out)
+    refuse_if_strict(config.store, left_out, strict=config.strict)
     return BuildResult(num_built, left_out, was_finished=False, notes=found.notes, missing=missing)
 
 
-def _check_finished(config: BuildConfig, progress: Progress) -> tuple[SkippedRecording, ...]:
+def check_finished(store: Path, progress: Progress) -> tuple[SkippedRecording, ...]:
     """Check that a finished store is all there. Returns what it was finished without."""
     # Held alone: a generation published in between would lose its current index to this one's.
-    with StoreLocks(config.store, progress) as locks, locks.exclusive():
-        manifest = read_manifest(config.store)
-        num_restored = restore_names(config.store, manifest)
+    with StoreLocks(store, progress) as locks, locks.exclusive():
+        manifest = read_manifest(store)
+        num_restored = restore_names(store, manifest)
     if num_restored:
         progress.message(f"{num_restored} lost names of files were given back")
-    left_out = tuple(SkippedRecording(**item) for item in manifest.quarantined)
-    refuse_if_strict(config, left_out)
-    return left_out
+    return tuple(SkippedRecording(**item) for item in manifest.quarantined)
 
 
-def refuse_if_strict(config: BuildConfig, left_out: tuple[SkippedRecording, ...]) -> None:
-    """Raise BadRecording when a strict build has left something out."""
-    if config.strict and left_out:
-        raise BadRecording(f"{config.store} was finished without {left_out[0].reason}")
+def refuse_if_strict(store: Path, left_out: tuple[SkippedRecording, ...], *, strict: bool) -> None:
+    """Raise BadRecording when something was left out of what was to be strict."""
+    if strict and left_out:
+        raise BadRecording(f"{store} was finished without {left_out[0].reason}")
 
 
 def plan_of(
@@ -157,10 +156,9 @@ def plan_of(
     )
 
 
-def check_disk(store: Path, plan: BuildPlan, by_id: dict[str, SurveyedRecording]) -> None:
+def check_disk(store: Path, plan: BuildPlan) -> None:
     """Refuse to begin what the disk cannot hold."""
-    left = tuple(by_id[item.id] for item in unfinished(store, plan))
-    needed = Survey(left, (), ()).num_bytes(plan.geometry)
+    needed = store_bytes(unfinished(store, plan), plan.geometry)
     free = free_disk_bytes(store)
     if needed > free:
         raise LaughstoreError(

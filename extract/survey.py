@@ -4,8 +4,9 @@ Reads every header and annotation file, decodes no audio, loads no model, writes
 """
 
 import fnmatch
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from laughstore.annotations import Annotations
 from laughstore.bouts import clean_events
@@ -74,19 +75,39 @@ class Survey:
         return sum(item.num_frames * len(item.assignments) for item in self.recordings)
 
     def num_bytes(self, geometry: ShardGeometry) -> int:
-        """Return about how many bytes a store of it takes; the shards are counted exactly."""
-        small = _SMALL_FILE_BYTES * len(self.recordings)
-        small += (_CODE_BYTES_PER_FRAME + _ANNOTATION_BYTES_PER_FRAME) * self.num_frames
-        return small + sum(
-            len(item.assignments) * geometry.stream_bytes(item.num_frames)
-            for item in self.recordings
-        )
+        """Return about how many bytes a store of it takes; see `store_bytes`."""
+        return store_bytes(self.recordings, geometry)
 
     @property
     def audio_hours(self) -> float:
         """Hours of recordings, each counted once."""
         samples = sum(item.num_frames for item in self.recordings) * SAMPLES_PER_FRAME
         return samples / SAMPLE_RATE / 3600
+
+
+class Planned(Protocol):
+    """A recording whose length and streams are known."""
+
+    @property
+    def num_frames(self) -> int:
+        """Of each stream."""
+        ...
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """One for each stream."""
+        ...
+
+
+def store_bytes(recordings: Iterable[Planned], geometry: ShardGeometry) -> int:
+    """Return about how many bytes a store of these takes; the shards are counted exactly."""
+    frame_bytes = _CODE_BYTES_PER_FRAME + _ANNOTATION_BYTES_PER_FRAME
+    return sum(
+        _SMALL_FILE_BYTES
+        + len(item.assignments)
+        * (geometry.stream_bytes(item.num_frames) + frame_bytes * item.num_frames)
+        for item in recordings
+    )
 
 
 def survey(
@@ -200,7 +221,7 @@ def _survey_recording(
         duration_us=duration_us,
         annotations_id=annotations.content_id(),
     )
-    notes = [*recording.notes, *roles.notes, *_oddities(annotations)]
+    notes = [*recording.notes, *roles.notes, *oddities(annotations)]
     if abs(stated.duration_us - duration_us) > _DURATION_TOLERANCE_US:
         notes.append(
             f"the annotations say {stated.duration_us / US_PER_SECOND:.1f} s, its audio lasts"
@@ -227,8 +248,8 @@ def _words_left_out(annotations: Annotations) -> list[str]:
     ]
 
 
-def _oddities(annotations: Annotations) -> list[str]:
-    """Events that labels leave out or cut, by reason."""
+def oddities(annotations: Annotations) -> list[str]:
+    """Return how many events labels leave out or cut, one line a reason."""
     _, faults = clean_events(recording_tables(annotations, Vocabulary.of([annotations])))
     reasons = {
         "end before they begin": faults.empty,

@@ -268,7 +268,7 @@ def _check_same(
         key in theirs and replace(theirs[key], first_shards=item.first_shards) == item
         for key, item in mine.items()
     )
-    if new and is_more and (store / layout.STORE_JSON).exists():
+    if new and is_more and (store / layout.STORE_JSON).exists() and not there.spec.is_imported:
         raise ConfigError(
             f"{store} is finished, and the data set has more than it was planned from:"
             f" {len(new)} new, the first is {new[0]!r}; append them with: laughstore add"

@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
-from types import NoneType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, Self, get_args, get_origin, get_type_hints
 
 from .codec import CODECS, Codec
 from .errors import ConfigError, CorruptData
@@ -20,7 +19,11 @@ from .timebase import FRAME_US, microseconds
 from .values import integer, mapping, text
 
 EXTRACTOR_VERSION = 1
-"""Raised only when the numbers that the extractor writes change."""
+"""Raised only when the numbers that the extractor, or the import, writes change."""
+
+Unknown = Literal["unknown (imported)"]
+UNKNOWN: Final[Unknown] = "unknown (imported)"
+"""In a spec of imported features, what nobody has stated."""
 
 StreamOrder = Literal["main-other", "legacy"]
 TextMode = Literal["none", "causal", "aligned"]
@@ -56,31 +59,47 @@ class Numerics:
 
 
 @dataclass(frozen=True)
+class HowExtracted:
+    """What it takes to extract more of the same features, besides model, tap and context."""
+
+    numerics: Numerics
+    stream_order: StreamOrder
+    text: TextMode
+    speakers: Speakers
+
+
+@dataclass(frozen=True)
 class FeatureSpec:
-    """What features are: model, layer, inputs, dtype and layout. Hashed to `spec_id`."""
+    """What features are: model, layer, inputs, dtype and layout. Hashed to `spec_id`.
+
+    Raises:
+        ConfigError: a field cannot be; or features that were extracted here have unknown ones.
+    """
 
     model: str
-    """Hugging Face repository, or `local` for a directory: its weights then tell it apart."""
+    """Hugging Face repository, or `local` for a directory: its weights then tell it apart. Of
+    imported features: as stated, in any words."""
     revision: str | None
     """Commit of the repository; None for a directory."""
     weights_sha256: str
     """Of the weights and configuration that features depend on."""
     dim: int
     """Channels of a frame (4096 for Moshi 7B)."""
-    numerics: Numerics
+    numerics: Numerics | None
+    """None: the features were imported. Nobody can extract more that match them."""
     tap: str = "out_norm"
     """Where features are read: `out_norm` (behind the temporal transformer's last norm), `layer:K`
     (behind its first K layers, no norm), or a control: `mimi` (latents) or `logmel` (the sound)."""
-    stream_order: StreamOrder = "main-other"
+    stream_order: StreamOrder | Unknown = "main-other"
     """Codes are [text of main | main 8 | other 8], the order that Moshi was trained with; legacy
     is [text of other | main | other]. One and the same, and `main-other`, without text."""
-    text: TextMode = "none"
+    text: TextMode | Unknown = "none"
     """Text stream: padding in every frame, which tells nothing about words; words when they have
     ended; or words from their start, which tells up to a word ahead (aligned)."""
     context: str = "carry"
     """`carry`: state is carried over the whole recording. `restart:S`: it begins anew every S
     seconds."""
-    speakers: Speakers = "top2"
+    speakers: Speakers | Unknown = "top2"
     """The two speakers who speak longest, each main once; all pairs; or the mix of all."""
     dtype: Literal["bfloat16"] = "bfloat16"
     """Of the stored features."""
@@ -95,8 +114,13 @@ class FeatureSpec:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ConfigError(f"codec is {self.codec!r}; use {' or '.join(CODECS)}")
-        tap_layers(self.tap)
-        restart_frames(self.context)
+        if self.tap != UNKNOWN:
+            tap_layers(self.tap)
+        if self.context != UNKNOWN:
+            restart_frames(self.context)
+        settings = (self.tap, self.stream_order, self.text, self.context, self.speakers)
+        if self.numerics is not None and UNKNOWN in (self.weights_sha256, *settings):
+            raise ConfigError(f"only imported features can have {UNKNOWN!r} in their spec")
 
     @property
     def num_layers(self) -> int | None:
@@ -107,6 +131,29 @@ class FeatureSpec:
     def restart_frames(self) -> int | None:
         """Frames after which state begins anew; None: never."""
         return restart_frames(self.context)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether features came from files of other programs, and were not extracted here."""
+        return self.numerics is None
+
+    def how_extracted(self) -> HowExtracted:
+        """Return what it takes to extract more of the same features.
+
+        Raises:
+            ConfigError: they were imported: whatever is extracted would not match them.
+        """
+        if (
+            self.numerics is None
+            or self.stream_order == UNKNOWN
+            or self.text == UNKNOWN
+            or self.speakers == UNKNOWN
+        ):
+            raise ConfigError(
+                "these features were imported, and what is extracted here would not be the same"
+                " numbers; build a store from the recordings instead, and train on that"
+            )
+        return HowExtracted(self.numerics, self.stream_order, self.text, self.speakers)
 
     @property
     def is_control(self) -> bool:
@@ -131,9 +178,12 @@ class FeatureSpec:
                 not write, or frames of this spec fit no shard.
         """
         values = _fields(cls, data, where=where)
-        numerics = _fields(Numerics, mapping(data.get("numerics"), where=where), where=where)
+        numerics = None
+        if data["numerics"] is not None:
+            numerics = _fields(Numerics, mapping(data["numerics"], where=where), where=where)
         try:
-            spec = cls(**{**values, "numerics": Numerics(**numerics)})
+            made = None if numerics is None else Numerics(**numerics)
+            spec = cls(**{**values, "numerics": made})
             ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
         except ConfigError as error:
             raise CorruptData(f"{where}: feature spec is malformed ({error})") from error
@@ -141,7 +191,11 @@ class FeatureSpec:
 
     def differences(self, other: Self) -> list[str]:
         """Return `field: mine, theirs` for every field that differs."""
-        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
+        mine, theirs = self.to_json(), other.to_json()
+        if self.is_imported != other.is_imported:
+            for item in (mine, theirs):
+                item["numerics"] = UNKNOWN if item["numerics"] is None else "of an extraction"
+        mine, theirs = _flat(mine), _flat(theirs)
         return [
             f"{name}: {mine[name]}, {theirs[name]}" for name in mine if mine[name] != theirs[name]
         ]
@@ -198,19 +252,29 @@ def _fields(kind: type, data: Mapping[str, Any], *, where: str) -> dict[str, Any
 
 def _check(hint: object, data: Mapping[str, Any], name: str, *, where: str) -> None:
     value = data[name]
-    if get_origin(hint) is Literal:
-        if not isinstance(value, str) or value not in get_args(hint):
+    if allowed := _literals(hint):
+        if not isinstance(value, str) or value not in allowed:
             raise CorruptData(
                 f"{where}: {name} is {str(value)[:40]!r} in the feature spec; this release knows"
-                f" {', '.join(get_args(hint))}"
+                f" {', '.join(allowed)}"
             )
     elif hint is int:
         integer(data, name, where=where, low=1)
     elif hint is bool:
         if not isinstance(value, bool):
             raise CorruptData(f"{where}: {name} of the feature spec is neither true nor false")
-    elif hint is str or (NoneType in get_args(hint) and value is not None):
+    elif hint is str or (hint == str | None and value is not None):
         text(data, name, where=where)
+
+
+def _literals(hint: object) -> tuple[str, ...]:
+    """Return the words that a field may hold, if it may hold words of a list only."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    options = get_args(hint)
+    if not options or any(get_origin(option) is not Literal for option in options):
+        return ()
+    return tuple(word for option in options for word in get_args(option))
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

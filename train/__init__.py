@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .config import TrainConfig
 from .distributed.place import Place
+from .evaluation.spot_search import SpotSearch
 from .heads import HeadConfig
 from .losses import LossConfig
 from .streaming.selection import FrameFilter
@@ -16,7 +17,9 @@ from .streaming.sequence_shape import SequenceShape
 
 if TYPE_CHECKING:
     from .evaluation.evaluate import EvaluationResult, evaluate
+    from .evaluation.spots import FoundSpots, find_spots
     from .loop import train, train_probes
+    from .report.build import Report, write_report
     from .streaming.batch import Batch
     from .streaming.stream import FrameStream
     from .training.progress import Progress
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "EvaluationResult",
+    "FoundSpots",
     "FrameFilter",
     "FrameStream",
     "HeadConfig",
@@ -32,24 +36,32 @@ __all__ = [
     "Place",
     "ProbesResult",
     "Progress",
+    "Report",
     "SequenceShape",
+    "SpotSearch",
     "TrainConfig",
     "TrainResult",
     "evaluate",
+    "find_spots",
     "train",
     "train_probes",
+    "write_report",
 ]
 
 _HOMES = {
     "Batch": "streaming.batch",
     "EvaluationResult": "evaluation.evaluate",
+    "FoundSpots": "evaluation.spots",
     "FrameStream": "streaming.stream",
     "ProbesResult": "training.result",
     "Progress": "training.progress",
+    "Report": "report.build",
     "TrainResult": "training.result",
     "evaluate": "evaluation.evaluate",
+    "find_spots": "evaluation.spots",
     "train": "loop",
     "train_probes": "loop",
+    "write_report": "report.build",
 }
 """Modules of the names that load torch."""
 

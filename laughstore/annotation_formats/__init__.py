@@ -22,7 +22,8 @@ The rules, all of them:
    brackets (`laughter`, `[laughs]`, RTTM's `laugh` are all `Laughter`); else the class that its
    tier is named after (`Laughter`, `SPEAKER_00 Laughter`, `laughter@Ann`); else the label as
    written. Without either, and for points, which have no length, there is no event; they are
-   counted. Empty intervals of a TextGrid are the gaps between its labels.
+   counted. So are labels that end with `?`: somebody, or a run, proposed them, and nobody accepted
+   them. Empty intervals of a TextGrid are the gaps between its labels.
 4. **One class only** (`event`): the spans of this class are taken and the others left out. When no
    span of the whole source is of it, every span becomes one: labels such as `x` or `ha ha` need no
    renaming. (If some are of other well-known classes, this is an error: the class may be misspelt.

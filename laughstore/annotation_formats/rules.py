@@ -33,6 +33,8 @@ MAX_CLASSES = 256
 """More different labels than this are a transcript, no annotation of events."""
 MAX_OTHER_LABELS = 5
 """More different labels that name no class than this are not taken as events of one class."""
+UNDECIDED = "?"
+"""Ends a label that was proposed and that nobody accepted: it is no event."""
 _WORD = re.compile(r"[^\W\d_]+")
 _BRACKETS = "[](){}<>* "
 
@@ -82,12 +84,16 @@ class EventRule:
         _check_tiers(source, wanted)
         rule = cls(event, False, wanted, frozenset())
         read = [span for span in source.spans if span.kind == "event" and rule._is_read(span)]
+        num_undecided = sum(is_undecided(span) for span in read)
+        read = [span for span in read if not is_undecided(span)]
         labelled = [span for span in read if span.end_us > span.start_us]
         num_points = len(read) - len(labelled)
         has_segments = any(span.kind == "segment" for span in source.spans)
         counts = Counter(rule._class(span) for span in labelled)
         num_unlabelled = counts.pop(None, 0)
         notes = [f"{num_points} points left out: they have no length"] if num_points else []
+        if num_undecided:
+            notes.append(f"{num_undecided} labels left out: they end with {UNDECIDED}, undecided")
         if event is not None and event not in counts and not rule._is_dropped(source, event):
             if read and not labelled:
                 raise ConfigError(
@@ -140,7 +146,7 @@ class EventRule:
         """Return as `label_of` what a span would be if it had a length."""
         if not self._is_read(span):
             return None
-        if span.kind == "segment":
+        if span.kind == "segment" or is_undecided(span):
             return None
         if self.takes_every_span:
             return self.event
@@ -191,6 +197,11 @@ class EventRule:
             names[self.event.casefold()] = self.event
         found = at_edge(tier, names)
         return None if found is None else names[found]
+
+
+def is_undecided(span: LabelledSpan) -> bool:
+    """Tell whether a label was proposed and not accepted: it ends with a question mark."""
+    return (span.label or span.full_label).endswith(UNDECIDED)
 
 
 def well_known(name: str) -> str:

@@ -25,6 +25,8 @@ READERS: Mapping[str, Callable[[Path], AnnotationFile]] = {
 """Reader of each kind of file, by its ending in lower case."""
 
 MAX_FILES = 100_000
+SPOTS_FILE = "laughstore-spots.json"
+"""Marks a folder of `laughstore spots`, whose labels are of clips and never read as others."""
 _EXPECTED = ".TextGrid, .eaf, .txt (Audacity labels), .csv, .tsv or .rttm"
 
 
@@ -100,7 +102,7 @@ def source_files(paths: Path | Iterable[Path]) -> tuple[Path, ...]:
 
     Raises:
         NotFound: a path does not exist.
-        ConfigError: a file is of another kind, or there is none.
+        ConfigError: a file is of another kind, there is none, or a folder is of `laughstore spots`.
         BadRecording: a folder, or a text file in one, cannot be read.
     """
     given = [paths] if isinstance(paths, Path) else list(paths)
@@ -116,6 +118,7 @@ def source_files(paths: Path | Iterable[Path]) -> tuple[Path, ...]:
         elif _reader(path) is None:
             raise ConfigError(f"{path}: is no annotation file; known are {_EXPECTED}")
         else:
+            _refuse_spots(path.absolute().parent)
             found[path] = None
     if not found:
         raise ConfigError(f"no annotation files given; known are {_EXPECTED}")
@@ -170,9 +173,26 @@ def _refuse(error: OSError) -> NoReturn:
     raise BadRecording(f"{error.filename}: cannot be read ({what}); check it") from error
 
 
+def is_spot_folder(folder: Path) -> bool:
+    """Tell whether a folder was made by `laughstore spots`; false for one that cannot be read."""
+    try:
+        return (folder / SPOTS_FILE).is_file()
+    except OSError:  # its path is too long, say
+        return False
+
+
+def _refuse_spots(folder: Path) -> None:
+    """Times of its labels are those of `spots.wav`, and its table lists what nobody accepted."""
+    if is_spot_folder(folder):
+        raise ConfigError(
+            f"{folder} is a folder of laughstore spots, with labels of its clips; give it alone"
+        )
+
+
 def _files_below(folder: Path) -> Iterator[Path]:
     num_files = 0
     for parent, folders, names in os.walk(folder, onerror=_refuse):
+        _refuse_spots(Path(parent))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)

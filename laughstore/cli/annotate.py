@@ -36,14 +36,15 @@ class _Flags:
     store: tyro.conf.Positional[Path]
     """A finished store."""
     source: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")]
-    """A data set (its metadata/ is enough, or a manifest, *.jsonl); or .TextGrid, .eaf, .txt
-    (Audacity), .csv, .tsv, .rttm files or their folders."""
+    """A data set (its metadata/ is enough, or a manifest, *.jsonl); a folder of `laughstore spots`;
+    or .TextGrid, .eaf, .txt (Audacity), .csv, .tsv, .rttm files or their folders."""
     common: CommonFlags
     event: str | None = None
     """Take events of this class only (such as Laughter); other classes stay as they are."""
     replace: bool = False
-    """Put the new events in the place of the old ones of the same classes (the default).
-    A recording with rows that cannot be used keeps its old events; the exit code is then 3."""
+    """Put the new events in the place of the old ones of the same classes (the default); of spots,
+    in the place of what was accepted of the same spots before. A recording with rows that cannot be
+    used keeps its old events; the exit code is then 3."""
     merge: bool = False
     """Add the new events that are not there yet; remove none."""
     dry_run: bool = False

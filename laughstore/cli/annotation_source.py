@@ -25,6 +25,7 @@ from ..evolution.annotate import (
 )
 from ..index import Index
 from ..other_annotations import with_annotations
+from ..spots import find_spot_folder, read_verdicts, revise_from_spots
 from ..store import open_store
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def annotation_source(
     """Return the names in a source, what it makes of a recording, and what it leaves out.
 
     Args:
-        paths: one data set, or annotation files and folders of them.
+        paths: one data set, one folder of `laughstore spots`, or annotation files and folders of
+            them.
         store: that is annotated; needed when one class alone is taken.
         event: this class alone.
         mode: how new events meet old ones.
@@ -63,6 +65,11 @@ def annotation_source(
     """
     from extract.datasets import METADATA_FOLDERS, is_dataset
 
+    spots = find_spot_folder(paths)
+    if spots is not None:
+        verdicts = read_verdicts(*spots)
+        names, revise = revise_from_spots(spots[0], verdicts, mode=mode, event=event)
+        return names, revise, (verdicts.describe(),)
     for path in paths:
         if path.name.casefold() in METADATA_FOLDERS and is_dataset(path.absolute().parent):
             raise ConfigError(f"{path} is a part of a data set; give {path.absolute().parent}")

@@ -25,8 +25,8 @@ from .main import EXIT_USAGE
 
 EARLIER_FLAGS = {
     "--batch_size": "use --global-batch, the rows of a step over all processes (512 on 8: 4096)",
-    "--transformer_dir": "use --shards STORE/shards",
-    "--features_dir": "use --shards STORE/shards",
+    "--transformer_dir": "use --shards STORE/shards (`laughstore import` makes a store of it)",
+    "--features_dir": "use --shards STORE/shards (`laughstore import` makes a store of it)",
     "--labels_dir": "labels are made at read time: use --label",
     "--turns_dir": "turns are read by `laughstore build` with the data set",
     "--shift_frames": "use --label onset:0.8s, or --lead 1f with --label detection",

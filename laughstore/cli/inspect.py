@@ -10,6 +10,7 @@ import tyro
 
 from ..errors import NotFound
 from ..inspection import StoreSummary, store_root, summarise
+from ..spec import UNKNOWN, FeatureSpec
 from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse, path_or_url
@@ -70,11 +71,7 @@ def _print(flags: _Flags, summary: StoreSummary) -> None:
     print(f"{summary.path}: generation {summary.generation}, spec {spec.spec_id}")
     if len(summary.generations) > 1:
         print(f"generations kept: {', '.join(map(str, summary.generations))}")
-    model = spec.model if spec.revision is None else f"{spec.model} at {spec.revision[:12]}"
-    print(
-        f"features: {spec.dtype}[{spec.dim}] at 12.5 frames a second, {spec.tap} of {model}"
-        f" (weights {spec.weights_sha256[:12]}), text {spec.text}, context {spec.context}"
-    )
+    print(f"features: {spec.dtype}[{spec.dim}] at 12.5 frames a second, {_origin(spec)}")
     print(
         f"shards: {len(index.shards)} of at most {spec.shard_frames} frames, blocks of"
         f" {spec.block_frames}, {human_bytes(total)}"
@@ -108,6 +105,16 @@ def _print(flags: _Flags, summary: StoreSummary) -> None:
             seconds = item.num_frames * FRAME_US / US_PER_SECOND
             streams = ", ".join(stream.assignment for stream in item.streams)
             print(f"{item.split}  {item.id}  {seconds:.1f} s  {streams}  {item.name}")
+
+
+def _origin(spec: FeatureSpec) -> str:
+    """What the features are of; of imported ones, as far as it was stated."""
+    model = spec.model if spec.revision is None else f"{spec.model} at {spec.revision[:12]}"
+    how = f"text {spec.text}, context {spec.context}"
+    if spec.is_imported:
+        stated = f"imported, as stated: model {model}, tap {spec.tap}, {how}"
+        return stated.replace(UNKNOWN, "unknown")
+    return f"{spec.tap} of {model} (weights {spec.weights_sha256[:12]}), {how}"
 
 
 def _recordings(summary: StoreSummary) -> list[dict[str, object]]:

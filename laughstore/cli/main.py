@@ -29,10 +29,14 @@ COMMANDS = {
     "demo": "Make a small synthetic corpus, build, train, evaluate and plot: all parts, offline.",
     "datasets": "datasets check PATH: tell what a data set holds, lacks, and what is wrong.",
     "build": "Extract features from recordings into a store.",
+    "import": "Make a store of features that the earlier scripts wrote.",
     "labels": "Tell which rows of a store a label makes positive, and draw them along time.",
     "stats": "Compute channel statistics of a store, which training standardises by.",
     "train": "Train a head on the shards of a store.",
     "evaluate": "Score a run on a split and plot it along time.",
+    "report": "Write an evaluation as one page: numbers, worst errors, timelines, sound.",
+    "predict": "Find events in a user's own audio with a run.",
+    "spots": "Clip the highest-scored stretches that nobody annotated, to be corrected.",
     "inspect": "Tell what is in a store, its shards or a run.",
     "annotate": "Give a store other annotations, as a new generation; features stay.",
     "add": "Append recordings to a store, as a new generation.",
@@ -42,7 +46,7 @@ COMMANDS = {
     "verify": "Compare every file of a store with what was written; tell every fault.",
     "tiny-checkpoint": "Write a small random Moshi checkpoint, for tests and trials.",
 }
-"""Each is a module of this package (`-` becomes `_`) with `run(arguments) -> exit code`."""
+"""Each is a module of this package, `module_of`, with `run(arguments) -> exit code`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,13 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(command, rest)
 
 
+def module_of(command: str) -> str:
+    """Return the module of a command: its name with `_`, unless that is a word of the language."""
+    name = "import_features" if command == "import" else command.replace("-", "_")
+    return f"{__package__}.{name}"
+
+
 def _run(command: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         check_packages()
-        module = import_module(f".{command.replace('-', '_')}", __package__)
-        return module.run(arguments)
+        return import_module(module_of(command)).run(arguments)
     except SystemExit as error:  # of the parser of flags, or of SIGTERM
         return error.code if isinstance(error.code, int) else EXIT_FAILED
     except KeyboardInterrupt:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from laughstore.cli.main import COMMANDS
+from laughstore.cli.main import COMMANDS, module_of
 from laughstore.timebase import Span
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def _flags_dataclass(command: str) -> type:
-    return import_module(f"laughstore.cli.{command.replace('-', '_')}")._Flags
+    return import_module(module_of(command))._Flags
 
 
 def _leaves(kind: type) -> list[tuple[type, dataclasses.Field]]:

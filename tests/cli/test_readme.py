@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from laughstore.cli.main import main
 from tests.store.servers import S3Server
 
+from .documents import cache_model, fenced, indented_lines
+
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
 TWO_COMMANDS = [
@@ -26,23 +28,21 @@ TWO_COMMANDS = [
 
 def _commands() -> list[str]:
     """Indented lines of the README that call laughstore."""
-    return re.findall(r"^    (laughstore .*)$", README, re.MULTILINE)
+    return [line for line in indented_lines(README) if line.startswith("laughstore ")]
 
 
 @pytest.fixture(scope="module")
 def workplace(
     corpus: Path, nano_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with DATASET, and a Hugging Face cache in which the default model is a small one."""
+    """DATASET, AUDIO, and a Hugging Face cache in which the default model is a small one."""
     from extract.config import DEFAULT_MODEL
 
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(corpus, folder / "DATASET")
-    revision = "0" * 40
-    cached = folder / "hf/hub" / f"models--{DEFAULT_MODEL.replace('/', '--')}"
-    shutil.copytree(nano_checkpoint, cached / "snapshots" / revision)
-    (cached / "refs").mkdir()
-    (cached / "refs/main").write_text(revision)
+    (episode,) = (corpus / "audio" / "episode_wav_dial" / "test").iterdir()
+    shutil.copytree(episode, folder / "AUDIO")
+    cache_model(folder / "hf", DEFAULT_MODEL, nano_checkpoint)
     return folder
 
 
@@ -71,7 +71,7 @@ def test_every_command_of_the_guide_runs_in_its_order(workplace: Path, s3_server
 
 
 def _run_python_blocks(workplace: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = fenced(README, "python")
     assert blocks
     for block in blocks:
         done = subprocess.run(
@@ -117,7 +117,7 @@ def test_ci_runs_the_readme_test_command():
 
 
 def test_files_that_documents_link_to_exist():
-    for document in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]:
+    for document in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 

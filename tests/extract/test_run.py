@@ -49,7 +49,7 @@ def test_a_generation_published_meanwhile_keeps_its_current_index(store, monkeyp
 
     monkeypatch.setattr(run, "restore_names", overtaken)
     config = BuildConfig(dataset=store, store=store)
-    assert run._check_finished(config, NoProgress()) == ()
+    assert run.check_finished(config.store, NoProgress()) == ()
     os.close(reader)
     assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 0
     assert read_manifest(store).generation == 2
@@ -81,9 +81,9 @@ def test_a_mix_among_others_is_fed_no_text_and_it_is_said(tmp_path):
 
 def test_a_cut_shard_ends_the_build_of_a_finished_store(store):
     config = BuildConfig(dataset=store, store=store)
-    assert run._check_finished(config, NoProgress()) == ()
+    assert run.check_finished(config.store, NoProgress()) == ()
     shard = sorted((store / "shards").glob("*.tar"))[0]
     shard.chmod(0o644)
     os.truncate(shard, 4096)
     with pytest.raises(CorruptData, match="has 4096 bytes"):
-        run._check_finished(config, NoProgress())
+        run.check_finished(config.store, NoProgress())

@@ -5,13 +5,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from laughstore.errors import ConfigError
 from laughstore.files import write_atomic
+from laughstore.index import Index
 from laughstore.labels import LabelSpec
 from laughstore.other_annotations import Annotate, read_other_annotations, tables_digest
 from laughstore.timebase import FRAME_US, US_PER_SECOND
@@ -26,7 +27,7 @@ from ..runs.run import Run
 from ..runs.trained import groups_trained_on, index_for, load_trained, other_annotations
 from ..scoring.confusion import Confusion
 from ..scoring.metrics import FrameMetrics
-from ..scoring.score import by_recording, counted_rows, metrics_of
+from ..scoring.score import StreamScores, by_recording, counted_rows, metrics_of
 from ..scoring.scored_rows import NOBODY_CHOSE
 from ..streaming.device import choose_device
 from .baselines import Baseline, baselines_of
@@ -59,6 +60,7 @@ class EvaluationResult:
 
     run: Path
     out: Path
+    """Folder of what is written of it."""
     split: str
     checkpoint: Path
     label: LabelSpec
@@ -112,6 +114,12 @@ class EvaluationResult:
     """Streams scored; those that ask the same (pair, any) count as one."""
     recordings: tuple[RecordingMetrics, ...]
     plots: tuple[Path, ...]
+    opened: Run = field(repr=False, compare=False)
+    """The run."""
+    index: Index = field(repr=False, compare=False)
+    """With the annotations that labels are made from."""
+    streams: Sequence[StreamScores] = field(repr=False, compare=False)
+    """All rows with their scores, the ignored ones too."""
 
     @property
     def hours(self) -> float:
@@ -210,11 +218,75 @@ def evaluate(
         SpecMismatch: the shards hold features of another model or setting than the run's.
         CorruptData: a file was altered or cut.
     """
-    for name, value in (("timelines", timelines), ("bootstrap", bootstrap), ("null", null)):
-        if value < 0:
-            raise ConfigError(f"{name} is {value}; it must be 0 or more")
+    if timelines < 0:
+        raise ConfigError(f"timelines is {timelines}; it must be 0 or more")
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
+    result = evaluation_of(
+        run,
+        split=split,
+        shards=shards,
+        checkpoint=checkpoint,
+        threshold=threshold,
+        threshold_by=threshold_by,
+        collar=collar,
+        device=device,
+        bootstrap=bootstrap,
+        null=null,
+        annotations=annotations,
+        annotate=annotate,
+        cache=cache,
+        cache_gb=cache_gb,
+        progress=progress,
+    )
+    folder = out or result.out
+    clear_evaluation(folder)
+    title = f"{split}: {result.label.describe()}"
+    plots = (
+        *draw_curve(folder, result.streams, result.metrics, title),
+        *draw_trade_off(folder, result.events, title),
+        *draw_timelines(
+            folder,
+            result.index,
+            by_recording(result.streams),
+            result.label,
+            result.scores,
+            result.metrics.base_rate,
+            timelines,
+        ),
+    )
+    result = replace(result, out=folder, plots=plots)
+    text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
+    write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
+    return result
+
+
+def evaluation_of(
+    run: Path,
+    *,
+    split: str = "validation",
+    shards: Path | str | None = None,
+    checkpoint: str = "best",
+    threshold: float | None = None,
+    threshold_by: ThresholdRule | str | None = None,
+    collar: Collar | None = None,
+    device: str = "auto",
+    bootstrap: int = DRAWS,
+    null: int = NULL_DRAWS,
+    annotations: Path | None = None,
+    annotate: Annotate = read_other_annotations,
+    cache: Path | None = None,
+    cache_gb: float = 50.0,
+    progress: Callable[[int, int], None] | None = None,
+    by: str = "evaluate",
+) -> EvaluationResult:
+    """Score a split with a trained run; no metrics.json is written, and no plot.
+
+    The arguments and errors are those of `evaluate`; `by` is what looks, for the count of looks.
+    """
+    for name, value in (("bootstrap", bootstrap), ("null", null)):
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; it must be 0 or more")
     rule = asked_rule(threshold, threshold_by)
     opened = Run.open(run)
     config = opened.config
@@ -258,10 +330,9 @@ def evaluate(
             checkpoint_sha256=checkpoint_sha256(trained.path),
             index_id=index.index_id,
             annotations_sha256=tables_digest(index),
+            by=by,
         )
     streams = scored.streams
-    folder = out or run / "evaluation" / split
-    clear_evaluation(folder)
     groups = by_recording(streams)
     y, score = counted_rows(streams)
     positive = y > 0
@@ -276,10 +347,9 @@ def evaluate(
         collar=collar,
     )
     train = TrainSide.of(opened, index, model, shards=shards, annotate=annotate, scorer=scorer)
-    title = f"{split}: {label.describe()}"
-    result = EvaluationResult(
+    return EvaluationResult(
         run=run,
-        out=folder,
+        out=run / "evaluation" / split,
         split=split,
         checkpoint=trained.path,
         label=label,
@@ -328,14 +398,8 @@ def evaluate(
             )
             for key, group in groups.items()
         ),
-        plots=(
-            *draw_curve(folder, streams, metrics, title),
-            *draw_trade_off(folder, events, title),
-            *draw_timelines(
-                folder, index, groups, label, model.scores, metrics.base_rate, timelines
-            ),
-        ),
+        plots=(),
+        opened=opened,
+        index=index,
+        streams=streams,
     )
-    text = json.dumps(result.to_json(), indent=1, sort_keys=True, allow_nan=False)
-    write_atomic(folder / METRICS_FILE, f"{text}\n".encode())
-    return result

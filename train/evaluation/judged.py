@@ -87,18 +87,21 @@ class JudgedStream:
         )
         return cls(scores, Times(bouts.start_us[seen], bouts.end_us[seen]), unseen, label)
 
-    def find(self, rule: SegmentRule) -> Segments:
-        """Return the segments that can be right or wrong."""
+    def segments(self, rule: SegmentRule) -> Segments:
+        """Return all segments, those too that nobody judges."""
         width = rule.median_rows
         if width not in self._smooth:
             self._smooth[width] = smoothed(self.scores.row, self.scores.score, width)
-        found = find_segments(
+        return find_segments(
             self.scores.row,
             self._smooth[width],
             replace(rule, median_rows=1),
             lead=self.label.lead_frames,
         )
-        return judged(found, self.reference, self.unknown)
+
+    def find(self, rule: SegmentRule) -> Segments:
+        """Return the segments that can be right or wrong."""
+        return judged(self.segments(rule), self.reference, self.unknown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,17 +159,20 @@ class JudgedAlarms:
     @classmethod
     def of(cls, index: Index, streams: Sequence[StreamScores], label: LabelSpec) -> "JudgedAlarms":
         """Return the streams of a split."""
-        waiting: list[AnticipatedStream] = []
-        for scores in streams:
-            stream = scores.stream
-            tables = index.tables(index.recording(stream.recording_id))
-            moments = awaited_us(label, tables, main=stream.main, other=stream.other)
-            waiting.append(AnticipatedStream(scores.row, scores.score, scores.eligible, moments))
-        return cls(tuple(waiting), label.rules.span, label.rules.guard)
+        waiting = tuple(anticipated(index, scores, label) for scores in streams)
+        return cls(waiting, label.rules.span, label.rules.guard)
 
     def at(self, threshold: float) -> Foreseen:
         """Return what alarms of a threshold come to."""
         return foresee(self.streams, threshold, span=self.span, guard=self.guard)
+
+
+def anticipated(index: Index, scores: StreamScores, label: LabelSpec) -> AnticipatedStream:
+    """Return a stream's scores beside the moments that its label waits for."""
+    stream = scores.stream
+    tables = index.tables(index.recording(stream.recording_id))
+    moments = awaited_us(label, tables, main=stream.main, other=stream.other)
+    return AnticipatedStream(scores.row, scores.score, scores.eligible, moments)
 
 
 def _are_scored(scores: StreamScores, bouts: Times, lead: int) -> NDArray[np.bool_]:

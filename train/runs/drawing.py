@@ -101,7 +101,7 @@ def draw_timelines(
             title=recording.name,
             event=label.event,
             scores=scores,
-            question=_question(label),
+            question=question_of(label),
             base_rate=base_rate if scores == "probability" else None,
         )
         write_atomic(path, png)
@@ -109,7 +109,8 @@ def draw_timelines(
     return paths
 
 
-def _question(label: LabelSpec) -> str:
+def question_of(label: LabelSpec) -> str:
+    """Return what a label asks of each row, for the axis of a plot."""
     if label.kind == "regression":
         until = label.event if label.rules.until == "onset" else "end of interval"
         return f"1 / (1 + s until\n{until})"

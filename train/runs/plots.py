@@ -1,6 +1,6 @@
 """Plots of an evaluation, as PNG bytes. Drawn with figure objects only: no global state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -42,9 +42,11 @@ class Panel:
     ignored: NDArray[np.bool_]
     """bool[n]: the label leaves this row out."""
     bout_start_s: NDArray[np.float64]
-    """f8[K]: annotated bouts."""
+    """f8[K]: bouts, annotated or predicted."""
     bout_end_s: NDArray[np.float64]
     """f8[K]."""
+    frames_a_score: int = 1
+    """Consecutive frames that a score stands for, from `frame` on."""
 
 
 def precision_recall_png(
@@ -125,29 +127,35 @@ def timeline_png(
     scores: ScoreKind,
     question: str,
     base_rate: float | None,
+    threshold: float | None = None,
+    bouts: str = "annotated",
 ) -> bytes:
     """Return the scores along time, one panel a stream.
 
     Args:
         panels: of one recording, at least one.
         title: above the first panel.
-        event: class of the annotated bouts.
+        event: class of the bouts.
         scores: what the scores are.
         question: what they are asked.
         base_rate: of the split; None when unknown, or nothing to compare the scores with.
+        threshold: from which on a score is an alarm; None: no line is drawn.
+        bouts: what they are.
     """
+    levels = {"base rate": base_rate, "threshold": threshold}
     figure = Figure(figsize=(13, 1.0 + 2.1 * len(panels)), layout="constrained")
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
     for axes, panel in zip(grid[:, 0], panels, strict=True):
-        _draw_panel(axes, panel, *_WORDS[scores], question, base_rate)
+        _draw_panel(axes, panel, *_WORDS[scores], question, levels)
     last = grid[-1, 0]
     last.set_xlim(0, max(max(_end_s(panel) for panel in panels), _FRAME_S))
     last.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]))
     last.xaxis.set_major_formatter(FuncFormatter(_clock))
     last.set_xlabel("time (min:s)")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", color=_INK)
+    # Names of recordings hold anything, dollars too, and are no formulas.
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", color=_INK, parse_math=False)
     handles, _ = grid[0, 0].get_legend_handles_labels()
-    handles.append(Patch(color=_ORANGE, alpha=0.4, lw=0, label=f"annotated {event}"))
+    handles.append(Patch(color=_ORANGE, alpha=0.4, lw=0, label=f"{bouts} {event}"))
     if any(panel.ignored.any() for panel in panels):
         handles.append(Patch(color=_GREY, alpha=0.35, lw=0, label="ignored rows"))
     figure.legend(handles=handles, loc="outside upper right", ncols=4, frameon=False, fontsize=9)
@@ -155,25 +163,33 @@ def timeline_png(
 
 
 def _draw_panel(
-    axes: Axes, panel: Panel, name: str, axis: str, question: str, base_rate: float | None
+    axes: Axes,
+    panel: Panel,
+    name: str,
+    axis: str,
+    question: str,
+    levels: Mapping[str, float | None],
 ) -> None:
     for start, end in zip(panel.bout_start_s, panel.bout_end_s, strict=True):
         axes.axvspan(start, end, color=_ORANGE, alpha=0.4, lw=0)
     for first, stop in _runs(panel.frame[panel.ignored]):
         axes.axvspan(first * _FRAME_S, stop * _FRAME_S, color=_GREY, alpha=0.35, lw=0)
-    if base_rate is not None:
-        label = f"base rate {base_rate:.3f}"
-        axes.axhline(base_rate, color=_INK, ls="--", lw=0.9, alpha=0.6, label=label)
-    # A score holds for its whole frame; where frames are missing, the line is broken.
+    for level, style in zip(levels, ("--", ":"), strict=True):
+        value = levels[level]
+        if value is not None:
+            axes.axhline(
+                value, color=_INK, ls=style, lw=0.9, alpha=0.6, label=f"{level} {value:.3f}"
+            )
+    # A score holds for its frames; where frames are missing, the line is broken.
     starts, score = panel.frame * _FRAME_S, panel.score.astype(np.float64)
-    gaps = np.flatnonzero(np.diff(panel.frame) > 1) + 1
-    starts = np.insert(starts, gaps, starts[gaps - 1] + _FRAME_S)
+    gaps = np.flatnonzero(np.diff(panel.frame) > panel.frames_a_score) + 1
+    starts = np.insert(starts, gaps, starts[gaps - 1] + panel.frames_a_score * _FRAME_S)
     score = np.insert(score, gaps, np.nan)
     axes.step(starts, score, where="post", color=_BLUE, lw=1.0, label=name)
     # Estimates may leave the range of what they estimate.
     axes.set_ylim(min(-0.02, np.nanmin(score, initial=0)), max(1.02, np.nanmax(score, initial=0)))
     axes.set_ylabel(axis.format(question))
-    axes.set_title(panel.title, fontsize=9, loc="left", color=_INK)
+    axes.set_title(panel.title, fontsize=9, loc="left", color=_INK, parse_math=False)
     _tidy(axes)
 
 
@@ -188,7 +204,7 @@ def _runs(frames: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def _end_s(panel: Panel) -> float:
-    return float(panel.frame[-1] + 1) * _FRAME_S if len(panel.frame) else 0.0
+    return float(panel.frame[-1] + panel.frames_a_score) * _FRAME_S if len(panel.frame) else 0.0
 
 
 def _clock(seconds: float, _position: int | None = None) -> str:

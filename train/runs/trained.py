@@ -3,9 +3,11 @@
 Everything that would make its scores mean something else is refused or told here.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from laughstore.errors import ConfigError, CorruptData, SpecMismatch
@@ -110,6 +112,12 @@ class Trained:
     """Of classes: the score with the best F1 in the validation of this checkpoint as training saw
     it; None if there was none. Evaluations use it only where that validation cannot be scored
     again (see `train.evaluation.operating`)."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the model's tensors, as hex digits: equal for equal scores."""
+        tensors = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()
 
 
 def load_trained(run: Run, checkpoint: str) -> Trained:

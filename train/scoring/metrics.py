@@ -173,6 +173,11 @@ def choice_for(select_by: SelectBy, label: LabelSpec) -> SelectBy:
     return select_by
 
 
+def chosen_metric(select_by: SelectBy) -> str:
+    """Return the name, in METRICS, of what chooses an epoch; given as `choice_for` returns it."""
+    return _CHOICE[select_by]
+
+
 @dataclass(frozen=True)
 class FrameMetrics:
     """Scores of N rows against their targets."""

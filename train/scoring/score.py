@@ -26,7 +26,7 @@ from .metrics import FrameMetrics, frame_metrics
 from .row_energy import RowEnergy
 from .score_parts import score_parts
 from .scored_rows import FIT, NOBODY_CHOSE
-from .stream_scorer import StreamScorer
+from .stream_scorer import StreamScorer, rows_of_call
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def score_rows(
     is_mine = (reads.step >= mine.start) & (reads.step < mine.stop)
     first_row, num_rows = int(bounds[mine.start]), int(bounds[mine.stop] - bounds[mine.start])
     scores = np.empty((num_rows, *model.row_shape), np.float32)
-    bits = torch.empty(parts.max_frames, source.dim, dtype=torch.int16)
+    bits = torch.empty(rows_of_call(parts.max_frames), source.dim, dtype=torch.int16)
     with ReadAhead(
         source.prepare,
         reads.step[is_mine],
@@ -103,12 +103,17 @@ def score_rows(
             start, stop = bounds[number : number + 2].tolist()
             ahead.wait(number)
             frames, scored = parts.frames(number), parts.scored(number)
-            rows = bits[: len(frames)]
-            source.gather(frames, rows)
+            rows = bits[: rows_of_call(len(frames))]
+            source.gather(frames, rows[: len(frames)])
+            rows[len(frames) :] = 0
             x = rows.view(torch.bfloat16).to(device)
-            present = torch.from_numpy(frames >= 0).to(device) if model.context else None
+            present = None
+            if model.context:
+                present = torch.zeros(len(rows), dtype=torch.bool)
+                present[: len(frames)] = torch.from_numpy(frames >= 0)
+                present = present.to(device)
             with threads_for(model.num_outputs):
-                found = _scores(model, x, present).cpu().numpy()
+                found = _scores(model, x, present, len(frames)).cpu().numpy()
             here = slice(start - first_row, stop - first_row)
             scores[here] = found if scored is None else found[scored]
             if not np.isfinite(scores[here]).all():
@@ -118,7 +123,8 @@ def score_rows(
                     " lower --lr"
                 )
             if watch is not None:
-                watch(start, x if scored is None else x[torch.from_numpy(scored).to(device)])
+                real = x[: len(frames)]
+                watch(start, real if scored is None else real[torch.from_numpy(scored).to(device)])
             if progress is not None:
                 progress(stop - first_row, num_rows)
     ranks.agree("validation")
@@ -128,10 +134,10 @@ def score_rows(
     return gathered.reshape(-1, *model.row_shape)
 
 
-def _scores(model: RowModel, x: Tensor, present: Tensor | None) -> Tensor:
+def _scores(model: RowModel, x: Tensor, present: Tensor | None, kept: int) -> Tensor:
     if isinstance(model, ScoreModel):
-        return StreamScorer(model).score(x, present)
-    return model.score(x)
+        return StreamScorer(model).score(x, present, kept=kept)
+    return model.score(x)[:kept]
 
 
 def score_streams(

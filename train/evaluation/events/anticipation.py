@@ -98,6 +98,43 @@ def raise_alarms(
     return places[np.array(alarms, np.int64)]
 
 
+@dataclass(frozen=True, eq=False)
+class StreamAlarms:
+    """Alarms of one stream, and what became of its K moments."""
+
+    place: NDArray[np.int64]
+    """i64[A]: of each alarm among the rows that were scored."""
+    is_false: NDArray[np.bool_]
+    """bool[A]: in no window."""
+    begins: NDArray[np.int64]
+    """i64[K]: first row of each moment's window."""
+    ends: NDArray[np.int64]
+    """i64[K]: the row behind its last."""
+    can_be: NDArray[np.bool_]
+    """bool[K]: a row of the window counts, so that the moment can be foreseen."""
+    lead_us: NDArray[np.int64]
+    """i64[K]: from the first alarm of the window to the moment; -1 without one."""
+
+
+def stream_alarms(
+    stream: AnticipatedStream, threshold: float, *, span: int, guard: int = 0
+) -> StreamAlarms:
+    """Return the alarms of one stream; the arguments are those of `foresee`."""
+    onset = floor_frame(stream.onset_us)
+    begins, ends = onset - span, onset - guard
+    counting = np.concatenate([[0], np.cumsum(stream.eligible)])
+    inside = counting[np.searchsorted(stream.row, ends)]
+    can_be = inside > counting[np.searchsorted(stream.row, begins)]
+    reaches = stream.eligible & (stream.score >= threshold)
+    place = raise_alarms(stream.row, reaches, span)
+    alarm = stream.row[place]
+    first = np.searchsorted(alarm, begins)
+    is_hit = first < np.searchsorted(alarm, ends)
+    lead_us = np.full(len(onset), -1, np.int64)
+    lead_us[is_hit] = stream.onset_us[is_hit] - alarm[first[is_hit]] * FRAME_US
+    return StreamAlarms(place, ~_is_inside(alarm, begins, ends), begins, ends, can_be, lead_us)
+
+
 def foresee(
     streams: Sequence[AnticipatedStream], threshold: float, *, span: int, guard: int = 0
 ) -> Foreseen:
@@ -109,38 +146,26 @@ def foresee(
         span: n, the label's, in rows: 1 or more.
         guard: the label's, in rows, below span.
     """
-    num_onsets = false_alarms = 0
-    leads, outcomes = [], []
-    for stream in streams:
-        onset = floor_frame(stream.onset_us)
-        begins, ends = onset - span, onset - guard
-        counting = np.concatenate([[0], np.cumsum(stream.eligible)])
-        inside = counting[np.searchsorted(stream.row, ends)]
-        can_be = inside > counting[np.searchsorted(stream.row, begins)]
-        num_onsets += int(np.count_nonzero(can_be))
-        reaches = stream.eligible & (stream.score >= threshold)
-        alarm = stream.row[raise_alarms(stream.row, reaches, span)]
-        first = np.searchsorted(alarm, begins)
-        is_hit = first < np.searchsorted(alarm, ends)
-        # A hit stands on a row that counts, so what was hit could be.
-        outcomes.append(Outcomes(stream.onset_us[can_be], is_hit[can_be]))
-        moments_us = alarm[first[is_hit]] * FRAME_US
-        leads.append((stream.onset_us[is_hit] - moments_us) / US_PER_SECOND)
-        false_alarms += len(alarm) - _num_inside(alarm, begins, ends)
+    each = [stream_alarms(item, threshold, span=span, guard=guard) for item in streams]
+    leads = [found.lead_us[found.lead_us >= 0] / US_PER_SECOND for found in each]
+    outcomes = [
+        Outcomes(item.onset_us[found.can_be], found.lead_us[found.can_be] >= 0)
+        for item, found in zip(streams, each, strict=True)
+    ]
     return Foreseen(
-        num_onsets,
+        sum(int(np.count_nonzero(found.can_be)) for found in each),
         np.concatenate(leads) if leads else np.empty(0),
-        false_alarms,
+        sum(int(np.count_nonzero(found.is_false)) for found in each),
         sum(stream.hours for stream in streams),
         tuple(outcomes),
     )
 
 
-def _num_inside(
+def _is_inside(
     alarm: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]
-) -> int:
-    """How many alarms lie in a window; windows may overlap, all are equally long."""
-    window = np.searchsorted(begins, alarm, "right") - 1  # the last that has begun ends last
+) -> NDArray[np.bool_]:
+    """Return bool[A]: the alarm lies in a window; windows may overlap, all are equally long."""
     if not len(ends):
-        return 0
-    return int(np.count_nonzero((window >= 0) & (alarm < ends[window])))
+        return np.zeros(len(alarm), np.bool_)
+    window = np.searchsorted(begins, alarm, "right") - 1  # the last that has begun ends last
+    return (window >= 0) & (alarm < ends[window])
