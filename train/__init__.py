@@ -16,6 +16,8 @@ from .streaming.selection import FrameFilter
 from .streaming.sequence_shape import SequenceShape
 
 if TYPE_CHECKING:
+    from .comparison.compare import compare
+    from .comparison.compared import Comparison
     from .evaluation.evaluate import EvaluationResult, evaluate
     from .evaluation.spots import FoundSpots, find_spots
     from .loop import train, train_probes
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Comparison",
     "EvaluationResult",
     "FoundSpots",
     "FrameFilter",
@@ -41,6 +44,7 @@ __all__ = [
     "SpotSearch",
     "TrainConfig",
     "TrainResult",
+    "compare",
     "evaluate",
     "find_spots",
     "train",
@@ -50,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "Batch": "streaming.batch",
+    "Comparison": "comparison.compared",
     "EvaluationResult": "evaluation.evaluate",
     "FoundSpots": "evaluation.spots",
     "FrameStream": "streaming.stream",
@@ -57,6 +62,7 @@ _HOMES = {
     "Progress": "training.progress",
     "Report": "report.build",
     "TrainResult": "training.result",
+    "compare": "comparison.compare",
     "evaluate": "evaluation.evaluate",
     "find_spots": "evaluation.spots",
     "train": "loop",

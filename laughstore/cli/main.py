@@ -34,6 +34,7 @@ COMMANDS = {
     "stats": "Compute channel statistics of a store, which training standardises by.",
     "train": "Train a head on the shards of a store.",
     "evaluate": "Score a run on a split and plot it along time.",
+    "compare": "Compare runs on a split: paired differences, and what the runs differ in.",
     "report": "Write an evaluation as one page: numbers, worst errors, timelines, sound.",
     "predict": "Find events in a user's own audio with a run.",
     "spots": "Clip the highest-scored stretches that nobody annotated, to be corrected.",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .text import number, percent
+from .text import aligned, number, percent
 
 if TYPE_CHECKING:
     from train.training.result import ProbeResult
@@ -24,11 +24,4 @@ def probe_table(probes: "Sequence[ProbeResult]") -> list[str]:
         errors = [item.best.values.get("rmse") for item in probes]
         texts = ["" if error is None else number(error) for error in errors]
         rows = [[*row, text] for row, text in zip(rows, ["RMSE", *texts], strict=True)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            word.ljust(width) if place == 0 else word.rjust(width)
-            for place, (word, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return aligned(rows)

@@ -1,7 +1,7 @@
 """Small pieces of text that several commands print."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 SHOWN = 20
 """Lines printed of a list before the rest is only counted."""
@@ -34,6 +34,23 @@ def number(value: float | None) -> str:
 def counted(num: int, noun: str) -> str:
     """Return a number and its noun, which is given in the plural: `1 recording`, `2 recordings`."""
     return f"{num:,} {noun.removesuffix('s') if num == 1 else noun}"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> list[str]:
+    """Return the lines of a table, its columns two blanks apart.
+
+    Args:
+        rows: of as many words each, the header first.
+        left: columns that stand to the left; all others to the right, as numbers do.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            word.ljust(width) if place in left else word.rjust(width)
+            for place, (word, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def print_some(title: str, lines: Sequence[str]) -> None:

@@ -75,7 +75,7 @@ def test_scores_that_are_not_finite_are_no_answer(model):
 
 
 def test_two_assignments_have_one_answer_as_in_an_evaluation():
-    a, b = np.float32([0.1, 0.7]), np.float32([0.2, 0.1])
+    a, b = np.array([0.1, 0.7], np.float32), np.array([0.2, 0.1], np.float32)
     np.testing.assert_array_equal(one_answer([a]), a)
     expected = ((a.astype(np.float64) + b) / 2).astype(np.float32)
     np.testing.assert_array_equal(one_answer([a, b]), expected)

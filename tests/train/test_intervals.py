@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,10 +7,15 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
-from train.evaluation.bootstrap import Units, interval_of
-from train.evaluation.intervals import metric_intervals
+from train.evaluation.bootstrap import Draws, Units, interval_of
+from train.evaluation.intervals import (
+    metric_draws,
+    metric_intervals,
+    spearman_draws,
+    units_of,
+)
 from train.scoring.ranking import DrawnRanking
-from train.scoring.score import StreamScores
+from train.scoring.score import StreamScores, metrics_of
 from train.streaming.selection import select
 
 
@@ -107,10 +113,32 @@ def test_intervals_of_numbers_are_of_their_errors(planted_shards):
     index, label = read_index(planted_shards), LabelSpec("regression:2s")
     streams = scored(index, label, 2)
     found = metric_intervals(index, streams, label, draws=200)
-    errors = np.concatenate([item.score[item.eligible] - item.y[item.eligible] for item in streams])
-    assert set(found) == {"rmse", "mae"}
-    for name, value in {
-        "rmse": np.sqrt(np.square(errors).mean()),
-        "mae": np.abs(errors).mean(),
-    }.items():
-        assert found[name].low < value < found[name].high
+    all_rows = metrics_of(streams, label).values
+    assert set(found) == set(all_rows) - {"spearman"}
+    for name, interval in found.items():
+        assert (interval.low or 1) < (all_rows[name] or 0) < (interval.high or 0), name
+
+
+def test_numbers_of_each_draw_are_those_of_the_rows_drawn(planted_shards):
+    index, label = read_index(planted_shards), LabelSpec("regression:2s")
+    streams = scored(index, label, 2)
+    drawn = Draws(units_of(index, streams), draws=12, seed=1)
+    values = metric_draws(index, streams, label, drawn)
+    values["spearman"] = spearman_draws(index, streams, drawn)
+    assert drawn.units.kind == "recording"
+    for number, times in enumerate(drawn.times.astype(int)):
+        counts = dict(zip(drawn.units.names, times, strict=True))
+        rows = [item for item in streams for _ in range(counts[item.stream.recording_id])]
+        expected = metrics_of(rows, label).values
+        assert set(expected) == set(values)
+        for name, value in expected.items():
+            assert values[name][number] == pytest.approx(value, rel=1e-9), name
+
+
+def test_ranks_of_constant_scores_have_no_correlation(planted_shards):
+    index, label = read_index(planted_shards), LabelSpec("regression:2s")
+    streams = [
+        replace(item, score=np.full_like(item.score, 0.25)) for item in scored(index, label, 2)
+    ]
+    drawn = Draws(units_of(index, streams), draws=5)
+    assert np.isnan(spearman_draws(index, streams, drawn)).all()

@@ -78,6 +78,64 @@ class Interval:
         }
 
 
+class Draws:
+    """Units drawn again and again, with replacement.
+
+    The draws depend on seed, draws and the number of units alone, so numbers that are taken of the
+    same draws can be compared draw by draw (paired comparison), here or in another process.
+
+    Args:
+        units: that are drawn, as many as there are.
+        draws: D, 1 or more.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: draws is below 1.
+    """
+
+    def __init__(self, units: Units, *, draws: int = DRAWS, seed: int = 0) -> None:
+        if draws < 1:
+            raise ConfigError(f"draws is {draws}; it must be at least 1")
+        self.units, self.draws, self.seed = units, draws, seed
+        num_units = len(units.names)
+        self.times: NDArray[np.float64] = np.ones((1, num_units))
+        """f8[D, U]: how often each unit is drawn. Of one unit there is nothing to draw: f8[1, 1]"""
+        if num_units > 1:
+            rng = np.random.Generator(np.random.Philox(seed))
+            self.times = np.empty((draws, num_units))
+            for draw in self.times:
+                draw[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
+
+    def interval(self, values: NDArray[np.float64]) -> Interval:
+        """Return the 95 % interval of a statistic.
+
+        Args:
+            values: its value of each of `times`; NaN where these units have none.
+        """
+        reason = self.why_none(values)
+        if reason is not None:
+            return self.without(reason)
+        low, high = np.percentile(values[~np.isnan(values)], _CENTRAL)
+        return self._interval(float(low), float(high), None)
+
+    def why_none(self, values: NDArray[np.float64]) -> str | None:
+        """Return why a statistic has no interval, or None: it has one."""
+        if len(self.units.names) < 2:
+            return f"there is only one {self.units.kind}: nothing to draw from"
+        undefined = np.isnan(values).mean()
+        if undefined > _MAX_UNDEFINED:
+            return f"{undefined:.0%} of the draws have no value: too few units hold events"
+        return None
+
+    def without(self, reason: str) -> Interval:
+        """Return what says that there is no interval, and why."""
+        return self._interval(None, None, reason)
+
+    def _interval(self, low: float | None, high: float | None, reason: str | None) -> Interval:
+        units = self.units
+        return Interval(low, high, units.kind, len(units.names), self.draws, self.seed, reason)
+
+
 def intervals_of(
     statistics: Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
     units: Units,
@@ -87,44 +145,18 @@ def intervals_of(
 ) -> dict[str, Interval]:
     """Return the 95 % intervals of statistics, all taken of the same draws.
 
-    The draws depend on seed, draws and the number of units alone, so the difference of two
-    statistics is a statistic like any other (paired comparison), here or in another call.
-
     Args:
         statistics: f8[D] of how often each of U units was drawn in each of D draws (f8[D, U]), by
             name; NaN where these units have none. The names are always the same.
-        units: that are drawn, as many as there are.
-        draws: 1 or more.
-        seed: of the draws.
+        units: as `Draws`.
+        draws: as `Draws`.
+        seed: as `Draws`.
 
     Raises:
         ConfigError: draws is below 1.
     """
-    if draws < 1:
-        raise ConfigError(f"draws is {draws}; it must be at least 1")
-    num_units = len(units.names)
-
-    def found(low: float | None, high: float | None, reason: str | None = None) -> Interval:
-        return Interval(low, high, units.kind, num_units, draws, seed, reason)
-
-    if num_units < 2:
-        alone = found(None, None, f"there is only one {units.kind}: nothing to draw from")
-        return dict.fromkeys(statistics(np.ones((1, num_units))), alone)
-    rng = np.random.Generator(np.random.Philox(seed))
-    times = np.empty((draws, num_units))
-    for draw in times:
-        draw[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
-    intervals = {}
-    for name, each in statistics(times).items():
-        undefined = np.isnan(each)
-        if undefined.mean() > _MAX_UNDEFINED:
-            share = f"{undefined.mean():.0%}"
-            reason = f"{share} of the draws have no value: too few units hold events"
-            intervals[name] = found(None, None, reason)
-        else:
-            low, high = np.percentile(each[~undefined], _CENTRAL)
-            intervals[name] = found(float(low), float(high))
-    return intervals
+    drawn = Draws(units, draws=draws, seed=seed)
+    return {name: drawn.interval(each) for name, each in statistics(drawn.times).items()}
 
 
 def interval_of(

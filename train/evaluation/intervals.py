@@ -3,7 +3,7 @@
 All numbers are taken of the same draws. Thresholds stay what they are: they were chosen before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,13 @@ from laughstore.index import Index
 from laughstore.labels import LabelSpec
 
 from ..losses import target_kind
+from ..scoring.metrics import rows_of
 from ..scoring.ranking import DrawnRanking
 from ..scoring.score import StreamScores, counted_rows
-from .bootstrap import DRAWS, Interval, Units, intervals_of
+from ..scoring.scored_rows import ScoredRows
+from .bootstrap import DRAWS, Draws, Interval, Units
 
-_Statistics = Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
+_Drawn = dict[str, NDArray[np.float64]]
 
 
 def metric_intervals(
@@ -40,67 +42,126 @@ def metric_intervals(
     """
     if draws == 0:
         return {}
+    drawn = Draws(units_of(index, streams), draws=draws, seed=seed)
+    values = metric_draws(index, streams, label, drawn, threshold=threshold)
+    return {name: drawn.interval(each) for name, each in values.items()}
+
+
+def units_of(index: Index, streams: Sequence[StreamScores]) -> Units:
+    """Return what is drawn of scored streams; `index` tells of groups."""
     recordings = [stream.stream.recording_id for stream in streams]
-    groups = [index.recording(key).group for key in recordings]
-    units = Units.of(recordings, groups)
-    names = groups if units.kind == "group" else recordings
+    return Units.of(recordings, [index.recording(key).group for key in recordings])
+
+
+def metric_draws(
+    index: Index,
+    streams: Sequence[StreamScores],
+    label: LabelSpec,
+    drawn: Draws,
+    *,
+    threshold: float | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Return f8[D], metrics of each draw, by their names in METRICS; NaN where there is none.
+
+    Spearman is not among them: it takes a pass over all rows for each draw (`spearman_draws`).
+
+    Args:
+        index: tells of groups.
+        streams: that were scored.
+        label: of their targets.
+        drawn: the draws, of the units of these streams.
+        threshold: of precision, recall and F1; none of these if None.
+    """
+    rows = rows_of(*counted_rows(streams), label, threshold)
+    unit = _unit_of_rows(index, streams, drawn.units)
+    values = _of_ranks(rows, unit, drawn.times)
+    if target_kind(label) == "numbers":
+        return _of_errors(rows, unit, drawn.times) | values
+    return values | ({} if threshold is None else _of_alarms(rows, unit, drawn.times))
+
+
+def spearman_draws(
+    index: Index, streams: Sequence[StreamScores], drawn: Draws
+) -> NDArray[np.float64]:
+    """Return f8[D]: rank correlation of targets and scores, of each draw.
+
+    Args:
+        index: tells of groups.
+        streams: that were scored.
+        drawn: the draws, of the units of these streams.
+    """
+    unit = _unit_of_rows(index, streams, drawn.units)
+    places = [_Places(values) for values in counted_rows(streams)]
+    found = np.full(len(drawn.times), np.nan)
+    for number, times in enumerate(drawn.times):
+        weight = times[unit]
+        mean = weight.sum() / 2  # of the ranks below, whatever the ties
+        y, score = (place.ranks(weight) - mean for place in places)
+        spread = np.sqrt((weight @ np.square(y)) * (weight @ np.square(score)))
+        if spread > 0:
+            found[number] = weight @ (y * score) / spread
+    return found
+
+
+class _Places:
+    """Values in their order, of which ranks are made of many weights: they are sorted once."""
+
+    def __init__(self, values: NDArray[np.number]) -> None:
+        _, self._place = np.unique(values, return_inverse=True)
+
+    def ranks(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return f8[N]: the weight of lower values, and half of that of equal ones."""
+        equal = np.bincount(self._place, weight)
+        return (np.cumsum(equal) - equal / 2)[self._place]
+
+
+def _unit_of_rows(index: Index, streams: Sequence[StreamScores], units: Units) -> NDArray[np.int64]:
+    """Return i64[N]: number of the unit of each row that counts."""
     number = {name: place for place, name in enumerate(units.names)}
+    recordings = [stream.stream.recording_id for stream in streams]
+    by_group = units.kind == "group"
+    names = [index.recording(key).group if by_group else key for key in recordings]
     sizes = [int(np.count_nonzero(stream.eligible)) for stream in streams]
-    unit = np.repeat([number[name] for name in names], sizes)
-    y, score = counted_rows(streams)
-    if target_kind(label) == "classes":
-        statistics = _of_classes(y > 0, score, unit, len(units.names), threshold)
-    else:
-        statistics = _of_numbers(score.astype(np.float64) - y, unit, len(units.names))
-    return intervals_of(statistics, units, draws=draws, seed=seed)
+    return np.repeat([number[name] for name in names], sizes)
 
 
-def _of_classes(
-    positive: NDArray[np.bool_],
-    score: NDArray[np.float32],
-    unit: NDArray[np.int64],
-    num_units: int,
-    threshold: float | None,
-) -> _Statistics:
-    ranking = DrawnRanking(score, positive, unit, num_units)
-    rows = np.bincount(unit, minlength=num_units)
-    positives = np.bincount(unit, positive, num_units)
-    alarm = score >= np.float32(np.inf if threshold is None else threshold)
-    alarms = np.bincount(unit, alarm, num_units)
-    hits = np.bincount(unit, alarm & positive, num_units)
-
-    def statistics(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        p, n = times @ positives, times @ rows
-        ap, auroc = ranking.of(times)
-        found = {
-            "average_precision": ap,
-            "base_rate": _ratio(p, n),
-            "lift": _ratio(ap * n, p),
-            "auroc": auroc,
-        }
-        if threshold is not None:
-            tp, called = times @ hits, times @ alarms
-            found["f1"] = np.where(p > 0, _ratio(2 * tp, called + p), np.nan)
-            found["precision"] = _ratio(tp, called)
-            found["recall"] = _ratio(tp, p)
-        return found
-
-    return statistics
+def _of_ranks(rows: ScoredRows, unit: NDArray[np.int64], times: NDArray[np.float64]) -> _Drawn:
+    num_units = times.shape[1]
+    p = times @ np.bincount(unit, rows.positive, num_units)
+    n = times @ np.bincount(unit, minlength=num_units)
+    ap, auroc = DrawnRanking(rows.score, rows.positive, unit, num_units).of(times)
+    return {
+        "average_precision": ap,
+        "base_rate": _ratio(p, n),
+        "lift": _ratio(ap * n, p),
+        "auroc": auroc,
+    }
 
 
-def _of_numbers(error: NDArray[np.float64], unit: NDArray[np.int64], num_units: int) -> _Statistics:
-    rows = np.bincount(unit, minlength=num_units)
-    squares = np.bincount(unit, np.square(error), num_units)
-    sizes = np.bincount(unit, np.abs(error), num_units)
+def _of_alarms(rows: ScoredRows, unit: NDArray[np.int64], times: NDArray[np.float64]) -> _Drawn:
+    num_units = times.shape[1]
+    p = times @ np.bincount(unit, rows.positive, num_units)
+    alarms = times @ np.bincount(unit, rows.alarm, num_units)
+    hits = times @ np.bincount(unit, rows.alarm & rows.positive, num_units)
+    return {
+        "f1": np.where(p > 0, _ratio(2 * hits, alarms + p), np.nan),
+        "precision": _ratio(hits, alarms),
+        "recall": _ratio(hits, p),
+    }
 
-    def statistics(times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        n = times @ rows
-        return {
-            "rmse": np.sqrt(_ratio(times @ squares, n)),
-            "mae": _ratio(times @ sizes, n),
-        }
 
-    return statistics
+def _of_errors(rows: ScoredRows, unit: NDArray[np.int64], times: NDArray[np.float64]) -> _Drawn:
+    num_units = times.shape[1]
+    n = times @ np.bincount(unit, minlength=num_units)
+    p = times @ np.bincount(unit, rows.positive, num_units)
+    squares = times @ np.bincount(unit, np.square(rows.error), num_units)
+    sizes = times @ np.bincount(unit, np.abs(rows.error), num_units)
+    waits = times @ np.bincount(unit[rows.positive], np.abs(rows.wait_error_s), num_units)
+    return {
+        "rmse": np.sqrt(_ratio(squares, n)),
+        "mae": _ratio(sizes, n),
+        "wait_mae_s": _ratio(waits, p),
+    }
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -82,6 +82,10 @@ class SplitScorer:
             self._scored[key] = index, self._score(index, split)
         return self._scored[key][1]
 
+    def keep(self, index: Index, scored: ScoredSplit) -> None:
+        """Take scores that this model made elsewhere, so that they are not made again."""
+        self._scored[id(index), scored.split] = index, scored
+
     def _score(self, index: Index, split: str) -> ScoredSplit:
         selection, num_skipped = self.rows(index, split)
         with self.source(selection, damaged=num_skipped > 0) as source:

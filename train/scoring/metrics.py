@@ -93,10 +93,7 @@ def _wait_mae_s(rows: ScoredRows) -> float:
     they can tell of: none, or the label's reach.
     """
     rows.need_positives()
-    assert rows.reach_s is not None, "of numbers"
-    score = rows.score[rows.positive].astype(np.float64)
-    waits = 1 / np.clip(score, 1 / (1 + rows.reach_s), 1.0) - 1
-    return float(np.abs(waits - (1 / rows.y[rows.positive].astype(np.float64) - 1)).mean())
+    return float(np.abs(rows.wait_error_s).mean())
 
 
 def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:  # Any: of either width
@@ -259,6 +256,19 @@ class FrameMetrics:
         )
 
 
+def rows_of(
+    y: TargetArray,
+    score: NDArray[np.float32],
+    label: LabelSpec,
+    threshold: float | Literal["fit"] | None,
+    no_threshold: str = NOBODY_CHOSE,
+) -> ScoredRows:
+    """Return N rows with what metrics need to know of them; arguments as of `frame_metrics`."""
+    is_number = target_kind(label) == "numbers"
+    reach_s = label.rules.span * FRAME_US / US_PER_SECOND if is_number else None
+    return ScoredRows(y, score, reach_s, threshold, no_threshold)
+
+
 def frame_metrics(
     y: TargetArray,
     score: NDArray[np.float32],
@@ -278,9 +288,7 @@ def frame_metrics(
         no_threshold: why there is none.
     """
     label = LabelSpec() if label is None else label
-    kind = target_kind(label)
-    reach_s = label.rules.span * FRAME_US / US_PER_SECOND if kind == "numbers" else None
-    rows = ScoredRows(y, score, reach_s, threshold, no_threshold)
+    kind, rows = target_kind(label), rows_of(y, score, label, threshold, no_threshold)
     values: dict[str, float | None] = {}
     undefined: dict[str, str] = {}
     for name, metric in METRICS.items():

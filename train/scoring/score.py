@@ -26,6 +26,7 @@ from .metrics import FrameMetrics, frame_metrics
 from .row_energy import RowEnergy
 from .score_parts import score_parts
 from .scored_rows import FIT, NOBODY_CHOSE
+from .several import SeveralModels
 from .stream_scorer import StreamScorer, rows_of_call
 
 
@@ -118,6 +119,8 @@ def score_rows(
             scores[here] = found if scored is None else found[scored]
             if not np.isfinite(scores[here]).all():
                 source.check_finite(frames)
+                if isinstance(model, SeveralModels):
+                    model.check(scores[here])
                 raise ConfigError(
                     "the model's scores are not finite: training it diverged; train again with a"
                     " lower --lr"
@@ -137,6 +140,8 @@ def score_rows(
 def _scores(model: RowModel, x: Tensor, present: Tensor | None, kept: int) -> Tensor:
     if isinstance(model, ScoreModel):
         return StreamScorer(model).score(x, present, kept=kept)
+    if isinstance(model, SeveralModels):
+        return model.score(x, present, kept=kept)
     return model.score(x)[:kept]
 
 

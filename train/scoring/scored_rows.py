@@ -51,6 +51,14 @@ class ScoredRows:
         return self.score.astype(np.float64) - self.y
 
     @cached_property
+    def wait_error_s(self) -> NDArray[np.float64]:
+        """X rows of numbers, seconds that the score tells of less the truth."""
+        assert self.reach_s is not None, "of numbers"
+        score = self.score[self.positive].astype(np.float64)
+        waits = 1 / np.clip(score, 1 / (1 + self.reach_s), 1.0) - 1
+        return waits - (1 / self.y[self.positive].astype(np.float64) - 1)
+
+    @cached_property
     def ranking(self) -> RankedRows:
         """Rows by falling score."""
         return RankedRows.of(self.positive, self.score)

@@ -58,19 +58,19 @@ def score_recordings(
     Raises:
         ConfigError: a score is not finite, because training the head diverged.
     """
-    spec = opened.spec
+    how = opened.how
     going: dict[str, _Going] = {}
     with (
-        computing_as(spec.numerics),
+        computing_as(how.numerics),
         closing(
             extract_features(
                 opened.features,
                 _sources(recordings, text),
-                slots=spec.numerics.slots,
-                chunk_frames=spec.numerics.chunk_frames,
+                slots=how.numerics.slots,
+                chunk_frames=how.numerics.chunk_frames,
                 assignments=opened.slot_assignments,
-                stream_order=spec.stream_order,
-                restart_frames=spec.restart_frames,
+                stream_order=how.stream_order,
+                restart_frames=opened.spec.restart_frames,
             )
         ) as items,
     ):
@@ -113,7 +113,7 @@ class _Going:
 
     @classmethod
     def of(cls, opened: OpenedRun, heard: Heard) -> "_Going":
-        call_frames, model = opened.spec.numerics.chunk_frames, opened.trained.model
+        call_frames, model = opened.how.numerics.chunk_frames, opened.trained.model
         scorers = [CallScorer(model, call_frames) for _ in range(heard.pair.num_assignments)]
         return cls(scorers, np.empty(heard.num_frames, np.float32))
 

@@ -231,7 +231,7 @@ class _Job:
             self.progress.end()
 
     def _text(self) -> Text | None:
-        path, encode, mode = self.config.transcript, self.opened.encode, self.opened.spec.text
+        path, encode, mode = self.config.transcript, self.opened.encode, self.opened.how.text
         if path is None or encode is None:
             return None
         return lambda heard: text_of(read_transcript(path, heard), mode, heard.num_frames, encode)

@@ -20,7 +20,7 @@ from train.runs.trained import Trained
 
 from ...errors import ConfigError, SpecMismatch
 from ...label_spec import LabelSpec
-from ...spec import EXTRACTOR_VERSION, FeatureSpec
+from ...spec import EXTRACTOR_VERSION, FeatureSpec, HowExtracted
 
 Encode = Callable[[str], list[int]]
 """Text to tokens."""
@@ -41,6 +41,11 @@ class OpenedRun:
     def spec(self) -> FeatureSpec:
         """Of the features."""
         return self.run.spec
+
+    @property
+    def how(self) -> HowExtracted:
+        """How the features are made."""
+        return self.spec.how_extracted()
 
     @property
     def label(self) -> LabelSpec:
@@ -75,7 +80,7 @@ def read_run(path: Path) -> Run:
     Raises:
         NotFound: there is none.
         ConfigError: it holds probes, of which one has to be named.
-        SpecMismatch: its features are of another release's extractor.
+        SpecMismatch: its features were imported, or are of another release's extractor.
         CorruptData: its files were altered.
     """
     run = Run.open(path)
@@ -84,6 +89,11 @@ def read_run(path: Path) -> Run:
         raise ConfigError(
             f"{path} holds {len(run.config.probes)} probes ({names}, ...): predict with one of"
             f" them, {path / PROBES / run.config.probes[0].name}"
+        )
+    if run.spec.is_imported:
+        raise SpecMismatch(
+            f"{path} was trained on imported features, and what is extracted here would not be the"
+            " same numbers; build a store from the recordings, and train on that"
         )
     if run.spec.extractor_version != EXTRACTOR_VERSION:
         raise SpecMismatch(
@@ -113,10 +123,9 @@ def open_run(
     """
     spec, chosen = run.spec, choose_device(device)
     files = _model_files(run, model)
-    with computing_as(spec.numerics):
-        features = load_model(
-            files, device=chosen, dtype=compute_dtype(spec.numerics), tap=spec.tap
-        )
+    numerics = spec.how_extracted().numerics
+    with computing_as(numerics):
+        features = load_model(files, device=chosen, dtype=compute_dtype(numerics), tap=spec.tap)
     encode = None
     if spec.text != "none":
         assert files is not None, "controls hear no text"

@@ -53,10 +53,10 @@ class Predictor:
     """Hz, of what is pushed."""
 
     def __init__(self, opened: OpenedRun, *, with_other: bool = False, hop_frames: int = 1) -> None:
-        spec, label = opened.spec, opened.label
-        if spec.text != "none":
+        how, label = opened.how, opened.label
+        if how.text != "none":
             raise ConfigError(
-                f"{opened.run.path} hears words (text: {spec.text}), which are not known while"
+                f"{opened.run.path} hears words (text: {how.text}), which are not known while"
                 " somebody speaks; score files: laughstore predict --transcript FILE"
             )
         if opened.hears_mix and with_other:
@@ -71,21 +71,21 @@ class Predictor:
         self.opened = opened
         self._with_other, self._hop_frames = with_other, hop_frames
         self._num_assignments = opened.num_assignments(has_other=with_other)
-        self._call_frames = spec.numerics.chunk_frames
+        self._call_frames = how.numerics.chunk_frames
         # Sides of slot 0; the other slots are silent. A mix is heard as other, main is silent.
         self._sides = slice(1, 2) if opened.hears_mix else slice(0, 2 if with_other else 1)
         self._stack = ExitStack()
-        with computing_as(spec.numerics):
+        with computing_as(how.numerics):
             self._batch = self._stack.enter_context(
                 SlotBatch(
                     opened.features,
-                    slots=spec.numerics.slots,
+                    slots=how.numerics.slots,
                     chunk_frames=self._call_frames,
                     assignments=opened.slot_assignments,
-                    stream_order=spec.stream_order,
+                    stream_order=how.stream_order,
                 )
             )
-        shape = spec.numerics.slots, SIDES, self._call_frames * SAMPLES_PER_FRAME
+        shape = how.numerics.slots, SIDES, self._call_frames * SAMPLES_PER_FRAME
         self._audio = np.zeros(shape, np.float32)
         self._begin()
 
@@ -165,7 +165,7 @@ class Predictor:
         waves = self._checked(samples, other)
         found: list[NDArray[np.float32]] = []
         taken = 0
-        with computing_as(self.opened.spec.numerics):
+        with computing_as(self.opened.how.numerics):
             while taken < waves.shape[1]:
                 whole = self._frames_of_call * SAMPLES_PER_FRAME
                 part = waves[:, taken : taken + whole - self._num_samples]
@@ -183,7 +183,7 @@ class Predictor:
         """Return the scores of rows that `hop_frames` held back, and begin anew with frame 0."""
         found: list[NDArray[np.float32]] = []
         try:
-            with computing_as(self.opened.spec.numerics):
+            with computing_as(self.opened.how.numerics):
                 if self._is_sound and self._num_waiting:
                     found.append(self._early_call())
         finally:
