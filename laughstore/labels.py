@@ -90,14 +90,21 @@ def frame_targets(
 
 
 def target_bouts(
-    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+    spec: LabelSpec,
+    tables: RecordingTables,
+    *,
+    main: str,
+    other: str | None,
+    merge_gap_us: int | None = None,
 ) -> Times:
     """Return the bouts of the target events, in order of time (i8[N] starts and ends, us).
 
     Legacy labels are not made from bouts, but are drawn and scored beside those of other labels.
+    `merge_gap_us` (0 or more) is used instead of the label's, if it is given.
     """
     speakers = _speakers(spec, tables, main, other)
-    return merge_bouts(_select(spec, tables, speakers).targets, spec.merge_gap.us)
+    gap_us = spec.merge_gap.us if merge_gap_us is None else merge_gap_us
+    return merge_bouts(_select(spec, tables, speakers).targets, gap_us)
 
 
 def unknown_events(
@@ -120,10 +127,26 @@ def awaited_us(
     """
     if not spec.needs_intervals:
         return target_bouts(spec, tables, main=main, other=other).start_us
+    return awaited_intervals(spec, tables, main=main, other=other)[0]
+
+
+def awaited_intervals(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ends of the intervals that a label asks about, and the starts of their events.
+
+    Returns:
+        i64[K] ends, rising, and i64[K] starts; of intervals that end together the first in the
+        file counts.
+
+    Raises:
+        ConfigError: the recording has no prediction intervals.
+    """
     check_intervals(spec, {"the recording": tables})
     found = _intervals(tables, _speakers(spec, tables, main, other))
     taken = found.event_start_us - found.turn_start_us < spec.rules.limit_us
-    return np.unique(found.end_us[taken])
+    end_us, first = np.unique(found.end_us[taken], return_index=True)
+    return end_us, found.event_start_us[taken][first]
 
 
 class CandidateEvents(NamedTuple):
@@ -154,6 +177,34 @@ def candidate_events(
         _of_class(spec, tables, events)[sure],
         events.label[sure].astype(np.int32),
     )
+
+
+class ClassEvents(NamedTuple):
+    """K events of the class asked for, whoever's they are and however sure, in file order."""
+
+    times: Times
+    speaker: NDArray[np.int32]
+    """i32[K]: code among the recording's speakers; UNKNOWN_SPEAKER when nobody knows."""
+    confidence: NDArray[np.float32]
+    """f4[K]."""
+    is_sure: NDArray[np.bool_]
+    """bool[K]: of at least the confidence asked for."""
+    is_target: NDArray[np.bool_]
+    """bool[K]: sure, and of the speakers asked for."""
+
+
+def class_events(
+    spec: LabelSpec, tables: RecordingTables, *, main: str, other: str | None
+) -> ClassEvents:
+    """Return all events of the class asked for, cleaned: those asked for and those around them."""
+    events, _ = clean_events(tables)
+    speakers = _speakers(spec, tables, main, other)
+    chosen = _of_class(spec, tables, events)
+    speaker, confidence = events.speaker[chosen], events.confidence[chosen]
+    is_sure = confidence >= np.float32(spec.min_confidence)
+    is_target = is_sure if speakers is None else is_sure & np.isin(speaker, list(speakers))
+    times = Times(events.start_us[chosen], events.end_us[chosen])
+    return ClassEvents(times, speaker, confidence, is_sure, is_target)
 
 
 def check_event(spec: LabelSpec, vocabulary: Vocabulary) -> None:

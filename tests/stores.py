@@ -39,6 +39,8 @@ class Episode:
     num_frames: int = 300
     events: Sequence[Event] = ()
     speakers: Sequence[str] = field(default=SPEAKERS)
+    show: str = ""
+    """Its own, if none is named."""
 
     @property
     def annotations(self) -> Annotations:
@@ -146,7 +148,7 @@ def plan_for(
                 id=recording_id(episode.name),
                 name=episode.name,
                 split=episode.split,
-                group=episode.name,
+                group=episode.show or episode.name,
                 num_frames=episode.num_frames,
                 assignments=episode.assignments,
                 annotations_id=episode.annotations.content_id(),

@@ -10,6 +10,7 @@ import tyro
 
 from ..timebase import Span
 from .annotation_source import with_source
+from .baseline_text import baseline_texts, strata_texts
 from .event_text import calibration_texts, event_texts, sureness_texts
 from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
@@ -150,7 +151,14 @@ def report(result: "EvaluationResult", *, as_json: bool) -> None:
     for line in undefined_texts(found):
         print(line)
     print("   ".join(metric_texts(found)))
-    for texts in (threshold_texts, sureness_texts, calibration_texts, event_texts):
+    for texts in (
+        threshold_texts,
+        sureness_texts,
+        baseline_texts,
+        calibration_texts,
+        event_texts,
+        strata_texts,
+    ):
         for line in texts(result):
             print(line)
     print("by recording:")

@@ -20,12 +20,7 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 from ..losses import ScoreKind, target_kind
 from ..probe import PROBES
 from ..runs.checkpoint import checkpoint_sha256
-from ..runs.drawing import (
-    METRICS_FILE,
-    clear_evaluation,
-    draw_curve,
-    draw_timelines,
-)
+from ..runs.drawing import METRICS_FILE, clear_evaluation, draw_curve, draw_timelines
 from ..runs.folds import TRAIN_SPLIT, VALIDATION_SPLIT, shown_groups
 from ..runs.looks import Look, is_counted, record_look
 from ..runs.run import Run
@@ -35,6 +30,7 @@ from ..scoring.metrics import FrameMetrics
 from ..scoring.score import StreamScores, by_recording, counted_rows, metrics_of
 from ..scoring.scored_rows import NOBODY_CHOSE
 from ..streaming.device import choose_device
+from .baselines import Baseline, baselines_of
 from .bootstrap import DRAWS, Interval
 from .calibration import Calibration
 from .event_metrics import EventMetrics, draw_trade_off, event_metrics
@@ -42,9 +38,12 @@ from .events.collar import Collar
 from .intervals import metric_intervals
 from .null import NULL_DRAWS, ShiftNull, null_of
 from .operating import Operating
+from .recording_metrics import RecordingMetrics
 from .scored_split import SplitScorer, rows_of
+from .strata import Division, strata_of
 from .temperature import Tempered
 from .thresholds import ThresholdRule, asked_rule
+from .train_side import TrainSide
 from .validated import NO_POINT, OperatingPoint, Validated, own_validation, validated
 from .within import WithinStreams
 
@@ -53,25 +52,6 @@ logger = logging.getLogger(__name__)
 EVALUATION_FORMAT = "laughstore-evaluation"
 EVALUATION_VERSION = 1
 _US_PER_HOUR = 3600 * US_PER_SECOND
-
-
-@dataclass(frozen=True)
-class RecordingMetrics:
-    """Metrics of one recording, its streams together."""
-
-    recording_id: str
-    name: str
-    num_streams: int
-    metrics: FrameMetrics
-
-    def to_json(self) -> dict[str, Any]:  # Any: JSON values
-        """Return a JSON object."""
-        return {
-            "id": self.recording_id,
-            "name": self.name,
-            "streams": self.num_streams,
-            **self.metrics.to_json(),
-        }
 
 
 @dataclass(frozen=True)
@@ -120,8 +100,12 @@ class EvaluationResult:
     nothing was fitted."""
     within: WithinStreams | None
     """How well scores order the rows of a stream; None for labels that are numbers."""
+    baselines: Mapping[str, Baseline]
+    """Scores that nobody trained, on the same rows, by name."""
     events: EventMetrics
     """What the scores come to as events."""
+    strata: Mapping[str, Division]
+    """By kind of laugh, and by show."""
     num_ignored: int
     """Rows of the scored streams that the label leaves out."""
     num_skipped_blocks: int
@@ -170,7 +154,9 @@ class EvaluationResult:
             if self.tempered is None
             else self.tempered.to_json(),
             "within_streams": None if self.within is None else self.within.to_json(),
+            "baselines": {name: found.to_json() for name, found in self.baselines.items()},
             "events": self.events.to_json(),
+            "strata": {name: found.to_json() for name, found in self.strata.items()},
             "ignored": self.num_ignored,
             "skipped_blocks": self.num_skipped_blocks,
             "streams": self.num_streams,
@@ -360,6 +346,7 @@ def evaluation_of(
         operating=chosen.operating,
         collar=collar,
     )
+    train = TrainSide.of(opened, index, model, shards=shards, annotate=annotate, scorer=scorer)
     return EvaluationResult(
         run=run,
         out=run / "evaluation" / split,
@@ -389,7 +376,16 @@ def evaluation_of(
         if chosen.operating is None
         else Tempered.of(chosen.operating.temperature, positive, score),
         within=WithinStreams.of(streams, label),
+        baselines=baselines_of(index, streams, label, train),
         events=events,
+        strata=strata_of(
+            index,
+            streams,
+            label,
+            threshold=point.threshold,
+            outcomes=events.outcomes,
+            no_threshold=no_threshold,
+        ),
         num_ignored=sum(int((~stream.eligible).sum()) for stream in streams),
         num_skipped_blocks=scored.num_skipped_blocks,
         num_streams=len(streams),

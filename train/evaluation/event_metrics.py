@@ -27,6 +27,7 @@ from .events.candidates import (
     candidate_scores,
 )
 from .events.collar import Collar, EventCounts
+from .events.outcomes import Outcomes
 from .events.psds import FindSegments, Tolerance, detection_curves
 from .events.segments import SegmentRule, Segments
 from .false_alarms import Operated, OperatingCurve, spread_thresholds
@@ -157,6 +158,12 @@ class EventMetrics:
     def foreseen(self) -> Foreseen | None:
         """Alarms of the threshold."""
         return None if self.alarms is None else self.alarms.found
+
+    @property
+    def outcomes(self) -> tuple[Outcomes, ...] | None:
+        """Which events of each stream the threshold finds; None where that is not asked."""
+        found = self.foreseen if self.segments is None else self.segments.found
+        return None if found is None else found.outcomes
 
     @property
     def point(self) -> Operated | None:

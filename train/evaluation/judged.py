@@ -18,7 +18,8 @@ from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..scoring.score import StreamScores
 from .events.anticipation import AnticipatedStream, Foreseen, foresee
-from .events.collar import Collar, EventCounts
+from .events.collar import Collar, EventCounts, bouts_found
+from .events.outcomes import Outcomes
 from .events.segments import SegmentRule, Segments, find_segments, judged, smoothed
 from .postprocess import PostProcessing
 
@@ -36,6 +37,8 @@ class FoundSegments:
     counts: EventCounts
     hours: float
     """Of rows that count."""
+    outcomes: tuple[Outcomes, ...]
+    """Of each stream."""
 
     @property
     def recall(self) -> float | None:
@@ -135,7 +138,13 @@ class JudgedSegments:
 
     def at(self, threshold: float, how: PostProcessing) -> FoundSegments:
         """Return what segments of a threshold come to."""
-        return FoundSegments(self.counts(how.at(threshold)), self.hours)
+        rule, total, outcomes = how.at(threshold), EventCounts(), []
+        for one in self.streams:
+            segments = one.find(rule)
+            found = bouts_found(segments, one.reference, self.collar)
+            total += EventCounts.of_bouts(len(segments), found)
+            outcomes.append(Outcomes(one.reference.start_us, found))
+        return FoundSegments(total, self.hours, tuple(outcomes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,21 +87,42 @@ class SplitScorer:
         self._scored[id(index), scored.split] = index, scored
 
     def _score(self, index: Index, split: str) -> ScoredSplit:
-        run, config = self._run, self._run.config
-        selection = rows_of(run, index, split)
-        where = str(run.path)
-        skipped = skipped_blocks(index, split, run.skip, where=where, may_be_gone=True)
-        selection = without_blocks(selection, np.array(list(skipped), np.int64))
-        kept = open_cache(self._cache, self._cache_gb, index.folder)
-        with FrameSource(
-            index, split, verify=config.verify, damaged=bool(skipped), cache=kept
-        ) as source:
+        selection, num_skipped = self.rows(index, split)
+        with self.source(selection, damaged=num_skipped > 0) as source:
             streams = score_streams(
                 self._model,
                 selection,
                 source,
-                config.label,
+                self._run.config.label,
                 ignored_too=True,
+                energies=True,
                 progress=self._progress,
             )
-        return ScoredSplit(split, streams, len(skipped))
+        return ScoredSplit(split, streams, num_skipped)
+
+    def rows(self, index: Index, split: str) -> tuple[Selection, int]:
+        """Return the rows of a split that can be read, and how many blocks the run left out.
+
+        Raises:
+            ConfigError: no row takes part.
+        """
+        run = self._run
+        selection = rows_of(run, index, split)
+        skipped = skipped_blocks(index, split, run.skip, where=str(run.path), may_be_gone=True)
+        return without_blocks(selection, np.array(list(skipped), np.int64)), len(skipped)
+
+    def source(self, selection: Selection, *, damaged: bool) -> FrameSource:
+        """Return what reads rows, to be closed.
+
+        Args:
+            selection: rows of a split.
+            damaged: blocks of the split are left out.
+        """
+        index = selection.index
+        return FrameSource(
+            index,
+            selection.split,
+            verify=self._run.config.verify,
+            damaged=damaged,
+            cache=open_cache(self._cache, self._cache_gb, index.folder),
+        )

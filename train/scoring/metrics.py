@@ -4,8 +4,8 @@ A metric is one function here and its line in `METRICS`; logs, checkpoints, eval
 command line take it from there.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
@@ -225,6 +225,14 @@ class FrameMetrics:
         if mine is None or theirs is None:
             return mine is not None
         return mine > theirs if METRICS[name].better == "higher" else mine < theirs
+
+    def only(self, names: Collection[str]) -> "FrameMetrics":
+        """Return some of these metrics, by name."""
+        return replace(
+            self,
+            values={name: value for name, value in self.values.items() if name in names},
+            undefined={name: why for name, why in self.undefined.items() if name in names},
+        )
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object of finite numbers and nulls."""

@@ -23,6 +23,7 @@ from ..streaming.selection import Selection
 from ..streaming.source import FrameSource
 from ..threads import threads_for
 from .metrics import FrameMetrics, frame_metrics
+from .row_energy import RowEnergy
 from .score_parts import score_parts
 from .scored_rows import FIT, NOBODY_CHOSE
 from .several import SeveralModels
@@ -45,6 +46,8 @@ class StreamScores:
     """u1[n] classes, or f4[n] numbers."""
     eligible: NDArray[np.bool_]
     """bool[n]: the row counts; others are ignored."""
+    energy: NDArray[np.float32] | None = None
+    """f4[n]: length of the row's standardised features; None where nobody asked for it."""
 
 
 @torch.inference_mode()
@@ -54,6 +57,7 @@ def score_rows(
     source: FrameSource,
     *,
     ranks: Ranks | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Return the model's score of every row that takes part.
@@ -66,6 +70,8 @@ def score_rows(
         selection: N rows of the split that `source` reads.
         source: reads their frames.
         ranks: all of which make this call.
+        watch: called with the rows that this rank scores, bf16[n, D] on the model's device, and the
+            number of the first of them among the N.
         progress: called with (rows done, rows to do).
 
     Returns:
@@ -119,6 +125,9 @@ def score_rows(
                     "the model's scores are not finite: training it diverged; train again with a"
                     " lower --lr"
                 )
+            if watch is not None:
+                real = x[: len(frames)]
+                watch(start, real if scored is None else real[torch.from_numpy(scored).to(device)])
             if progress is not None:
                 progress(stop - first_row, num_rows)
     ranks.agree("validation")
@@ -143,6 +152,7 @@ def score_streams(
     label: LabelSpec,
     *,
     ignored_too: bool = False,
+    energies: bool = False,
     ranks: Ranks | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StreamScores]:
@@ -157,6 +167,7 @@ def score_streams(
         source: reads their frames.
         label: that the selection was made with.
         ignored_too: score rows that the label ignores, too.
+        energies: tell the energy of rows, too; of one process alone.
         ranks: all of which make this call; each gets all scores.
         progress: called with (rows done, rows to do).
 
@@ -167,9 +178,12 @@ def score_streams(
     scored = selection
     if ignored_too:
         scored = replace(selection, eligible=selection.eligible | selection.ignored)
-    scores = score_rows(model, scored, source, ranks=ranks, progress=progress)
+    energy = RowEnergy(model, scored.num_rows) if energies else None
+    watch = None if energy is None else energy.take
+    scores = score_rows(model, scored, source, ranks=ranks, watch=watch, progress=progress)
     y, eligible = selection.y[scored.eligible], selection.eligible[scored.eligible]
-    return by_stream(scored, scores, y, eligible, label)
+    values = None if energy is None else energy.values
+    return by_stream(scored, scores, y, eligible, label, energy=values)
 
 
 def by_stream(
@@ -178,6 +192,8 @@ def by_stream(
     y: TargetArray,
     eligible: NDArray[np.bool_],
     label: LabelSpec,
+    *,
+    energy: NDArray[np.float32] | None = None,
 ) -> list[StreamScores]:
     """Lay the scores of N rows out stream by stream, one answer a question; see `score_streams`.
 
@@ -187,6 +203,7 @@ def by_stream(
         y: u1[N] or f4[N], their targets.
         eligible: bool[N]: the row counts.
         label: of the targets.
+        energy: f4[N], of the rows.
     """
     streams: list[StreamScores] = []
     frames = scored.frames
@@ -204,6 +221,7 @@ def by_stream(
                 score=scores[here],
                 y=y[here],
                 eligible=eligible[here],
+                energy=None if energy is None else energy[here],
             )
         )
     return _one_a_question(streams, label.whose)
@@ -239,7 +257,7 @@ def by_recording(streams: Sequence[StreamScores]) -> dict[str, list[StreamScores
 def _one_a_question(streams: Sequence[StreamScores], whose: Whose) -> list[StreamScores]:
     groups: dict[tuple[str, frozenset[str | None]], list[StreamScores]] = {}
     for item in streams:
-        groups.setdefault(_question(item.stream, whose), []).append(item)
+        groups.setdefault(question_of(item.stream, whose), []).append(item)
     return [group[0] if len(group) == 1 else _mean(group) for group in groups.values()]
 
 
@@ -250,10 +268,11 @@ def _mean(group: Sequence[StreamScores]) -> StreamScores:
     """
     first = group[0]
     num_frames = max(item.stream.num_frames for item in group)
-    total, num_answers = np.zeros(num_frames), np.zeros(num_frames, np.int64)
+    total, energy, num_answers = np.zeros((3, num_frames))
     y, eligible = np.zeros(num_frames, first.y.dtype), np.zeros(num_frames, np.bool_)
     for item in group:
         total[item.row] += item.score
+        energy[item.row] += 0 if item.energy is None else item.energy
         num_answers[item.row] += 1
         y[item.row], eligible[item.row] = item.y, item.eligible
     for item in group:
@@ -268,11 +287,14 @@ def _mean(group: Sequence[StreamScores]) -> StreamScores:
         score=(total[row] / num_answers[row]).astype(np.float32),
         y=y[row],
         eligible=eligible[row],
+        energy=None
+        if first.energy is None
+        else (energy[row] / num_answers[row]).astype(np.float32),
     )
 
 
-def _question(stream: Stream, whose: Whose) -> tuple[str, frozenset[str | None]]:
-    """Equal for streams of which a label asks the same."""
+def question_of(stream: Stream, whose: Whose) -> tuple[str, frozenset[str | None]]:
+    """Return what is equal for streams of which a label asks the same, and for no others."""
     match asked_of(whose, stream.main):
         case "any":
             return stream.recording_id, frozenset()

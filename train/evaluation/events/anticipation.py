@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from laughstore.timebase import FRAME_US, US_PER_SECOND, floor_frame
 
+from .outcomes import Outcomes
+
 _US_PER_HOUR = 3600 * US_PER_SECOND
 
 
@@ -48,6 +50,8 @@ class Foreseen:
     """f8[hits]: seconds from the first alarm of an onset to the onset."""
     false_alarms: int
     hours: float
+    outcomes: tuple[Outcomes, ...] = ()
+    """Of each stream."""
 
     @property
     def recall(self) -> float | None:
@@ -144,11 +148,16 @@ def foresee(
     """
     each = [stream_alarms(item, threshold, span=span, guard=guard) for item in streams]
     leads = [found.lead_us[found.lead_us >= 0] / US_PER_SECOND for found in each]
+    outcomes = [
+        Outcomes(item.onset_us[found.can_be], found.lead_us[found.can_be] >= 0)
+        for item, found in zip(streams, each, strict=True)
+    ]
     return Foreseen(
         sum(int(np.count_nonzero(found.can_be)) for found in each),
         np.concatenate(leads) if leads else np.empty(0),
         sum(int(np.count_nonzero(found.is_false)) for found in each),
         sum(stream.hours for stream in streams),
+        tuple(outcomes),
     )
 
 

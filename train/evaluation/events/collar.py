@@ -92,18 +92,30 @@ class EventCounts:
             reference: bouts.
             collar: how near is near.
         """
-        hits = _most_pairs(segments, reference, collar)
-        return cls(hits, len(segments) - hits, len(reference.start_us) - hits)
+        return cls.of_bouts(len(segments), bouts_found(segments, reference, collar))
+
+    @classmethod
+    def of_bouts(cls, num_segments: int, found: NDArray[np.bool_]) -> Self:
+        """Return the counts of one stream whose bouts are found or not (bool[K], `bouts_found`)."""
+        hits = int(np.count_nonzero(found))
+        return cls(hits, num_segments - hits, len(found) - hits)
 
 
-def _most_pairs(segments: Segments, reference: Times, collar: Collar) -> int:
-    """Return how many pairs there can be."""
+def bouts_found(segments: Segments, reference: Times, collar: Collar) -> NDArray[np.bool_]:
+    """Return bool[K]: the bout is in a pair, when there are as many pairs as there can be.
+
+    Where a bout could be left for another one, which of them is left is not defined.
+    """
+    found = np.zeros(len(reference.start_us), np.bool_)
     segment, bout = _near(segments, reference, collar)
     if len(np.unique(segment)) == len(segment) == len(np.unique(bout)):
-        return len(segment)  # nothing to choose, as nearly always
+        found[bout] = True  # nothing to choose, as nearly always
+        return found
     shape = len(segments), len(reference.start_us)
     graph = csr_array((np.ones(len(segment), np.bool_), (segment, bout)), shape)
-    return int(np.count_nonzero(maximum_bipartite_matching(graph, perm_type="column") >= 0))
+    pair = maximum_bipartite_matching(graph, perm_type="column")
+    found[pair[pair >= 0]] = True
+    return found
 
 
 def _near(
