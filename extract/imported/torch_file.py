@@ -5,11 +5,11 @@ packed record could unpack to any size, and torch itself compares no checksum (i
 flipped bit as another number).
 """
 
-import pickle
 import re
 import zipfile
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ MAX_PICKLE_BYTES = 16 << 20
 """Of the record of everything that is no tensor; of a real file it has some kB."""
 _PICKLE = "/data.pkl"
 _FAULTS = (
-    pickle.UnpicklingError,
+    UnpicklingError,
     RuntimeError,
     ValueError,
     TypeError,
@@ -129,7 +129,7 @@ def _refused(path: Path, error: BaseException) -> BadRecording:
     """Return one line about what torch said in many."""
     said = " ".join(str(error).split())
     named = re.search(r"GLOBAL ([\w.]+)", said)
-    if isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, UnpicklingError):
         what = f" ({named[1]})" if named else ""
         return BadRecording(
             f"{path}: holds more than tensors and plain values{what}; it is not loaded, since that"

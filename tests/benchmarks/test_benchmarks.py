@@ -85,6 +85,7 @@ def test_check_accepts_the_committed_state():
     assert main(["--check"]) == 0
 
 
+@pytest.mark.slow
 def test_every_round_runs_limit_and_contestants_and_checks_each_run():
     ran, checked = [], []
     limit = Contestant("limit", lambda: ran.append("limit") or 10.0, [Unit("x/s", 1)])

@@ -206,6 +206,7 @@ def test_forked_workers_without_a_cache_are_told_to_be_spawned(server):
         kept(loader(stream, 2, "fork"))
 
 
+@pytest.mark.slow
 def test_a_cache_smaller_than_a_window_is_only_slower(planted_shards, server, tmp_path):
     cache = ShardCache(tmp_path / "c", 3 * PAGES_OF_A_BLOCK * 4096, keep_free_bytes=0)
     expected = home_epochs(planted_shards, 2)

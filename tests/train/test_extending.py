@@ -60,6 +60,7 @@ def test_the_document_s_code_is_as_clean_as_ours(extended: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_the_document_s_commands_train_and_evaluate(
     extended: Path, either_way: Path, tmp_path: Path
 ) -> None:

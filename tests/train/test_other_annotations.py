@@ -49,6 +49,7 @@ def table(planted_shards: Path, tmp_path: Path) -> Path:
     return laughs(planted_shards, tmp_path / "later/laughs.csv", later_s=1).parent
 
 
+@pytest.mark.slow
 def test_a_run_remembers_its_annotations(planted_shards, table, tmp_path, capsys):
     before = contents(planted_shards.parent)
     config = config_for(planted_shards, tmp_path / "run", annotations=table, epochs=1)

@@ -207,6 +207,7 @@ def test_each_process_of_the_machine_counts(planted_shards, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_workers_and_a_missing_gpu_are_refused_in_one_line(planted_shards, tmp_path):
     with (
         stream(planted_shards, preload="cpu") as ours,

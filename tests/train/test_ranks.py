@@ -255,6 +255,7 @@ def test_a_killed_rank_ends_the_others_and_the_next_attempt_ends_as_if_nobody_ha
     assert_same(ended[0].result(), whole[2])
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_others_in_time_and_is_named(planted_shards, tmp_path):
     config = short(planted_shards, tmp_path / "run")
 

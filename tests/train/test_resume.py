@@ -123,6 +123,7 @@ def killed_at(step: int, shards: Path, out: Path, *, save_every_s: float) -> Non
     assert done.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_step_ends_as_one_that_nobody_disturbed(
     planted_shards, tmp_path, whole
 ):
@@ -377,6 +378,7 @@ def test_two_processes_do_not_train_one_run(stopped, monkeypatch):
     train(stopped, resume=True)
 
 
+@pytest.mark.slow
 def test_a_lock_of_a_run_that_was_deleted_meanwhile_is_none(tmp_path):
     """Who ends before the first step deletes the run; whoever waited for it begins another one."""
     run = tmp_path / "run"

@@ -347,6 +347,7 @@ def assert_evaluates_to(best: FrameMetrics, run: Path) -> EvaluationResult:
     return found
 
 
+@pytest.mark.slow
 def test_a_temporal_head_learns_what_no_head_of_one_row_can(later, tmp_path):
     lift = {}
     for head in (HeadConfig(), HeadConfig("mlp", hidden=16), temporal(30, 16)):

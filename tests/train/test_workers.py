@@ -182,6 +182,7 @@ def test_a_corrupt_block_raises_with_shard_and_sample_through_workers(own_shards
         list(loader(frames, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("total", "free"), [(200_000, 200_000), (10**9, 10_000)])
 def test_a_small_shared_memory_is_an_error_with_the_fix(planted_shards, monkeypatch, total, free):
     monkeypatch.setattr(buffers, "shared_memory_bytes", lambda: (total, free))
