@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from laughstore.annotations import Annotations, Segment
 from laughstore.errors import ConfigError, NotFound
+from laughstore.evolution.annotate import Revised
+from laughstore.index import Index
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
+from laughstore.other_annotations import with_annotations
 from laughstore.timebase import Span
-from tests.stores import write_store
+from tests.stores import SPEAKERS, write_store
 from train import FrameFilter, HeadConfig, TrainConfig, compare, evaluate, train, train_probes
 from train.comparison.paired import two_sided_p
 from train.comparison.settings import seed_groups
@@ -278,6 +282,41 @@ def test_seeds_are_put_together_only_where_nothing_else_differs():
     settings = [base, base | {"seed": 1}, base | {"seed": 2, "lr": 0.2}, base]
     assert seed_groups(settings) == [[0, 1, 3]]
     assert seed_groups([base, base]) == []
+
+
+def test_seeds_that_dealt_other_folds_are_not_put_together(runs, planted_shards, tmp_path):
+    train(config_for(planted_shards, tmp_path / "dealt", epochs=1, folds=2, fold=0, seed=1))
+    found = compare([runs["fold0"], tmp_path / "dealt"], bootstrap=DRAWS, device="cpu")
+    ours, theirs = (set(run.question.groups) for run in found.runs)
+    assert ours != theirs
+    assert found.seeds == ()
+
+
+def test_a_filter_asks_about_the_turns_of_each_run_s_own_annotations(planted_shards, tmp_path):
+    def with_turns(index: Index, path: Path) -> Index:
+        def revise(name: str, old: Annotations) -> Revised:
+            ends = range(int(path.read_text()), old.duration_us, 3_000_000)
+            return Revised(replace(old, turns=tuple(Segment(0, end, SPEAKERS[0]) for end in ends)))
+
+        return with_annotations(index, [item.name for item in index.recordings], revise, where="")
+
+    paths = []
+    for name, first_us in (("early", "1000000"), ("later", "2000000")):
+        (tmp_path / f"{name}.txt").write_text(first_us)
+        config = config_for(
+            planted_shards, tmp_path / name, epochs=1, annotations=tmp_path / f"{name}.txt",
+            filter=FrameFilter(turn_within=Span("10f")),
+        )  # fmt: skip
+        train(config, annotate=with_turns)
+        paths.append(config.out)
+    found = compare(paths, bootstrap=0, device="cpu", annotate=with_turns)
+    for run in found.runs:
+        own = evaluate(
+            run.path, device="cpu", timelines=0, null=0, bootstrap=0, annotate=with_turns
+        )
+        assert run.metrics == own.metrics, "to the last bit"
+    reason = found.differences["later"]["f1"].reason
+    assert reason == "other annotations: the same label counts other rows, or has other targets"
 
 
 def test_numbers_are_compared_by_their_errors_and_ranks(runs, planted_shards, tmp_path):

@@ -21,6 +21,7 @@ from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from tests.stores import Episode, laugh, write_store
 from train import TrainConfig, evaluate, train
+from train.evaluation.event_metrics import event_metrics
 from train.evaluation.events.collar import Collar
 from train.evaluation.fitted import RULES, ValidationScores, fit, with_rule
 from train.evaluation.judged import JudgedAlarms, JudgedSegments
@@ -273,6 +274,22 @@ def test_a_rule_that_nothing_reaches_gives_no_threshold_and_the_reason(run, caps
     assert none is not None
     assert "no threshold has as few as 1 false alarms an hour" in (none.reason or "")
     Operating.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
+
+
+def test_without_positive_rows_validation_chooses_nothing(run):
+    opened, index, streams = scores_of(run, "validation")
+    label = opened.config.label
+    evaluate(run, **QUIET)
+    bound = fitted(run).bound
+    for silent in (False, True):
+        seen = [replace(item, y=item.y * 0) for item in streams] if silent else streams
+        found = fit(ValidationScores(index, seen, label), bound, "probability")
+        assert found.has_chosen_segments is not silent
+        events = event_metrics(index, streams, label, threshold=0.5, operating=found)
+        assert events.segments is not None
+        said = events.segments.to_json()["post_processing"]
+        assert said["chosen_on"] == (None if silent else "validation")
+        assert (said["median_rows"], said["min_duration_s"]) == (1, 0) or not silent
 
 
 def test_a_given_threshold_is_used_as_it_is(run, capsys):

@@ -127,7 +127,7 @@ class SlowLaugh:
             for item in events
             if item.label == "Laughter"
             and item.start_us < self.start
-            and item.end_us > self.start - ANSWER_US
+            and item.end_us >= self.start - ANSWER_US
             and item.speaker != laugher
         ]
         if any(item.speaker is not None and item.confidence >= least for item in near):

@@ -125,15 +125,24 @@ class Comparable:
         return frozenset(name for name in winners if name is not None)
 
     def seed_groups(self, groups: Iterable[Sequence[str]], baseline: str) -> list[SeedGroup]:
-        """Return the means of runs that differ by their seed alone.
+        """Return the means of runs that differ by their seed alone and were asked the same.
+
+        The seed of runs on folds deals the folds, too, so those may be of other recordings.
 
         Args:
-            groups: names of these.
+            groups: names of runs that differ by their seed alone.
             baseline: name of the run that differences are from: from its group, if it has one.
         """
-        groups = [tuple(names) for names in groups]
+        groups = [part for names in groups for part in self._asked_the_same(names)]
         theirs = next((names for names in groups if baseline in names), (baseline,))
         return [self._seed_group(names, theirs) for names in groups]
+
+    def _asked_the_same(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The groups of two or more that were asked the same."""
+        parts: dict[int, list[str]] = {}
+        for name in names:
+            parts.setdefault(self.asked[name], []).append(name)
+        return [tuple(part) for part in parts.values() if len(part) > 1]
 
     def _winner(self, names: Sequence[str]) -> str | None:
         sign = 1 if METRICS[self._metric].better == "higher" else -1

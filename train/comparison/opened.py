@@ -4,6 +4,7 @@ Enters: folders of runs. Leaves: for each the scores of the split, stream by str
 makes them, bit for bit.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,11 +49,13 @@ class OpenedRun:
     @property
     def reads(self) -> tuple[object, ...]:
         """Equal for runs that read the very same rows, whatever their label counts of them."""
+        # Not the filter: turns, which it may ask about, are those of the annotations of each run.
+        passes = hashlib.sha256(np.packbits(self.rows.eligible)).hexdigest()
         return (
             self.index.where,
             self.index.index_id,
             self.selection.streams,
-            repr(self.run.config.filter.identity()),
+            passes,
             self.skipped,
             self.trained.model.context,
         )

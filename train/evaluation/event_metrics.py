@@ -243,7 +243,7 @@ def _segment_metrics(
         for share, tolerance, one in zip(PSDS_TOLERANCES, tolerances, curves, strict=True):
             psds[f"{share:g}"] = one.score(tolerance.max_false_alarms_per_hour)
     found = None if threshold is None else judged.at(threshold, how)
-    is_chosen = operating is not None and operating.post_processing is not None
+    is_chosen = operating is not None and operating.has_chosen_segments
     return SegmentMetrics(found, how, is_chosen, judged.collar, curve, psds, num_bouts)
 
 

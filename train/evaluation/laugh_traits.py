@@ -178,12 +178,12 @@ def _first_or_answer(
 def _laughed(
     onset_us: NDArray[np.int64], times: Times, chosen: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """bool[B]: one of the chosen has time in the ANSWER_US before the onset."""
+    """bool[B]: one of the chosen began before the onset, and ends ANSWER_US before it or later."""
     order = np.argsort(times.start_us[chosen], kind="stable")
     starts, ends = times.start_us[chosen][order], times.end_us[chosen][order]
     never = np.full(1, np.iinfo(np.int64).min)
     latest_end = np.concatenate([never, np.maximum.accumulate(ends)])
-    return latest_end[np.searchsorted(starts, onset_us, "left")] > onset_us - ANSWER_US
+    return latest_end[np.searchsorted(starts, onset_us, "left")] >= onset_us - ANSWER_US
 
 
 def _holding(bouts: Times, moment_us: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -83,6 +83,12 @@ class Operating:
     curve: tuple[float, ...]
     """Falling: scores of validation at which false alarms are held against recall."""
 
+    @property
+    def has_chosen_segments(self) -> bool:
+        """Whether `post_processing` was chosen: not where validation has no positive row."""
+        best = self.chosen("f1")
+        return self.post_processing is not None and best is not None and best.threshold is not None
+
     def chosen(self, rule: ThresholdRule | str) -> ChosenThreshold | None:
         """Return the threshold of a rule; None if it was not fitted yet (`evaluate` does it)."""
         return self.thresholds.get(str(rule))
