@@ -24,7 +24,7 @@ from ..runs.folds import VALIDATION_SPLIT
 from ..scoring.metrics import chosen_metric
 from ..scoring.ranking import RankedRows
 from ..scoring.score import counted_rows
-from . import summary
+from . import beside, summary
 from .charts import Chart
 from .curves import (
     calibration_chart,
@@ -225,6 +225,10 @@ class _Contents:
             false_rate=None if confusion is None else false_positive_rate(confusion),
             threshold_text=summary.threshold_text(result),
             numbers=summary.numbers_table(result),
+            baselines=beside.baselines_table(result),
+            baselines_missing=beside.baselines_missing(result),
+            kinds=beside.kinds_table(result),
+            shows=beside.shows_table(result),
             by_recording=summary.recordings_table(result, places),
             shown=self.shown,
             has_sound=any(self.clips),
@@ -264,7 +268,7 @@ class _Contents:
             if found.auroc is not None:
                 charts.append(roc_chart(ranked, found.auroc, confusion))
         if result.calibration is not None:
-            charts.append(calibration_chart(result.calibration.bins))
+            charts.append(calibration_chart(result.calibration.bins, result.tempered))
         if result.events.curve is not None:
             what = "onsets" if result.events.segments is None else "bouts"
             charts.append(trade_off_chart(result.events.curve, result.events.point, what))
