@@ -18,7 +18,8 @@ from .streaming.sequence_shape import SequenceShape
 if TYPE_CHECKING:
     from .comparison.compare import compare
     from .comparison.compared import Comparison
-    from .evaluation.evaluate import EvaluationResult, evaluate
+    from .evaluation.evaluate import evaluate
+    from .evaluation.result import EvaluationResult
     from .evaluation.spots import FoundSpots, find_spots
     from .loop import train, train_probes
     from .report.build import Report, write_report
@@ -55,7 +56,7 @@ __all__ = [
 _HOMES = {
     "Batch": "streaming.batch",
     "Comparison": "comparison.compared",
-    "EvaluationResult": "evaluation.evaluate",
+    "EvaluationResult": "evaluation.result",
     "FoundSpots": "evaluation.spots",
     "FrameStream": "streaming.stream",
     "ProbesResult": "training.result",

@@ -19,7 +19,7 @@ from laughstore.timebase import FRAME_US, Span
 from tests.stores import SPEAKERS, Episode, bf16_bits, laugh, write_store
 from train import FrameFilter, HeadConfig, evaluate, train
 from train.evaluation.baselines import seconds_since
-from train.evaluation.evaluate import EvaluationResult
+from train.evaluation.result import EvaluationResult
 from train.evaluation.train_side import direction
 from train.model import ScoreModel
 from train.runs.checkpoint import checkpoint_path, load_checkpoint

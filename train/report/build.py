@@ -16,8 +16,9 @@ from laughstore.other_annotations import Annotate, read_other_annotations
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..evaluation.bootstrap import DRAWS
-from ..evaluation.evaluate import EvaluationResult, evaluation_of
+from ..evaluation.evaluate import evaluation_of
 from ..evaluation.null import NULL_DRAWS
+from ..evaluation.result import EvaluationResult
 from ..evaluation.thresholds import ThresholdRule
 from ..losses import target_kind
 from ..runs.folds import VALIDATION_SPLIT

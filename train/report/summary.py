@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.bootstrap import Interval
-from ..evaluation.evaluate import EvaluationResult
 from ..evaluation.events.anticipation import Foreseen
 from ..evaluation.events.collar import EventCounts
+from ..evaluation.result import EvaluationResult
 from ..runs.folds import TRAIN_SPLIT, shown_groups
 from ..runs.run import Run
 from ..scoring.metrics import METRICS
