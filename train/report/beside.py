@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from ..evaluation.baselines import Baseline, baseline_title
-from ..evaluation.evaluate import EvaluationResult
+from ..evaluation.result import EvaluationResult
 from ..evaluation.strata import DIVISION_TITLES, SHOW, Stratum
 from ..evaluation.within import WithinStreams
 from ..scoring.metrics import METRICS, FrameMetrics
