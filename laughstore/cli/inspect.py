@@ -188,11 +188,12 @@ def _fitted(run_: "Run") -> "Operating | None":
 
 
 def _fitted_text(fitted: "Operating") -> str:
-    of = {rule: found.threshold for rule, found in fitted.thresholds.items()}
-    each = ", ".join(f"{rule} {value:.4g}" for rule, value in of.items() if value is not None)
+    chosen = fitted.chosen("f1")
+    best = None if chosen is None else chosen.threshold
+    others = counted(len(fitted.thresholds) - 1, "rules")
     return (
-        f"fitted on validation, for {fitted.bound.checkpoint}: thresholds {each or 'none'};"
-        f" temperature {number(fitted.temperature.value)}"
+        f"fitted on validation, for {fitted.bound.checkpoint}: threshold {number(best)} by f1, and"
+        f" those of {others} more (--json); temperature {number(fitted.temperature.value)}"
     )
 
 

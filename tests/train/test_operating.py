@@ -432,8 +432,8 @@ def test_each_look_at_test_is_counted_and_told(run, capsys):
     kept = fitted(run)
     chosen = kept.chosen("f1")
     assert chosen is not None
-    assert f"fitted on validation, for {kept.bound.checkpoint}: thresholds f1 " in said
-    assert f"f1 {chosen.threshold:.4g}, youden " in said
+    told = f"for {kept.bound.checkpoint}: threshold {chosen.threshold:.3f} by f1, and those of"
+    assert f"fitted on validation, {told} {len(kept.thresholds) - 1} rules more" in said
     assert main(["inspect", str(run), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["test_looks"] == read_looks(Run.open(run))

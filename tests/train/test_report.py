@@ -29,12 +29,12 @@ def data_of(page: str) -> dict:
 
 
 def rows_of(page: str) -> dict[str, list[str]]:
-    """Cells of the rows of all tables, by the first one."""
+    """Cells of the rows of all tables, by the first and by the second of them."""
     found = {}
     for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL):
         cells = [unescape(re.sub("<.*?>", "", cell)) for cell in re.findall(r"<td.*?</td>", row)]
-        if cells:
-            found.setdefault(cells[0], cells)
+        for cell in cells[:2]:
+            found.setdefault(cell, cells)
     return found
 
 

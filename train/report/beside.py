@@ -80,16 +80,16 @@ def kinds_table(result: EvaluationResult) -> Table | None:
     if not shown:
         return None
     names = _named(item.metrics for item in shown.values())
-    columns = [Column("Laughs"), Column("Divided by"), *_columns(names)]
+    columns = [Column("Divided by"), Column("Laughs"), *_columns(names)]
     rows = [
-        [Cell.name(name), Cell.name(division), *_stratum(item, names)]
+        [Cell.name(division), Cell.name(name), *_stratum(item, names)]
         for (division, name), item in shown.items()
     ]
     for division, found in divisions.items():
         if found.num_unknown:
             unknown = [Cell.count(found.num_unknown), *(Cell.of(None) for _ in columns[3:])]
             title = DIVISION_TITLES[division]
-            rows.append([Cell.name("not known"), Cell.name(title), *unknown])
+            rows.append([Cell.name(title), Cell.name("not known"), *unknown])
     return Table("By kind of laugh", columns, rows)
 
 

@@ -1,7 +1,8 @@
 """The report of a run: an evaluation as one page to read, look at and listen to.
 
 Enters: a run and a split. Leaves: one HTML file that needs no network. Its numbers are those of
-`train.evaluate`, made of the same scores; nothing else is written.
+`train.evaluate`, made of the same scores; besides, only what an evaluation keeps in the run is
+written.
 """
 
 import re

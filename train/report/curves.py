@@ -170,5 +170,8 @@ def trade_off_chart(curve: OperatingCurve, point: Operated | None, what: str) ->
         "xaxis": axis("false alarms an hour", rangemode="tozero"),
         "yaxis": axis(f"share of {what} found", range=[0, 1.03]),
     }
-    note = "As events are counted: each is found or not, and an alarm for none of them is false."
+    note = (
+        "As events are counted: each is found or not, and an alarm for none of them is false. At"
+        " low thresholds alarms run into each other, so that the line turns back."
+    )
     return Chart("trade-off", "What finding more costs", traces, layout, note)
