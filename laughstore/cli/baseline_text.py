@@ -1,7 +1,7 @@
 """Scores that nobody trained, and the same scores by kind of laugh, as people read them."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .text import counted, number
 
@@ -10,30 +10,17 @@ if TYPE_CHECKING:
     from train.evaluation.baselines import Baseline
     from train.evaluation.strata import Division, Stratum
 
-_BASELINES: Final = {
-    "train_base_rate": "rate of positive rows in train",
-    "time_since_laughter": "time since laughter ended",
-    "row_energy": "length of a row's features",
-}
-_DIVISIONS: Final = {
-    "laugh_length": "by length of the laugh",
-    "confidence": "by confidence of the annotation",
-    "speaking_at_onset": "by who speaks at the onset",
-    "first_or_answer": "first laughs, and answers (2 s or less behind another's)",
-}
-
 
 def baseline_texts(result: "EvaluationResult") -> Iterator[str]:
     """Yield a line for each score that nobody trained."""
+    from train.evaluation.baselines import baseline_title
+
     reasons = {found.reason for found in result.baselines.values()}
     if len(reasons) == 1 and None not in reasons:
         yield f"no baselines: {reasons.pop()}"
         return
-    titles = dict(_BASELINES)
-    if result.label.kind == "regression":
-        titles["train_base_rate"] = "mean target in train"
     for name, found in result.baselines.items():
-        yield f"baseline, {titles[name]}: {_baseline(found)}"
+        yield f"baseline, {baseline_title(name, result.label)}: {_baseline(found)}"
 
 
 def _baseline(found: "Baseline") -> str:
@@ -59,7 +46,9 @@ def _baseline(found: "Baseline") -> str:
 
 def strata_texts(result: "EvaluationResult") -> Iterator[str]:
     """Yield a line for each way to divide laughs, and one about shows."""
-    for name, title in _DIVISIONS.items():
+    from train.evaluation.strata import DIVISION_TITLES
+
+    for name, title in DIVISION_TITLES.items():
         found = result.strata[name]
         parts = [
             f"{stratum} {_stratum(item)}"
@@ -69,7 +58,7 @@ def strata_texts(result: "EvaluationResult") -> Iterator[str]:
         if found.num_unknown:
             parts.append(f"not known {counted(found.num_unknown, 'rows')}")
         if found.strata and parts:
-            yield f"{title}: {'; '.join(parts)}"
+            yield f"by {title}: {'; '.join(parts)}"
     yield from _shows(result.strata["show"])
 
 

@@ -199,6 +199,7 @@ def _report(flags: _Flags, result: "EvaluationResult", seconds: float) -> None:
     print(f"plots: {result.out}")
     print("next:")
     print(f"  {program()} inspect {shlex.quote(str(store))}")
+    print(f"  {program()} report {shlex.quote(str(run_path))} --audio {corpus}")
     print(f"  {program()} train --shards {shards} --label onset:0.8s --lr 1e-3 --out my-run")
     print(
         f"  {program()} build {corpus} --dry-run --store my-store   # then with your own data set"

@@ -36,8 +36,8 @@ class _Flags:
     """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
-    threshold_by: str = "f1"
-    """Choose the threshold on validation by f1, youden, precision@X, recall@X (X is 0 to
+    threshold_by: str | None = None
+    """Choose the threshold on validation by f1 (default), youden, precision@X, recall@X (X is 0 to
     1), or fa-per-hour@X: the lowest with at most X false alarms of events an hour."""
     threshold: float | None = None
     """Use this threshold, 0 to 1: a row is an alarm if its score is at least this."""
@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         out=flags.out,
         checkpoint=flags.checkpoint,
         threshold=flags.threshold,
-        threshold_by=None if flags.threshold_by == "f1" else flags.threshold_by,
+        threshold_by=flags.threshold_by,
         collar=Collar(onset_us=flags.collar.us, offset_us=flags.collar.us),
         device=flags.device,
         timelines=flags.timelines,

@@ -1,6 +1,7 @@
 """`laughstore inspect`: what is in a store, its shards, or a run."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from ..errors import NotFound
+from ..errors import LaughstoreError, NotFound
 from ..inspection import StoreSummary, store_root, summarise
 from ..spec import UNKNOWN, FeatureSpec
 from ..store import open_shards
 from ..timebase import FRAME_US, US_PER_SECOND
 from .flags import CommonFlags, parse, path_or_url
 from .metric_text import metric_texts
-from .text import counted, human_bytes, percent, print_other_devices, print_some
+from .text import counted, human_bytes, number, percent, print_other_devices, print_some
 
 if TYPE_CHECKING:
     from train import TrainConfig
+    from train.evaluation.operating import Operating
     from train.runs.run import Run
+
+logger = logging.getLogger(__name__)
 
 _RUN_CONFIG, _RUN_FORMAT = "config.json", "laughstore-run"
 
@@ -139,7 +143,13 @@ def _run(flags: _Flags, path: Path) -> None:
 
     run_ = Run.open(path)
     if flags.common.json:
-        about = {"config": run_.config.to_json(), **run_.about, "test_looks": read_looks(run_)}
+        fitted = _fitted(run_)
+        about = {
+            "config": run_.config.to_json(),
+            **run_.about,
+            "fitted_on_validation": None if fitted is None else fitted.to_json(),
+            "test_looks": read_looks(run_),
+        }
         print(json.dumps({"run": str(run_.path), **about}))
         return
     print(f"{run_.path}: a run on {run_.config.shards} (spec {run_.spec.spec_id})")
@@ -159,8 +169,32 @@ def _run(flags: _Flags, path: Path) -> None:
     for last in _validations(run_.metrics_log)[-1:]:
         found = ", ".join(metric_texts(FrameMetrics.from_json(last)))
         print(f"latest validation (step {last['step']}): {found}")
+    fitted = _fitted(run_)
+    if fitted is not None:
+        print(_fitted_text(fitted))
     for line in _looks(run_):
         print(line)
+
+
+def _fitted(run_: "Run") -> "Operating | None":
+    """What an evaluation fitted on validation for the best checkpoint; None if none did."""
+    from train.evaluation.operating import load_operating
+
+    try:
+        return load_operating(run_)
+    except LaughstoreError as error:  # a run without a sound checkpoint can be looked at, too
+        logger.info("nothing fitted on validation is told: %s", error)
+        return None
+
+
+def _fitted_text(fitted: "Operating") -> str:
+    chosen = fitted.chosen("f1")
+    best = None if chosen is None else chosen.threshold
+    others = counted(len(fitted.thresholds) - 1, "rules")
+    return (
+        f"fitted on validation, for {fitted.bound.checkpoint}: threshold {number(best)} by f1, and"
+        f" those of {others} more (--json); temperature {number(fitted.temperature.value)}"
+    )
 
 
 def _looks(*runs: "Run") -> list[str]:

@@ -194,6 +194,10 @@ def test_what_an_evaluation_fitted_on_validation_is_used(store, corpus, tmp_path
     assert code == 2
     assert "laughstore evaluate" in err
     assert "--threshold-by youden" in err
+    both = ("--threshold-by", "f1", "--threshold", "0.5")
+    code, _, err = run("predict", *flags, *both, "--out", tmp_path / "no")
+    assert code == 2
+    assert "give one of them" in err
     words = ("--null", "0", "--bootstrap", "0", "--timelines", "0", "--threshold-by", "youden")
     assert run("evaluate", run_path, *words, "-q")[0] == 0
     operating = load_operating(Run.open(run_path))

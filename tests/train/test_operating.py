@@ -297,8 +297,9 @@ def test_a_given_threshold_is_used_as_it_is(run, capsys):
     assert main([*words, "--threshold", "0.3"]) == 0
     said = capsys.readouterr().out
     assert "threshold 0.3: as given" in said
-    assert main([*words, "--threshold", "0.3", "--threshold-by", "youden"]) == 2
-    assert "give one of them" in capsys.readouterr().err
+    for rule in ("youden", "f1"):
+        assert main([*words, "--threshold", "0.3", "--threshold-by", rule]) == 2
+        assert "give one of them" in capsys.readouterr().err
     assert main([*words, "--threshold", "high"]) == 2
     assert "--threshold: could not convert" in capsys.readouterr().err
     for text in ("precision", "recall@2", "accuracy"):
@@ -443,9 +444,20 @@ def test_each_look_at_test_is_counted_and_told(run, capsys):
         assert found.look is None
     assert len(read_looks(Run.open(run))) == 2
     assert main(["inspect", str(run)]) == 0
-    assert "looks at test: 2, the last of step-" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "looks at test: 2, the last of step-" in said
+    kept = fitted(run)
+    chosen = kept.chosen("f1")
+    assert chosen is not None
+    told = f"for {kept.bound.checkpoint}: threshold {chosen.threshold:.3f} by f1, and those of"
+    assert f"fitted on validation, {told} {len(kept.thresholds) - 1} rules more" in said
     assert main(["inspect", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["test_looks"] == read_looks(Run.open(run))
+    told = json.loads(capsys.readouterr().out)
+    assert told["test_looks"] == read_looks(Run.open(run))
+    assert told["fitted_on_validation"] == content["fitted_on_validation"]
+    (run / "checkpoints" / "best.json").write_text("{")
+    assert main(["inspect", str(run)]) == 0
+    assert "fitted on validation" not in capsys.readouterr().out
 
 
 def test_a_look_counts_from_the_moment_there_are_scores(run, shards, tmp_path):

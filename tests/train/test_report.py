@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from laughstore.errors import BadRecording, ConfigError, NotFound
 from laughstore.labels import LabelSpec
 from tests.stores import SPEAKERS, Episode, random_features, write_store
 from train import Progress, evaluate, train, write_report
+from train.evaluation.baselines import BASELINES
 from train.report.sound import MARGIN_US, WHOLE_US, Clip
 from train.runs.run import Run
 
@@ -24,6 +26,16 @@ def data_of(page: str) -> dict:
     found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', page)
     assert found is not None
     return json.loads(found[1])
+
+
+def rows_of(page: str) -> dict[str, list[str]]:
+    """Cells of the rows of all tables, by the first and by the second of them."""
+    found = {}
+    for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL):
+        cells = [unescape(re.sub("<.*?>", "", cell)) for cell in re.findall(r"<td.*?</td>", row)]
+        for cell in cells[:2]:
+            found.setdefault(cell, cells)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +70,34 @@ def test_a_report_has_the_numbers_of_the_evaluation_and_writes_nothing_else(
         *("loss", "validation"),
     }
     assert data["threshold"] == found.metrics.threshold
+
+
+def test_a_report_shows_what_an_evaluation_has_beside_its_numbers(trained, page_path, tmp_path):
+    """Baselines, kinds of laugh and probabilities at the temperature are those of metrics.json."""
+    config, _, _ = trained
+    found = evaluate(config.out, device="cpu", timelines=0, out=tmp_path / "evaluation")
+    page = page_path.read_text("utf-8")
+    rows = rows_of(page)
+    for name, item in found.baselines.items():
+        assert item.metrics is not None
+        assert f"{item.metrics.average_precision:.3f}" in rows[BASELINES[name]]
+    lengths = found.strata["laugh_length"].strata
+    with_rows = {name: item for name, item in lengths.items() if item.metrics.num_positives}
+    assert with_rows
+    for name, item in with_rows.items():
+        assert item.num_events is not None
+        told = rows[name]
+        assert f"{item.metrics.average_precision:.3f}" in told
+        assert f"{item.metrics.num_positives:,}" in told
+        assert f"{item.num_events:,}" in told
+    tempered = found.tempered
+    assert tempered is not None
+    assert tempered.calibration is not None
+    assert f"{tempered.temperature.value:.3f}" in rows["temperature"]
+    assert f"{tempered.calibration.log_loss:.5f}" in rows["log-loss at this temperature"]
+    drawn = data_of(page)["charts"]["calibration"]["data"][-1]
+    assert drawn["x"] == pytest.approx(tempered.calibration.bins.said.tolist())
+    assert drawn["y"] == pytest.approx(tempered.calibration.bins.came.tolist())
 
 
 def test_names_of_users_are_text_and_nothing_else(tmp_path):
@@ -107,6 +147,8 @@ def test_labels_of_other_kinds_have_their_own_lists(planted_shards, tmp_path, la
         assert data["kind"] == "numbers"
         assert "Largest overestimates" in page
         assert "RMSE" in page
+        assert "mean target in train" in rows_of(page)
+        assert 'id="by-kind"' not in page  # no laugh stands behind a number
         assert all(stream["targets"] for item in data["timelines"] for stream in item["streams"])
         assert "roc" in data["charts"]
         assert "calibration" not in data["charts"]

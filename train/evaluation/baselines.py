@@ -26,7 +26,12 @@ from ..scoring.score import StreamScores, metrics_of
 from .train_side import ONE_CLASS, KnownOf, Points, Rates, TrainSide, direction
 from .within import WithinStreams
 
-BASELINES: Final = ("train_base_rate", "time_since_laughter", "row_energy")
+BASELINES: Final = {
+    "train_base_rate": "rate of positive rows in train",
+    "time_since_laughter": "time since laughter ended",
+    "row_energy": "length of a row's features",
+}
+"""Titles, by name."""
 _POINTS: Final = {
     "time_since_laughter": {1: "longer", -1: "shorter"},
     "row_energy": {1: "larger", -1: "smaller"},
@@ -99,6 +104,13 @@ def baselines_of(
             train.energy_points,
         ),
     }
+
+
+def baseline_title(name: str, label: LabelSpec) -> str:
+    """Return what a baseline is called where people read it."""
+    if name == "train_base_rate" and label.kind == "regression":
+        return "mean target in train"
+    return BASELINES[name]
 
 
 def seconds_since(ends_us: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -23,6 +23,13 @@ from .events.outcomes import Outcomes
 from .laugh_traits import TRAITS, UNKNOWN, LaughMoments, has_moments
 
 SHOW: Final = "show"
+DIVISION_TITLES: Final = {
+    "laugh_length": "length of the laugh",
+    "confidence": "confidence of the annotation",
+    "speaking_at_onset": "who speaks at the onset",
+    "first_or_answer": "first laugh or answer (2 s or less behind another's)",
+}
+"""Of all but SHOW, by name."""
 _OF_POSITIVES: Final = ("base_rate", "average_precision", "lift", "auroc", "recall")
 """Metrics that say something of some positive rows among all negative ones."""
 

@@ -1,7 +1,8 @@
 """The report of a run: an evaluation as one page to read, look at and listen to.
 
 Enters: a run and a split. Leaves: one HTML file that needs no network. Its numbers are those of
-`train.evaluate`, made of the same scores; nothing else is written.
+`train.evaluate`, made of the same scores; besides, only what an evaluation keeps in the run is
+written.
 """
 
 import re
@@ -25,7 +26,7 @@ from ..runs.folds import VALIDATION_SPLIT
 from ..scoring.metrics import chosen_metric
 from ..scoring.ranking import RankedRows
 from ..scoring.score import counted_rows
-from . import summary
+from . import beside, summary
 from .charts import Chart
 from .curves import (
     calibration_chart,
@@ -226,6 +227,10 @@ class _Contents:
             false_rate=None if confusion is None else false_positive_rate(confusion),
             threshold_text=summary.threshold_text(result),
             numbers=summary.numbers_table(result),
+            baselines=beside.baselines_table(result),
+            baselines_missing=beside.baselines_missing(result),
+            kinds=beside.kinds_table(result),
+            shows=beside.shows_table(result),
             by_recording=summary.recordings_table(result, places),
             shown=self.shown,
             has_sound=any(self.clips),
@@ -265,7 +270,7 @@ class _Contents:
             if found.auroc is not None:
                 charts.append(roc_chart(ranked, found.auroc, confusion))
         if result.calibration is not None:
-            charts.append(calibration_chart(result.calibration.bins))
+            charts.append(calibration_chart(result.calibration.bins, result.tempered))
         if result.events.curve is not None:
             what = "onsets" if result.events.segments is None else "bouts"
             charts.append(trade_off_chart(result.events.curve, result.events.point, what))

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ..evaluation.calibration import ReliabilityBins
 from ..evaluation.false_alarms import Operated, OperatingCurve
+from ..evaluation.temperature import Tempered
 from ..scoring.confusion import Confusion
 from ..scoring.ranking import RankedRows
-from .charts import BLUE, VERMILLION, Chart, axis, line, points, reference_line
+from .charts import BLUE, GREEN, VERMILLION, Chart, Figure, axis, line, points, reference_line
 from .tables import number, percent
 
 _MOST_POINTS: Final = 300
@@ -91,19 +92,15 @@ def roc_chart(ranked: RankedRows, auroc: float, at: Confusion | None) -> Chart:
     return Chart("roc", "ROC", traces, layout, note)
 
 
-def calibration_chart(bins: ReliabilityBins) -> Chart:
-    """Return what bins of rows were said to be, and what came."""
-    top = 1.05 * max(float(bins.said.max()), float(bins.came.max()), 1e-6)
-    rows = [f"{count:,} rows" for count in bins.count.tolist()]
-    mark = points(
-        bins.said.tolist(),
-        bins.came.tolist(),
-        f"{len(rows)} bins of equal size",
-        color=BLUE,
-        text=rows,
-        hovertemplate="said %{x:.4f}, came %{y:.4f}<br>%{text}<extra></extra>",
-    )
-    mark |= {"mode": "lines+markers", "line": {"color": BLUE, "width": 1.5}}
+def calibration_chart(bins: ReliabilityBins, tempered: Tempered | None = None) -> Chart:
+    """Return what bins of rows were said to be, and what came; the same at a temperature."""
+    drawn = [(bins, f"{len(bins.count)} bins of equal size", BLUE)]
+    after = None if tempered is None else tempered.calibration
+    if tempered is not None and after is not None:
+        name = f"at temperature {number(tempered.temperature.value, 2)}, fitted on validation"
+        drawn.append((after.bins, name, GREEN))
+    top = 1.05 * max(1e-6, *(float(x.max()) for each, *_ in drawn for x in (each.said, each.came)))
+    marks = [_bins_trace(*item) for item in drawn]
     layout = {
         "xaxis": axis("mean probability said", range=[0, top]),
         "yaxis": axis("share of rows that were positive", range=[0, top]),
@@ -111,11 +108,24 @@ def calibration_chart(bins: ReliabilityBins) -> Chart:
     note = (
         "Points on the dashed line are honest probabilities; below it they promise too much. Axes"
         f" end at {number(top, 2)}: events are rare. Expected calibration error"
-        f" {percent(bins.expected_error)}."
+        f" {percent(bins.expected_error)}"
+        + ("." if after is None else f", at the temperature {percent(after.bins.expected_error)}.")
     )
     title = "Are probabilities what they say?"
-    traces = [reference_line([0, top], [0, top], "said = came"), mark]
+    traces = [reference_line([0, top], [0, top], "said = came"), *marks]
     return Chart("calibration", title, traces, layout, note)
+
+
+def _bins_trace(bins: ReliabilityBins, name: str, color: str) -> Figure:
+    mark = points(
+        bins.said.tolist(),
+        bins.came.tolist(),
+        name,
+        color=color,
+        text=[f"{count:,} rows" for count in bins.count.tolist()],
+        hovertemplate="said %{x:.4f}, came %{y:.4f}<br>%{text}<extra></extra>",
+    )
+    return mark | {"mode": "lines+markers", "line": {"color": color, "width": 1.5}}
 
 
 def _some(rising: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -160,5 +170,8 @@ def trade_off_chart(curve: OperatingCurve, point: Operated | None, what: str) ->
         "xaxis": axis("false alarms an hour", rangemode="tozero"),
         "yaxis": axis(f"share of {what} found", range=[0, 1.03]),
     }
-    note = "As events are counted: each is found or not, and an alarm for none of them is false."
+    note = (
+        "As events are counted: each is found or not, and an alarm for none of them is false. At"
+        " low thresholds alarms run into each other, so that the line turns back."
+    )
     return Chart("trade-off", "What finding more costs", traces, layout, note)

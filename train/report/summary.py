@@ -238,7 +238,23 @@ def _more_numbers(result: EvaluationResult) -> Iterator[tuple[str, str, str, str
             "",
             f"Over {len(found.bins.count)} bins of equal size.",
         )
+    yield from _tempered_numbers(result)
     yield from _event_numbers(result)
+
+
+def _tempered_numbers(result: EvaluationResult) -> Iterator[tuple[str, str, str, str]]:
+    tempered = result.tempered
+    if tempered is None:
+        return
+    what = "Fitted on validation; logits are divided by it in the two lines below alone."
+    if tempered.temperature.value is None:
+        what = f"Undefined: {tempered.temperature.reason}."
+    yield "temperature", number(tempered.temperature.value), "", what
+    after = tempered.calibration
+    if after is not None:
+        yield "log-loss at this temperature", number(after.log_loss, 5), "", "In nats."
+        what = f"Over {len(after.bins.count)} bins of equal size."
+        yield "calibration error at it", percent(after.bins.expected_error), "", what
 
 
 def _event_numbers(result: EvaluationResult) -> Iterator[tuple[str, str, str, str]]:

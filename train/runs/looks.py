@@ -43,7 +43,7 @@ class Look:
     annotations_sha256: str
     """Of the tables that labels were made from."""
     by: str
-    """What looked: `evaluate`."""
+    """What looked: `evaluate`, `report`, `compare` or `spots`."""
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return a JSON object."""

@@ -47,9 +47,9 @@ class PredictConfig:
     """best, last, or the path of a checkpoint."""
     threshold: float | None = None
     """Score from which on a frame belongs to a segment (default: as validation chose it)."""
-    threshold_by: str = "f1"
+    threshold_by: str | None = None
     """Use the threshold that `laughstore evaluate --threshold-by` chose on validation by this rule:
-    f1, youden, precision@X, recall@X or fa-per-hour@X."""
+    f1 (default), youden, precision@X, recall@X or fa-per-hour@X."""
     min_duration: Literal["auto"] | Span = "auto"
     """Shorter segments are dropped, after joining; auto: as evaluate fitted it on validation, else
     0.2s."""
@@ -61,6 +61,8 @@ class PredictConfig:
     """Go on with the predictions in --out, with the same settings: what is done is passed over."""
 
     def __post_init__(self) -> None:
+        if self.threshold is not None and self.threshold_by is not None:
+            raise ConfigError("threshold and threshold_by: give one of them")
         if self.main is not None and self.audio:
             raise ConfigError("AUDIO and --main exclude each other; give one of them")
         if self.main is None and self.other is not None:

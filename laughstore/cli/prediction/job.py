@@ -85,7 +85,7 @@ def predict(config: PredictConfig, progress: Progress | None = None) -> Outcome:
         run,
         trained,
         threshold=config.threshold,
-        threshold_by=config.threshold_by,
+        threshold_by=config.threshold_by or "f1",
         min_duration=_given(config.min_duration),
         merge_gap=_given(config.merge_gap),
     )
