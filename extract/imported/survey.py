@@ -81,8 +81,8 @@ def survey_features(config: ImportConfig, progress: Progress | None = None) -> I
 
     Raises:
         NotFound: a folder does not exist.
-        ConfigError: there are no features in it, nothing matches, or they are of several models;
-            as `extract.datasets.open_dataset`.
+        ConfigError: there are no features in it, nothing matches, two are of one recording, or they
+            are of several models; as `extract.datasets.open_dataset`.
         BadRecording: one cannot be imported and the import is strict.
     """
     progress = progress or NoProgress()
@@ -120,6 +120,7 @@ def survey_features(config: ImportConfig, progress: Progress | None = None) -> I
             progress.advance(1)
     finally:
         progress.end()
+    _refuse_twice(kept)
     return ImportSurvey(tuple(kept), tuple(skipped), tuple(notes), _one_dim(kept))
 
 
@@ -319,6 +320,18 @@ def _speakers(assignments: tuple[Assignment, ...]) -> tuple[Speaker, ...]:
     """Return who is main or other; for how long they speak nobody says."""
     names = [who for item in assignments for who in (item.main, item.other) if who is not None]
     return tuple(Speaker(who, 0) for who in sorted(set(names)))
+
+
+def _refuse_twice(kept: list[SurveyedFeatures]) -> None:
+    """Refuse two files of one recording: here, so that a dry run tells it, too."""
+    first: dict[str, SurveyedFeatures] = {}
+    for item in kept:
+        before = first.setdefault(item.id, item)
+        if before is not item:
+            raise ConfigError(
+                f"{before.streams[0].path} and {item.streams[0].path} are both features of"
+                f" {item.name!r}; keep one of them"
+            )
 
 
 def _one_dim(kept: list[SurveyedFeatures]) -> int:

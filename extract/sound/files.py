@@ -173,6 +173,8 @@ def _refusing(path: Path) -> Iterator[None]:
     """Turn what reading a header can raise into a BadRecording."""
     try:
         yield
+    except UnicodeEncodeError as error:  # soundfile opens no such name
+        raise BadRecording(f"{path}: this name is not UTF-8; rename the file or folder") from error
     # TypeError: soundfile's answer to headerless files, by their suffix.
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -106,9 +106,10 @@ def stem(path: Path, suffix: str) -> str:
 
     Args:
         path: of the file.
-        suffix: its ending, in any case, with the dot.
+        suffix: its ending, in any case, with the dot; empty if it has none.
     """
     # Bytes that are no UTF-8 (old zip files) are shown escaped; such a name matches no recording.
     name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-    name = name[: -len(suffix)] if name.lower().endswith(suffix.lower()) else name
+    if suffix and name.lower().endswith(suffix.lower()):
+        name = name[: -len(suffix)]
     return unicodedata.normalize("NFC", name)

@@ -6,6 +6,7 @@ Ctrl-C; 143 SIGTERM.
 
 import difflib
 import errno
+import io
 import os
 import signal
 import sys
@@ -75,6 +76,10 @@ def module_of(command: str) -> str:
 
 def _run(command: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files are bytes, and may hold what the terminal cannot show.
+            stream.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         check_packages()

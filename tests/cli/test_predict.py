@@ -393,6 +393,43 @@ def test_names_are_told_apart_and_the_same_in_every_run(tmp_path):
     assert {(item.path, item.name) for item in swapped} == {(i.path, i.name) for i in found}
 
 
+def test_a_file_without_an_ending_is_called_as_it_is(tmp_path):
+    for name in ("talk", "talk.", "Gespra\u0308ch"):
+        (tmp_path / name).write_bytes(b"")
+    (plain,) = find_audio([tmp_path / "talk"], lambda name: [name])
+    assert plain.name == "talk"
+    found = find_audio([tmp_path / n for n in ("talk", "talk.", "Gespra\u0308ch")], lambda n: [n])
+    assert [item.name for item in found] == ["talk", "talk.", "Gespr\u00e4ch"]
+
+
+def test_going_on_deletes_no_prediction_whose_name_looks_like_that_of_an_unfinished_file(
+    trained_run, corpus, tmp_path, run
+):
+    sounds, out = tmp_path / "sounds", tmp_path / "out"
+    sounds.mkdir()
+    for name in ("talk.partial-1", "b"):
+        shutil.copy(tracks(corpus)["SPEAKER_00"], sounds / f"{name}.wav")
+    flags = ("predict", sounds, "--run", trained_run, "--out", out, "--format", "csv")
+    assert run(*flags)[0] == 0
+    before = files_in(out)
+    (out / "b.json").unlink()
+    code, told, _ = run(*flags, "--resume")
+    assert code == 0
+    assert "1 recording done before" in told
+    assert files_in(out) == before
+
+
+def test_a_name_that_is_no_utf_8_is_told_and_the_rest_predicted(trained_run, corpus, tmp_path, run):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    shutil.copy(tracks(corpus)["SPEAKER_00"], sounds / "a.wav")
+    shutil.copy(tracks(corpus)["SPEAKER_00"], sounds / os.fsdecode(b"b\xff.wav"))
+    flags = ("--run", trained_run, "--out", tmp_path / "out", "--format", "csv")
+    code, told, _ = run("predict", sounds, *flags)
+    assert code == 3
+    assert "b\\udcff.wav: this name is not UTF-8; rename" in told
+
+
 def write_long(path: Path, hours: float) -> Path:
     """A track of silence; holes take no disk."""
     from tests.extract.test_memory import write_wav

@@ -56,3 +56,14 @@ def test_the_transcripts_of_podcastfillers_are_read(tmp_path):
         read_transcript(path, heard())
     with pytest.raises(NotFound):
         read_transcript(tmp_path / "none.csv", heard())
+
+
+def test_a_name_that_both_tracks_have_is_of_neither(tmp_path):
+    sides = [Side(who, (AudioFile(Path(who, "Gespra\u0308ch.wav")),)) for who in ("main", "other")]
+    both = Heard("x", PurePath(), Pair((sides[0], sides[1]), 1), num_frames=100, duration_us=1)
+    path = table(tmp_path / "w.csv", "Gespr\u00e4ch", "main")
+    assert said(path, both) == [("word1", "main")]
+    with pytest.raises(BadRecording, match="none of those that are heard"):
+        read_transcript(table(tmp_path / "v.csv", "Gespr\u00e4ch"), both)
+    alone = Heard("x", PurePath(), Pair((sides[0], SILENT), 1), num_frames=100, duration_us=1)
+    assert said(path, alone) == [("word0", "main"), ("word1", "main")]

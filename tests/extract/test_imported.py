@@ -600,3 +600,14 @@ def test_an_import_that_was_stopped_goes_on(num_calls, source, imported, tmp_pat
     assert not leftovers(tmp_path / "store")
     again = import_features(config(tmp_path, source))
     assert (again.was_finished, again.num_imported) == (True, 0)
+
+
+def test_two_files_of_one_recording_are_told_by_the_survey(source, tmp_path):
+    first = write_pt(tmp_path / "features")
+    second = tmp_path / "features" / "test" / f"{NAME}.npy"
+    second.parent.mkdir()
+    np.save(second, features(NAME))
+    with pytest.raises(ConfigError, match="are both features of") as told:
+        survey_features(config(tmp_path, source))
+    assert str(first) in str(told.value)
+    assert str(second) in str(told.value)

@@ -201,3 +201,16 @@ def test_an_error_among_ready_blocks_reaches_the_step_that_needs_the_block():
             ahead.wait(step)
         with pytest.raises(CorruptData, match="block 20"):
             ahead.wait(20)
+
+
+def test_what_was_passed_over_is_not_looked_at_again_when_there_is_something_to_prepare():
+    """An epoch of ready blocks, and one whose page was taken back: the thread takes up there."""
+    blocks = Blocks(set(range(100)) - {50})
+    step = np.arange(100)
+    with ReadAhead(blocks.prepare, step, step, max_ahead=8, are_ready=blocks.are_ready) as ahead:
+        time.sleep(0.05)  # the thread waits by now, with nothing passed over yet
+        for now in range(100):
+            ahead.wait(now)
+    assert blocks.prepared == [49, 50, 51, 52]
+    # 45 to 53 were looked at together by whoever waits, and 50 was not ready.
+    assert min(block for by_thread, block in blocks.looked_at if by_thread) == 45

@@ -161,9 +161,10 @@ class ReadAhead:
     def _next_part(self) -> slice | None:
         """Wait for room; None once all is prepared or nobody waits any more."""
         with self._changed:
-            start = self._done
-            while not self._stopped and start < len(self._block) and self._allowed <= start:
+            # Whoever waits may have passed blocks meanwhile: those are not looked at again.
+            while not self._stopped and self._allowed <= self._done < len(self._block):
                 self._changed.wait()
+            start = self._done
             if self._stopped or start == len(self._block):
                 return None
             return slice(start, min(start + self._blocks_a_call, self._allowed, len(self._block)))

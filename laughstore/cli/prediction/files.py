@@ -5,6 +5,7 @@ how its predictions are made, and goes on only with the same settings.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .result import PREDICTION_FORMAT, Prediction, frames_pieces, json_pieces
 
 SETTINGS_FILE: Final = ".laughstore-predictions.json"
 _JSON: Final = ".json"
+_TEMPORARY: Final = re.compile(rf".+{re.escape(TEMPORARY_MARK)}[0-9a-f]{{12}}", re.DOTALL)
 
 
 def _audacity(found: Prediction) -> bytes:
@@ -98,7 +100,9 @@ class PredictionFolder:
         file = self.path / SETTINGS_FILE
         if file.exists():
             for left in self.path.rglob(f"*{TEMPORARY_MARK}*"):
-                left.unlink(missing_ok=True)
+                # Recordings may be called so, too: theirs has an ending behind the mark.
+                if _TEMPORARY.fullmatch(left.name) and left.is_file():
+                    left.unlink(missing_ok=True)
         else:
             write_atomic(file, canonical_json(self._settings) + b"\n")
 

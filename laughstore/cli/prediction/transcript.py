@@ -15,6 +15,7 @@ from extract.annotation_files import read_words
 from extract.text import text_stream
 
 from ...annotation_formats import read_annotation_file
+from ...annotation_formats.text import stem
 from ...annotations import Word
 from ...errors import BadRecording
 from ...spec import TextMode
@@ -42,7 +43,10 @@ def read_transcript(path: Path, heard: Heard) -> tuple[Word, ...]:
             if span.kind == "event"
         )
     roles = {role.casefold(): role for role in heard.files}
-    roles |= {file.stem.casefold(): role for role, file in heard.files.items()}
+    called = {role: stem(file, file.suffix).casefold() for role, file in heard.files.items()}
+    # Tracks in folders of their own may be called the same: such a name is of neither.
+    names = list(called.values())
+    roles |= {name: role for role, name in called.items() if names.count(name) == 1}
     return _assigned(path, words, roles, has_other=OTHER in heard.files)
 
 
