@@ -53,6 +53,8 @@ class FoundStream:
     """None: nobody says who is main, or other."""
     other: str | None = None
     """None where main is known: silence."""
+    listed_main: str | None = None
+    """Who is main by a list that does not tell who is other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,13 +266,14 @@ def _listed(path: Path, beside: Path, split: str | None) -> Iterator[FoundFeatur
         # The list tells who is main. Each of two is the other's other.
         others = mains[::-1] if len(set(mains)) == len(mains) == 2 else None
         streams = [
-            FoundStream(
-                path, 0, run.first_row, run.num_rows, file.dim, run.main if others else None
-            )
+            FoundStream(path, 0, run.first_row, run.num_rows, file.dim, listed_main=run.main)
             for run in own
         ]
         if others is not None:
-            streams = [replace(s, other=o) for s, o in zip(streams, others, strict=True)]
+            streams = [
+                replace(s, main=s.listed_main, other=o)
+                for s, o in zip(streams, others, strict=True)
+            ]
         yield FoundFeatures(name=_nfc(name), split=split, streams=tuple(streams))
 
 

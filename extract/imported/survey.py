@@ -243,6 +243,12 @@ def _assignments_by_dataset(
             f" (--speakers {config.roles}) it has {len(assignments)}; state another --speakers, or"
             " leave it out"
         )
+    for stream, by_dataset in zip(item.streams, assignments, strict=True):
+        if stream.listed_main not in (None, by_dataset.main) and by_dataset.main != MIX:
+            raise BadRecording(
+                f"{item.name}: its list names {stream.listed_main!r} as main where the data set has"
+                f" {by_dataset.main!r}; leave it out"
+            )
     return assignments
 
 
@@ -328,10 +334,8 @@ def _refuse_twice(kept: list[SurveyedFeatures]) -> None:
     for item in kept:
         before = first.setdefault(item.id, item)
         if before is not item:
-            raise ConfigError(
-                f"{before.streams[0].path} and {item.streams[0].path} are both features of"
-                f" {item.name!r}; keep one of them"
-            )
+            a, b = (each.streams[0].path for each in (before, item))
+            raise ConfigError(f"{a} and {b} are both features of {item.name!r}; keep one of them")
 
 
 def _one_dim(kept: list[SurveyedFeatures]) -> int:

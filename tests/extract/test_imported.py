@@ -611,3 +611,14 @@ def test_two_files_of_one_recording_are_told_by_the_survey(source, tmp_path):
         survey_features(config(tmp_path, source))
     assert str(first) in str(told.value)
     assert str(second) in str(told.value)
+
+
+def test_a_list_of_frames_that_names_others_than_the_data_set_is_left_out(source, tmp_path):
+    folder = tmp_path / "features" / "train"
+    folder.mkdir(parents=True)
+    np.save(folder / "features.npy", np.concatenate(list(features(NAME))))
+    listed = [item | {"user_id": "SPEAKER_01"} for item in frame_list(NAME)]
+    (folder / "metadata.json").write_text(json.dumps(listed))
+    assert "names 'SPEAKER_01' as main where the data set has 'SPEAKER_00'" in reason(
+        tmp_path, source
+    )
