@@ -176,6 +176,7 @@ def send_half_a_message(pipe: Connection) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_sends_is_told_the_same_way():
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -187,6 +188,7 @@ def test_a_process_that_is_killed_while_it_sends_is_told_the_same_way():
     assert not process.is_alive()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_tells_the_command_that_goes_on(store):
     command = [sys.executable, "-m", "laughstore", "stats", str(store), "--jobs", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

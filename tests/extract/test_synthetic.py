@@ -65,6 +65,7 @@ def test_names_are_as_odd_as_real_ones_and_shows_are_not_shared_by_splits(corpus
     assert len({recording_id(name) for name in names}) == len(names)
 
 
+@pytest.mark.slow
 def test_each_speaker_laughs_three_to_six_percent_of_the_time(tmp_path):
     shares = []
     for recording in open_dataset(

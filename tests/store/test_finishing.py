@@ -162,6 +162,7 @@ def test_while_others_write_nothing_is_left_out(partial, said, store):
     assert not (store / layout.STORE_JSON).exists()
 
 
+@pytest.mark.slow
 def test_several_that_finish_at_once_without_locks_come_to_the_same_bytes(
     store, tmp_path, monkeypatch
 ):

@@ -292,6 +292,7 @@ def test_copies_that_were_changed_apart_do_not_overwrite_each_other(
     assert _written(fault_proxy, url) == []
 
 
+@pytest.mark.slow
 def test_of_two_pushers_at_once_one_wins_and_the_other_is_told(
     fault_proxy: FaultProxy, store: Path, url: str, tmp_path: Path
 ) -> None:

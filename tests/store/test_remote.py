@@ -253,6 +253,7 @@ def test_lasting_faults_end_in_one_line_and_in_time(
     assert fault_proxy.count() <= 20
 
 
+@pytest.mark.slow
 def test_a_server_that_trickles_is_given_up(fault_proxy: FaultProxy) -> None:
     s3 = open_url("s3://laughter/remote", IMPATIENT)
     fault_proxy.spoil(Fault("trickle", 999, seconds=0.1))

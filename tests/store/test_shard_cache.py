@@ -450,6 +450,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_inherits_no_lock(tmp_path):
     """A DataLoader forks its workers whenever it likes: another thread may hold the lock then."""
     cache = ShardCache(tmp_path / "c", GB)

@@ -209,6 +209,7 @@ def test_folds_have_other_shows_and_are_not_compared(runs):
     assert not ours & theirs
 
 
+@pytest.mark.slow
 def test_features_of_another_store_are_compared_where_the_rows_are_the_same(runs, tmp_path):
     episodes = planted_episodes()
     store = write_store(

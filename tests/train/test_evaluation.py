@@ -208,6 +208,7 @@ def lone_shards(tmp_path_factory) -> Path:
     return path / "shards"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["pair", "any"])
 def test_counts_and_base_rates_are_those_of_the_rows_that_metrics_count(
     lone_shards, tmp_path, whose

@@ -119,6 +119,7 @@ def shared_store(path: Path) -> Path:
     return path / "shards"
 
 
+@pytest.mark.slow
 def test_a_group_of_the_folds_that_is_also_in_test_is_told(tmp_path, caplog):
     shards = shared_store(tmp_path / "store")
     index = open_shards(shards)
@@ -137,6 +138,7 @@ def test_a_group_of_the_folds_that_is_also_in_test_is_told(tmp_path, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.slow
 def test_a_group_of_two_splits_is_told_without_folds_too(tmp_path, caplog):
     shards = shared_store(tmp_path / "store")
     config = config_for(shards, tmp_path / "run", epochs=1)

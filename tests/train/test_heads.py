@@ -231,6 +231,7 @@ def test_a_run_s_config_holds_what_its_head_and_loss_read_and_nothing_else():
     assert (again.head, again.loss) == (config.head, config.loss)
 
 
+@pytest.mark.slow
 def test_an_mlp_learns_what_no_linear_head_can(either_way, tmp_path):
     lift = {}
     for head in (HeadConfig(), HeadConfig("mlp", hidden=64, dropout=0.1)):

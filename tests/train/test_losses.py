@@ -277,6 +277,7 @@ def test_a_loss_for_other_targets_is_refused_and_the_fitting_ones_named(name):
         LossConfig(name).for_label(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["focal", "adaptive_focal"])
 def test_a_focal_run_learns_and_is_scored(planted_shards, tmp_path, name):
     config = config_for(planted_shards, tmp_path / "run", loss=LossConfig(name), epochs=8)

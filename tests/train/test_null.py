@@ -65,6 +65,7 @@ def test_a_score_that_only_knows_its_recording_is_not_taken_for_foresight():
     assert found.p == 1
 
 
+@pytest.mark.slow
 def test_about_one_in_twenty_of_blind_scores_has_p_below_a_twentieth():
     rng = np.random.default_rng(3)
     p = [

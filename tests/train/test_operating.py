@@ -135,6 +135,7 @@ def test_what_validation_chose_is_kept_and_used_on_test(run, capsys):
     assert "fitted on validation and applied to this line alone: log-loss" in said
 
 
+@pytest.mark.slow
 def test_post_processing_is_the_best_of_all_by_collar_f1_of_validation(run):
     found = evaluate(run, **QUIET)
     kept = fitted(run)
@@ -292,6 +293,7 @@ def test_without_positive_rows_validation_chooses_nothing(run):
         assert (said["median_rows"], said["min_duration_s"]) == (1, 0) or not silent
 
 
+@pytest.mark.slow
 def test_a_given_threshold_is_used_as_it_is(run, capsys):
     words = ["evaluate", str(run), *QUIETLY]
     assert main([*words, "--threshold", "0.3"]) == 0

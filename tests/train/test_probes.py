@@ -257,6 +257,7 @@ def test_killed_probes_end_as_if_nobody_had_disturbed_them(planted_shards, tmp_p
     assert_same(train_probes(to_resume(planted_shards, out), resume=True), whole)
 
 
+@pytest.mark.slow
 def test_probes_of_a_stopped_run_can_be_evaluated(planted_shards, tmp_path):
     config = several(planted_shards, tmp_path / "run", "detection", "onset:0.8s")
     with pytest.raises(KeyboardInterrupt):
@@ -269,6 +270,7 @@ def test_probes_of_a_stopped_run_can_be_evaluated(planted_shards, tmp_path):
     assert_same_metrics(evaluate(folder, timelines=0).metrics, last.best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["main", "pair"])
 def test_a_probe_is_a_run_that_can_be_evaluated(whose, planted_shards, tmp_path):
     config = several(

@@ -234,6 +234,7 @@ def test_a_signal_while_validating_stops_all(planted_shards, tmp_path, whole):
     assert_same(trained_by(2, config, resume=True)[0].result(), whole[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_the_others_and_the_next_attempt_ends_as_if_nobody_had_died(
     victim, planted_shards, tmp_path, whole
@@ -277,6 +278,7 @@ def test_a_rank_that_hangs_ends_the_others_in_time_and_is_named(planted_shards, 
     assert state["step"] == 4, "what was learned is saved"
 
 
+@pytest.mark.slow
 def test_a_rank_that_never_starts_is_named():
     def work(place: Place) -> None:
         if place.rank == 1:

@@ -343,6 +343,7 @@ def test_resume_begins_a_run_that_is_not_there(planted_shards, tmp_path, whole):
         train(short(planted_shards, tmp_path / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_command_tells_how_to_go_on_in_its_last_line(number, code, planted_shards, tmp_path):
     flags = ["--shards", planted_shards, "--out", tmp_path / "a run", "--global-batch", 64]

@@ -399,6 +399,7 @@ def test_ranks_train_what_one_process_trains(world_size, short, tmp_path):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["focal", "adaptive_focal", "mse", "huber"])
 def test_all_losses_train_it(loss, later, tmp_path):
     label = LabelSpec("regression:2s" if loss in ("mse", "huber") else "detection")
@@ -505,6 +506,7 @@ def test_auto_is_the_longest_part_of_a_block_that_a_lane_gives_to_a_step(changes
     assert type(config).from_json(config.to_json(), where="here") == config
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_and_evaluates_it(later, tmp_path, capsys):
     words = ["--lanes", "16", "--epochs", "1", "--device", "cpu", "-q", "--head", "temporal"]
     command = ["train", "--shards", str(later), "--out", str(tmp_path / "run"), *words]

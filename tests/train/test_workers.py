@@ -193,6 +193,7 @@ def test_a_small_shared_memory_is_an_error_with_the_fix(planted_shards, monkeypa
         list(loader(frames, 2))
 
 
+@pytest.mark.slow
 def test_handles_and_shared_memory_are_given_back(planted_shards):
     def handles() -> int:
         gc.collect()
