@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,9 @@ class FaultServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # Not by closing its input: any process that was forked here meanwhile holds that open.
+        with suppress(BrokenPipeError):
+            self._ask({"end": True})
         self._process.communicate()
 
     def start(self, function: str, store: Path, arm: Arm | None = None, **arguments: object) -> int:
@@ -134,7 +138,9 @@ class FaultServer:
         self._ask({"wait": pid})
         answer = self._answer()
         log, store = self._logs.pop(pid)
-        calls = tuple(_call(line, store) for line in log.read_text().splitlines())
+        # SIGKILL may cut the last line.
+        lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        calls = tuple(_call(line.removesuffix("\n"), store) for line in lines)
         log.unlink()
         return Outcome(
             answer["status"],

@@ -36,6 +36,8 @@ def main() -> None:
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        if "end" in request:
+            return
         if "wait" in request:
             answer = _wait(request["wait"], ends.pop(request["wait"]))
         else:
