@@ -160,7 +160,7 @@ class ArrowBlocks(Peer):
     def __init__(self, folder: Path) -> None:
         dataset = _module("datasets").Dataset.from_file(str(folder / "frames.arrow"))
         self._dataset: Any = dataset.with_format("arrow")
-        self._edges: list[int] = np.load(folder / "edges.npy").tolist()
+        self._edges: list[int] = np.load(folder / "edges.npy", allow_pickle=False).tolist()
 
     @staticmethod
     def write(folder: Path, blocks: Iterable[Block]) -> None:
