@@ -15,7 +15,10 @@ _SCRIPTS = (
     "bench_train",
     "bench_probes",
     "bench_extract",
+    "bench_scaling",
 )
+_TIMES_THE_FRAMES = {"bench_scaling": 2.0}
+"""Of what --gb says: eighths of them are measured, too."""
 
 
 def main() -> int:
@@ -23,7 +26,7 @@ def main() -> int:
     options = parse_options("Run every benchmark.", None)
     failed = 0
     with working_folder(options) as folder:
-        flags = ["--dir", str(folder), "--gb", str(options.gb), "--repeats", str(options.repeats)]
+        flags = ["--dir", str(folder), "--repeats", str(options.repeats)]
         flags += ["--device", options.device]
         if options.quick:
             flags.append("--quick")
@@ -31,7 +34,9 @@ def main() -> int:
             flags += ["--out", str(options.out)]
         for script in _SCRIPTS:
             print(f"== {script}", flush=True)
-            command = [sys.executable, "-m", f"{__package__}.{script}", *flags]
+            gb = options.gb * _TIMES_THE_FRAMES.get(script, 1.0)
+            module = f"{__package__}.{script}"
+            command = [sys.executable, "-m", module, *flags, "--gb", str(gb)]
             failed += subprocess.run(command, check=False).returncode != 0
     return failed
 

@@ -20,7 +20,7 @@ from laughstore.index import Index, Recording, Stream
 from laughstore.index_file import encode_index
 from laughstore.manifest import FileRecord, Manifest
 from laughstore.naming import recording_id
-from laughstore.sealed import unseal
+from laughstore.sealed import seal, unseal
 from laughstore.spec import FeatureSpec
 from laughstore.store import open_store
 from laughstore.tables import Vocabulary, recording_tables
@@ -101,6 +101,8 @@ class LargeStore:
             shard_sha256=["0" * 64] * len(shard_bytes),
             block_crc32c=crcs.tolist(),
         )
+        (store / layout.FIRST_PLAN).parent.mkdir(exist_ok=True)
+        (store / layout.FIRST_PLAN).write_bytes(seal(plan.to_json()))
         (store / layout.CURRENT_INDEX).write_bytes(index)
         (store / layout.index(1)).write_bytes(index)
         (store / layout.columns(1)).write_bytes(columns)
@@ -198,6 +200,16 @@ def _recordings(
             )
         )
     return recordings
+
+
+def write_holes(store: Path) -> None:
+    """Write the shards that the index names, of their size and nothing else: no byte on the disk.
+
+    Their frames are zeros and their checksums are wrong, so blocks must not be verified.
+    """
+    for shard in open_store(store).index.shards:
+        with (store / layout.SHARDS / shard.name).open("wb") as file:
+            file.truncate(shard.num_bytes)
 
 
 def _write_zeros(path: Path, num_blocks: int, geometry: ShardGeometry) -> None:

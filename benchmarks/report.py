@@ -33,10 +33,18 @@ class Options:
     """Of models: cpu, cuda (only there), or auto (cpu, and cuda if there is one)."""
 
 
-def parse_options(description: str, argv: Sequence[str] | None) -> Options:
-    """Return the options of a command line (default: this process's)."""
+def parse_options(
+    description: str, argv: Sequence[str] | None, *, full_gb: float = _FULL_GB
+) -> Options:
+    """Return the options of a command line (default: this process's).
+
+    Args:
+        description: of the script.
+        argv: the command line.
+        full_gb: frames of a run that is not quick and does not say, in 1e9 bytes.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--gb", type=float, help=f"GB of frames (default {_FULL_GB:g})")
+    parser.add_argument("--gb", type=float, help=f"GB of frames (default {full_gb:g})")
     parser.add_argument("--dir", type=Path, help="keep the frames here (default: temporary)")
     parser.add_argument("--repeats", type=int, default=MIN_REPEATS, help="rounds that count")
     parser.add_argument("--quick", action="store_true", help="a few MB: does it still run?")
@@ -52,7 +60,7 @@ def parse_options(description: str, argv: Sequence[str] | None) -> Options:
     flags = parser.parse_args(argv)
     if flags.repeats < MIN_REPEATS:
         parser.error(f"--repeats is {flags.repeats}; it must be at least {MIN_REPEATS}")
-    gb = flags.gb or (_QUICK_GB if flags.quick else _FULL_GB)
+    gb = flags.gb or (_QUICK_GB if flags.quick else full_gb)
     out = flags.out or (None if flags.quick else RESULTS)
     return Options(gb, flags.dir, flags.repeats, flags.quick, out, flags.device)
 
