@@ -31,7 +31,7 @@ from .data import SPEAKERS, SPLIT, annotations, assignments, bench_spec
 # give 3,200 shards and 102,000 blocks.
 _LENGTHS = [8 * 4096] * 191 + [263 * 128] * 8
 _NUM_EVENTS = 86_000
-_SEGMENTS_PER_RECORDING = 500
+SEGMENTS_PER_RECORDING = 500
 _FAKE_FILE_BYTES = 40_000
 
 
@@ -65,7 +65,7 @@ class LargeStore:
         return (
             f"{self.num_recordings} recordings, {2 * self.num_recordings} streams,"
             f" {self.num_shards} shards, {self.num_blocks} blocks, {self.num_events} events,"
-            f" {_SEGMENTS_PER_RECORDING} segments and as many turns a recording"
+            f" {SEGMENTS_PER_RECORDING} segments and as many turns a recording"
         )
 
     def write(self, store: Path, *, shards_of_zeros: bool = False) -> None:
@@ -233,7 +233,7 @@ def _events_of(number: int) -> int:
 
 def _notes(number: int, num_frames: int) -> Annotations:
     note = annotations(f"episode {number}", num_frames, _events_of(number))
-    edges = np.linspace(0, note.duration_us, _SEGMENTS_PER_RECORDING + 1).astype(np.int64).tolist()
+    edges = np.linspace(0, note.duration_us, SEGMENTS_PER_RECORDING + 1).astype(np.int64).tolist()
     turns = tuple(
         Segment(start, end, SPEAKERS[i % 2]) for i, (start, end) in enumerate(pairwise(edges))
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import scaling_page
 from .report import RESULTS
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
@@ -294,21 +295,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         reports = read_reports()
         table = tables(reports)
-        texts = {path: path.read_text() for path in READMES}
+        texts = {path: path.read_text() for path in (*READMES, scaling_page.DOCUMENT)}
         wanted = {
-            path: filled(text, table, str(path.relative_to(_ROOT))) for path, text in texts.items()
+            path: filled(texts[path], table, str(path.relative_to(_ROOT))) for path in READMES
         }
-    except TableError as error:
+        scaling = scaling_page.Page(scaling_page.read_reports())
+        wanted[scaling_page.DOCUMENT] = scaling.filled(texts[scaling_page.DOCUMENT])
+    except (TableError, scaling_page.ScalingError) as error:
         print(error, file=sys.stderr)
         return 1
-    stale = [path for path in READMES if texts[path] != wanted[path]]
+    stale = [path for path in wanted if texts[path] != wanted[path]]
     if check:
+        stale += [path for picture in scaling.pictures.values() for path in picture.stale()]
         for path in stale:
             print(f"{path.relative_to(_ROOT)} is out of date: uv run python -m benchmarks.table")
         return 1 if stale else 0
     for path in stale:
         path.write_text(wanted[path])
     plot(reports[0])
+    for picture in scaling.pictures.values():
+        picture.draw()
     return 0
 
 
