@@ -38,9 +38,8 @@ class Extent:
     """(lanes, blocks of a window)."""
     corpus_scale: float
     """Of the corpus whose mixing is computed."""
-    fresh_rounds: tuple[int, int] | None
-    """Rounds of fresh processes: (that warm up, that count); None: one, and as many as of others.
-    """
+    warm_ups: int
+    """Rounds of fresh processes before those that count."""
 
 
 FULL = Extent(
@@ -51,7 +50,7 @@ FULL = Extent(
     block_frames=(32, 128, 512),
     windows=((64, 2), (64, 4), (64, 8), (64, 16), (64, 32), (16, 8), (256, 8)),
     corpus_scale=1.0,
-    fresh_rounds=None,
+    warm_ups=1,
 )
 QUICK = Extent(
     recordings=(2, 4),
@@ -61,7 +60,7 @@ QUICK = Extent(
     block_frames=(32, 128),
     windows=((16, 8),),
     corpus_scale=0.02,
-    fresh_rounds=(0, 1),
+    warm_ups=0,
 )
 
 
@@ -77,11 +76,10 @@ def reports(
     ]
     half, quarter = NUM_RECORDINGS // 2, NUM_RECORDINGS // 4
     scale = extent.corpus_scale
-    warm_ups, counted = extent.fresh_rounds or (1, repeats)
     return {
         "size": lambda: by_size(data, gb, repeats),
         "recordings": lambda: by_recordings(
-            folder, extent.recordings, extent.num_started, counted, warm_ups
+            folder, extent.recordings, extent.num_started, repeats, extent.warm_ups
         ),
         "ranks": lambda: by_ranks(data, half, extent.ranks, repeats),
         "workers": lambda: by_workers(data, quarter, extent.workers, repeats),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from laughstore import layout
 from laughstore.annotations import Annotations, Segment
@@ -29,7 +30,8 @@ from .data import SPEAKERS, SPLIT, annotations, assignments, bench_spec
 
 # PodcastFillers has 199 episodes with audio of their speakers, two assignments each. These lengths
 # give 3,200 shards and 102,000 blocks.
-_LENGTHS = [8 * 4096] * 191 + [263 * 128] * 8
+_BLOCK_FRAMES = 128
+_LENGTHS = [8 * 4096] * 191 + [263 * _BLOCK_FRAMES] * 8
 _NUM_EVENTS = 86_000
 SEGMENTS_PER_RECORDING = 500
 _FAKE_FILE_BYTES = 40_000
@@ -49,12 +51,17 @@ class LargeStore:
     @property
     def num_blocks(self) -> int:
         """Of both assignments of all recordings."""
-        return 2 * sum(-(-length // 128) for length in self.lengths)
+        return 2 * sum(self.lengths) // _BLOCK_FRAMES
 
     @property
     def num_shards(self) -> int:
         """Of both assignments of all recordings."""
         return 2 * sum(-(-length // 4096) for length in self.lengths)
+
+    @property
+    def block_frames(self) -> NDArray[np.int64]:
+        """i64[blocks]: frames of each block; no recording ends within one."""
+        return np.full(self.num_blocks, _BLOCK_FRAMES, np.int64)
 
     @property
     def num_events(self) -> int:
@@ -67,6 +74,14 @@ class LargeStore:
             f" {self.num_shards} shards, {self.num_blocks} blocks, {self.num_events} events,"
             f" {SEGMENTS_PER_RECORDING} segments and as many turns a recording"
         )
+
+    def found(self, folder: Path, *, shards_of_zeros: bool = False) -> Path:
+        """Return where it lies under `folder`, written unless it is there; see `write`."""
+        store = folder / f"{'zeros' if shards_of_zeros else 'large'}-{self.num_recordings}"
+        if not (store / "finished").exists():
+            self.write(store, shards_of_zeros=shards_of_zeros)
+            (store / "finished").touch()
+        return store
 
     def write(self, store: Path, *, shards_of_zeros: bool = False) -> None:
         """Write what opening the store reads.

@@ -201,7 +201,7 @@ def _of_blocks(data: BenchStore, corpus_scale: float, group: str) -> list[Result
 
 
 def _one(name: str, group: str, unit: str, value: float) -> Result:
-    return replace(summary(name, unit, [float(value)]), group=group)
+    return summary(name, unit, [float(value)], group=group)
 
 
 def _open(store: Path) -> float:

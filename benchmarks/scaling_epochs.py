@@ -17,17 +17,15 @@ from laughstore.index import Index
 from laughstore.reading.rows import Reader
 from train.streaming.batch import Batch
 from train.streaming.choices import Verify
-from train.streaming.order import Order
 from train.streaming.selection import FrameFilter
 from train.streaming.stream import FrameStream
 
 from .consuming import UNITS, Consumer
 from .data import DIM, FRAME_BYTES, SPLIT
 from .measure import Contestant
+from .planning import BATCH, LANES, WINDOW_BLOCKS, order_of
 from .process_memory import anonymous_bytes, apart
 
-BATCH, LANES, WINDOW_BLOCKS = 4096, 64, 8
-"""The stream's defaults."""
 _WORKER_TIMEOUT_S = 120
 
 
@@ -144,17 +142,7 @@ def plan_epoch(counts: NDArray[np.int64], targets: NDArray[np.generic], epoch: i
         targets: [N] of these rows.
         epoch: of the plan.
     """
-    order = Order.of(
-        counts,
-        targets,
-        balance=None,
-        seed=0,
-        epoch=epoch,
-        global_batch=BATCH,
-        lanes=LANES,
-        window_blocks=WINDOW_BLOCKS,
-        mix="windows",
-    )
+    order = order_of(counts, targets, epoch=epoch)
     order.plan.reads()
     next(order.plan.batches())
 

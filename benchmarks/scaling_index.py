@@ -6,7 +6,7 @@ fresh processes; rounds run every size once, so that all sizes meet the same noi
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -147,4 +147,4 @@ def _written(folder: Path, size: int, with_shards: bool) -> Path:
 
 
 def _result(name: str, size: int, unit: str, values: Sequence[float]) -> Result:
-    return replace(summary(name, unit, values), group=str(size))
+    return summary(name, unit, values, group=str(size))

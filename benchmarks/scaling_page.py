@@ -286,9 +286,9 @@ class Page:
         return (
             "*m* measured; *f* fitted, also beyond what was measured: a million hours are"
             f" {number(million / opened)} times the recordings of the largest store that was"
-            f" opened, {number(million / started)} times those of the largest that was streamed; *c*"
-            " computed by the formulas, from measured speeds where there are any; *a* assumed: a"
-            f" guess is in it. {_BEYOND} is beyond a limit of the next table, which says what"
+            f" opened, {number(million / started)} times those of the largest that was streamed;"
+            " *c* computed by the formulas, from measured speeds where there are any; *a* assumed:"
+            f" a guess is in it. {_BEYOND} is beyond a limit of the next table, which says what"
             " happens then."
         )
 
@@ -327,9 +327,9 @@ def _like() -> str:
     minutes = sum(store.lengths) / FRAMES_PER_HOUR * 60 / store.num_recordings
     events = number(store.num_events / store.num_recordings)
     return (
-        f"A recording of {number(minutes)} minutes has {events} events, {SEGMENTS_PER_RECORDING} segments and as many turns, on average. From"
-        f" {MAX_MAPPED_PIECES:,} shards on files are not mapped, so streams are started for smaller"
-        " stores only."
+        f"A recording of {number(minutes)} minutes has {events} events, {SEGMENTS_PER_RECORDING}"
+        f" segments and as many turns, on average. From {MAX_MAPPED_PIECES:,} shards on files are"
+        " not mapped, so streams are started for smaller stores only."
     )
 
 

@@ -1,7 +1,7 @@
 """The plots of docs/scaling.md: panels side by side, lines over an axis. PNG and SVG.
 
-What a plot shows is gathered first, as names and numbers; their digest stands in the metadata of
-both files. So a check draws nothing, and does not depend on the version of matplotlib.
+As with all plots (`benchmarks.plots`), what one shows is gathered first, and its digest stands in
+both files.
 """
 
 import hashlib
@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .extrapolation import SIZES, Coefficients, points
+from .plots import IMAGES, SUFFIXES, digest_in, told
 from .scale_limits import Limit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
-SUFFIXES = (".png", ".svg")
-_DIGEST = re.compile(rb"What it shows has SHA-256 ([0-9a-f]{64})")
 _COLORS = ("#2a6f97", "#c1666b", "#4a9d6f", "#7f6ca8")
 _WIDTH_IN, _ALONE_IN, _HEIGHT_IN, _DPI = 7.2, 4.0, 2.6, 130
 
@@ -154,7 +152,6 @@ class Picture:
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        told = f"What it shows has SHA-256 {self.digest}"
         # Without a fixed salt, ids in the SVG would differ from run to run.
         with mpl.rc_context({"svg.hashsalt": "laughstore", "font.size": 7}):
             width_in = (
@@ -166,13 +163,15 @@ class Picture:
                 panel.draw(place)
             folder.mkdir(parents=True, exist_ok=True)
             png, svg = (folder / f"{self.name}{suffix}" for suffix in SUFFIXES)
-            figure.savefig(png, dpi=_DPI, metadata={"Software": None, "Description": told})
-            figure.savefig(svg, metadata={"Date": None, "Description": told})
+            figure.savefig(
+                png, dpi=_DPI, metadata={"Software": None, "Description": told(self.digest)}
+            )
+            figure.savefig(svg, metadata={"Date": None, "Description": told(self.digest)})
 
     def stale(self, folder: Path = IMAGES) -> list[Path]:
         """Return those of the two files that are missing or show something else."""
         paths = [folder / f"{self.name}{suffix}" for suffix in SUFFIXES]
-        return [path for path in paths if _digest_in(path) != self.digest]
+        return [path for path in paths if digest_in(path) != self.digest]
 
     def markdown(self) -> str:
         """Return the line that shows it in docs/."""
@@ -329,8 +328,3 @@ def _memcpy(report: Report) -> tuple[tuple[str, float], ...]:
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
-
-
-def _digest_in(path: Path) -> str | None:
-    found = _DIGEST.search(path.read_bytes()) if path.is_file() else None
-    return None if found is None else found[1].decode()
