@@ -165,8 +165,8 @@ class Coefficients:
     rank_bytes: Line
     warm_bytes_per_s: float
     """Of one process, frames in memory."""
-    cold_bytes_per_s: float
-    """Of one process, frames from a disk."""
+    cold_bytes_per_s: float | None
+    """Of one process, frames from the disk of the benchmarks; None where that was not measured."""
 
     @property
     def lines(self) -> dict[str, Line]:
@@ -190,21 +190,25 @@ LINES = {
 """Names of results on the axis of recordings, by fields of `Coefficients`."""
 
 
-def coefficients(recordings: Report, size: Report, cold: Report) -> Coefficients:
-    """Return what three reports measured.
+def coefficients(recordings: Report, size: Report, cold: Report | None) -> Coefficients:
+    """Return what reports measured.
 
     Args:
         recordings: scaling_recordings.
         size: scaling_size.
-        cold: stream_cold.
+        cold: stream_cold, if there is one.
     """
     assert {field.name for field in fields(Coefficients)} > LINES.keys()
     lines = {field: Line.fitted(*points(recordings, name)) for field, name in LINES.items()}
     _, warm = points(size, "FrameStream", "GB/s")
-    [from_disk] = [
-        item["median"] for item in cold["results"] if item["name"].startswith("FrameStream")
-    ]
-    return Coefficients(**lines, warm_bytes_per_s=1e9 * warm[-1], cold_bytes_per_s=1e9 * from_disk)
+    from_disk = None
+    if cold is not None:
+        [from_disk] = [
+            1e9 * item["median"]
+            for item in cold["results"]
+            if item["name"].startswith("FrameStream")
+        ]
+    return Coefficients(**lines, warm_bytes_per_s=1e9 * warm[-1], cold_bytes_per_s=from_disk)
 
 
 def points(report: Report, name: str, unit: str | None = None) -> tuple[list[float], list[float]]:
@@ -267,7 +271,11 @@ def rows(found: Coefficients, sizes: Sequence[Size]) -> list[Row]:
     def line(what: str, unit: str, of: Line) -> Row:
         return row(what, unit, "fitted", lambda size: of.at(size.recordings))
 
-    warm, cold = found.warm_bytes_per_s, found.cold_bytes_per_s
+    def epochs(where: str, bytes_per_s: float) -> Row:
+        what = f"epochs an hour of one process, from {where}"
+        return row(what, "", "computed", lambda size: 1 / epoch_hours(size, bytes_per_s))
+
+    cold = found.cold_bytes_per_s
     return [
         row("recordings", "", "computed", lambda size: size.recordings),
         row("frames of both streams", "", "computed", lambda size: size.frames),
@@ -297,17 +305,7 @@ def rows(found: Coefficients, sizes: Sequence[Size]) -> list[Row]:
             "computed",
             lambda s: epoch_bytes_per_s(s, 64, 1),
         ),
-        row(
-            "epochs an hour of one process, from memory",
-            "",
-            "computed",
-            lambda s: 1 / epoch_hours(s, warm),
-        ),
-        row(
-            "epochs an hour of one process, from this disk",
-            "",
-            "computed",
-            lambda s: 1 / epoch_hours(s, cold),
-        ),
+        epochs("memory", found.warm_bytes_per_s),
+        *([] if cold is None else [epochs("the disk measured", cold)]),
         row("GPU hours of extraction", "h", "assumed", extraction_hours),
     ]

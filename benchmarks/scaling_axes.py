@@ -3,13 +3,14 @@
 The group of a result is the value on the axis.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from laughstore import layout
+from laughstore.index import Index
 from laughstore.store import open_store
 from train.streaming.choices import Verify
 
@@ -51,8 +52,8 @@ def by_size(data: BenchStore, gb: float, repeats: int) -> list[Result]:
             first = FirstBatch(data.store, setting)
             found += [
                 epochs.contestant("FrameStream", group, copy),
-                Contestant("open_store", lambda: _open(data.store), _S, group),
-                Contestant("plan an epoch", plans(data, setting), _S, group),
+                opening(data, group),
+                planning(data, setting, group),
                 Contestant("first batch", first.run, _S, group, check=first.check),
             ]
         return measure(found, repeats=repeats, say=print)
@@ -73,7 +74,8 @@ def by_ranks(data: BenchStore, part: int, ranks: Sequence[int], repeats: int) ->
 def by_workers(data: BenchStore, part: int, workers: Sequence[int], repeats: int) -> list[Result]:
     """Measure workers of a DataLoader, and as many threads of the stream's own."""
     settings = [("DataLoader workers", n, Setting(pattern(part), workers=n)) for n in workers]
-    settings += [("threads", n, Setting(pattern(part), threads=n)) for n in workers if n > 1]
+    threads = sorted({max(1, n) for n in workers})
+    settings += [("threads", n, Setting(pattern(part), threads=n)) for n in threads]
     with ExitStack() as stack:
         one, two = memcpy(), memcpy_by_two()
         found = [one, two]
@@ -168,17 +170,37 @@ class FirstBatch:
         self._stream.close()
 
 
-def plans(data: BenchStore, setting: Setting) -> Callable[[], float]:
+def opening(data: BenchStore, group: str) -> Contestant:
+    """Return what opens a store."""
+    opened: list[Index] = []
+
+    def run() -> float:
+        opened[:] = [open_store(data.store).index]
+        return 1.0
+
+    def check() -> None:
+        if opened.pop().index_id != data.index.index_id:
+            raise AssertionError("another store was opened")
+
+    return Contestant("open_store", run, _S, group, check=check)
+
+
+def planning(data: BenchStore, setting: Setting, group: str) -> Contestant:
     """Return what plans an epoch of a stream: another one at each call."""
     with setting.open(data.index) as stream:
         selection = stream.selection
     numbers = count()
+    planned: list[int] = []
 
     def run() -> float:
-        plan_epoch(selection.block_counts, selection.targets, next(numbers))
+        planned[:] = [plan_epoch(selection.block_counts, selection.targets, next(numbers))]
         return 1.0
 
-    return run
+    def check() -> None:
+        if planned != [selection.num_rows]:
+            raise AssertionError(f"{planned} rows of {selection.num_rows} were planned")
+
+    return Contestant("plan an epoch", run, _S, group, check=check)
 
 
 def without_cores(results: Sequence[Result]) -> list[Result]:
@@ -202,8 +224,3 @@ def _of_blocks(data: BenchStore, corpus_scale: float, group: str) -> list[Result
 
 def _one(name: str, group: str, unit: str, value: float) -> Result:
     return summary(name, unit, [float(value)], group=group)
-
-
-def _open(store: Path) -> float:
-    open_store(store)
-    return 1.0

@@ -134,17 +134,21 @@ class Epochs:
             del batch
 
 
-def plan_epoch(counts: NDArray[np.int64], targets: NDArray[np.generic], epoch: int = 0) -> None:
+def plan_epoch(counts: NDArray[np.int64], targets: NDArray[np.generic], epoch: int = 0) -> int:
     """Plan an epoch, its reads and the rows of its first step, by the stream's defaults.
 
     Args:
         counts: i64[blocks], rows that take part.
         targets: [N] of these rows.
         epoch: of the plan.
+
+    Returns:
+        The rows that are planned.
     """
     order = order_of(counts, targets, epoch=epoch)
     order.plan.reads()
     next(order.plan.batches())
+    return order.plan.num_rows
 
 
 def memory_apart(store: Path, setting: Setting) -> int:

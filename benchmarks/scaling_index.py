@@ -130,7 +130,8 @@ def start_stream(folder: Path) -> Started:
     selection = select(index, SPLIT, LabelSpec())
     counts, targets = selection.block_counts, selection.targets
     selected = time.perf_counter()
-    plan_epoch(counts, targets)
+    if plan_epoch(counts, targets) != selection.num_rows:
+        raise AssertionError(f"not all of {selection.num_rows} rows were planned")
     planned = time.perf_counter()
     return Started(selected - began, planned - selected, first_batch_s, stream_bytes)
 

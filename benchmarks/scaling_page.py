@@ -45,7 +45,7 @@ class ScalingError(Exception):
 
 
 def read_reports(folder: Path = RESULTS) -> dict[str, Report]:
-    """Return the report of each axis, and `cold`, of frames from a disk.
+    """Return the report of each axis, and `cold`, of frames from a disk, if there is one.
 
     Raises:
         ScalingError: one is missing, or comes from a quick run.
@@ -53,10 +53,11 @@ def read_reports(folder: Path = RESULTS) -> dict[str, Report]:
     found: dict[str, Report] = {}
     for name, stem in [*((axis, f"scaling_{axis}") for axis in AXES), ("cold", "stream_cold")]:
         path = folder / f"{stem}.json"
+        if not path.is_file() and name == "cold":
+            continue
         if not path.is_file():
-            script = "bench_stream" if name == "cold" else "bench_scaling"
             raise ScalingError(
-                f"{path.name} is missing; make it with: uv run python -m benchmarks.{script}"
+                f"{path.name} is missing; make it with: uv run python -m benchmarks.bench_scaling"
             )
         found[name] = json.loads(path.read_text())
         if found[name]["settings"]["quick"]:
@@ -70,7 +71,7 @@ class Page:
     def __init__(self, reports: Mapping[str, Report]) -> None:
         self._reports = reports
         self.found: Coefficients = coefficients(
-            reports["recordings"], reports["size"], reports["cold"]
+            reports["recordings"], reports["size"], reports.get("cold")
         )
         self.limits: list[Limit] = limits(self.found)
         self.rows: list[Row] = rows(self.found, [size for _, size in SIZES])
@@ -257,9 +258,13 @@ class Page:
             )
         speeds = {
             "speed of one process, frames in memory": self.found.warm_bytes_per_s,
-            "speed of one process, frames from this disk": self.found.cold_bytes_per_s,
+            "speed of one process, frames from the disk": self.found.cold_bytes_per_s,
         }
-        table += [(name, quantity(value, "B/s"), "", "", "") for name, value in speeds.items()]
+        table += [
+            (name, quantity(value, "B/s"), "", "", "")
+            for name, value in speeds.items()
+            if value is not None
+        ]
         return markdown_table(table)
 
     def _table(self) -> str:

@@ -218,6 +218,18 @@ def test_what_is_beyond_a_limit_is_marked(page):
     assert million.endswith("†")
 
 
+def test_columns_have_room_for_as_many_recordings_as_an_index_names(page):
+    hours = {item.what.split(" (")[0]: item.hours for item in page.limits}
+    assert hours["columns of the index"] > hours["index `index.json`"]
+
+
+def test_what_was_not_read_from_a_disk_is_left_out(page):
+    reports = {name: report for name, report in read_reports().items() if name != "cold"}
+    warm_only = Page(reports)
+    assert len(warm_only.rows) == len(page.rows) - 1
+    assert "the disk" not in warm_only.parts()["fits"]
+
+
 def test_a_document_without_a_place_for_a_part_is_refused(page):
     with pytest.raises(ScalingError, match=r"scaling.md needs one line <!-- scaling:machine:begin"):
         page.filled("# How cost grows\n")
@@ -230,6 +242,7 @@ def test_results_of_a_quick_run_make_no_page(tmp_path):
         (tmp_path / f"{stem}.json").write_text(json.dumps(quick))
     with pytest.raises(ScalingError, match="--quick"):
         read_reports(tmp_path)
+    (tmp_path / "stream_cold.json").unlink()
     (tmp_path / "scaling_size.json").unlink()
     with pytest.raises(ScalingError, match=r"scaling_size.json is missing; .*bench_scaling"):
         read_reports(tmp_path)
