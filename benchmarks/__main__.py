@@ -18,7 +18,10 @@ SCRIPTS = (
     "bench_train",
     "bench_probes",
     "bench_extract",
+    "bench_scaling",
 )
+_TIMES_THE_FRAMES = {"bench_scaling": 2.0}
+"""Of what --gb says: eighths of them are measured, too."""
 
 
 def main() -> int:
@@ -26,7 +29,7 @@ def main() -> int:
     options = parse_options("Run every benchmark.", None)
     failed: list[str] = []
     with working_folder(options) as folder:
-        flags = ["--dir", str(folder), "--gb", str(options.gb), "--repeats", str(options.repeats)]
+        flags = ["--dir", str(folder), "--repeats", str(options.repeats)]
         flags += ["--device", options.device]
         if options.quick:
             flags.append("--quick")
@@ -34,7 +37,8 @@ def main() -> int:
             flags += ["--out", str(options.out)]
         for script in SCRIPTS:
             print(f"== {script}", flush=True)
-            command = [sys.executable, "-m", f"{__package__}.{script}", *flags]
+            gb = options.gb * _TIMES_THE_FRAMES.get(script, 1.0)
+            command = [sys.executable, "-m", f"{__package__}.{script}", *flags, "--gb", str(gb)]
             began = time.monotonic()
             if subprocess.run(command, check=False).returncode:
                 failed.append(script)

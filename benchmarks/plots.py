@@ -152,7 +152,6 @@ class Plot:
         from matplotlib.figure import Figure
 
         shown = self.shown(report)
-        told = f"What it shows has SHA-256 {shown.digest}"
         # Without a fixed salt, ids in the SVG would differ from run to run.
         with mpl.rc_context({"svg.hashsalt": "laughstore", "font.size": 8}):
             size = (_WIDTH_IN, max(_LEAST_IN, _ROW_IN * (shown.num_rows + 2)))
@@ -162,21 +161,29 @@ class Plot:
             axes.spines[["top", "right"]].set_visible(False)
             folder.mkdir(parents=True, exist_ok=True)
             png, svg = (folder / f"{self.name}{suffix}" for suffix in SUFFIXES)
-            figure.savefig(png, dpi=_DPI, metadata={"Software": None, "Description": told})
-            figure.savefig(svg, metadata={"Date": None, "Description": told})
+            figure.savefig(
+                png, dpi=_DPI, metadata={"Software": None, "Description": told(shown.digest)}
+            )
+            figure.savefig(svg, metadata={"Date": None, "Description": told(shown.digest)})
 
     def stale(self, report: Report, folder: Path = IMAGES) -> list[Path]:
         """Return those of the two files that are missing or show something else."""
         digest = self.shown(report).digest
         paths = [folder / f"{self.name}{suffix}" for suffix in SUFFIXES]
-        return [path for path in paths if _digest_in(path) != digest]
+        return [path for path in paths if digest_in(path) != digest]
 
     def markdown(self, images: str) -> str:
         """Return the line that shows it, where images lie at this path."""
         return f"![{self.text}]({images}/{self.name}.png)"
 
 
-def _digest_in(path: Path) -> str | None:
+def told(digest: str) -> str:
+    """Return what stands in the metadata of a plot's files."""
+    return f"What it shows has SHA-256 {digest}"
+
+
+def digest_in(path: Path) -> str | None:
+    """Return the digest of what a plot's file shows; None where there is none."""
     found = _DIGEST.search(path.read_bytes()) if path.is_file() else None
     return None if found is None else found[1].decode()
 

@@ -33,10 +33,18 @@ class Options:
     """Of models: cpu, cuda (only there), or auto (cpu, and cuda if there is one)."""
 
 
-def parse_options(description: str, argv: Sequence[str] | None) -> Options:
-    """Return the options of a command line (default: this process's)."""
+def parse_options(
+    description: str, argv: Sequence[str] | None, *, full_gb: float = _FULL_GB
+) -> Options:
+    """Return the options of a command line (default: this process's).
+
+    Args:
+        description: of the script.
+        argv: the command line.
+        full_gb: frames of a run that is not quick and does not say, in 1e9 bytes.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--gb", type=float, help=f"GB of frames (default {_FULL_GB:g})")
+    parser.add_argument("--gb", type=float, help=f"GB of frames (default {full_gb:g})")
     parser.add_argument("--dir", type=Path, help="keep the frames here (default: temporary)")
     parser.add_argument(
         "--repeats", type=int, help=f"rounds that count (default {MIN_REPEATS}; 1 if --quick)"
@@ -58,7 +66,7 @@ def parse_options(description: str, argv: Sequence[str] | None) -> Options:
     repeats = least if flags.repeats is None else flags.repeats
     if repeats < least:
         parser.error(f"--repeats is {repeats}; it must be at least {least}")
-    gb = flags.gb or (_QUICK_GB if flags.quick else _FULL_GB)
+    gb = flags.gb or (_QUICK_GB if flags.quick else full_gb)
     out = flags.out or (None if flags.quick else RESULTS)
     return Options(gb, flags.dir, repeats, flags.quick, out, flags.device)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import scaling_page
 from .plots import plots_of
 from .report import RESULTS
 
@@ -287,17 +288,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         reports = read_reports(options.results)
-        texts = {path: path.read_text() for path in READMES}
+        texts = {path: path.read_text() for path in (*READMES, scaling_page.DOCUMENT)}
         wanted = {
-            path: filled(text, text_of(path, reports), str(path.relative_to(_ROOT)))
-            for path, text in texts.items()
+            path: filled(texts[path], text_of(path, reports), str(path.relative_to(_ROOT)))
+            for path in READMES
         }
-    except TableError as error:
+        scaling = scaling_page.Page(scaling_page.read_reports(options.results))
+        wanted[scaling_page.DOCUMENT] = scaling.filled(texts[scaling_page.DOCUMENT])
+    except (TableError, scaling_page.ScalingError) as error:
         print(error, file=sys.stderr)
         return 1
-    stale = [path for path in READMES if texts[path] != wanted[path]]
+    stale = [path for path in wanted if texts[path] != wanted[path]]
     if options.check:
         paths = stale + [path for plot, report in plots_of(reports) for path in plot.stale(report)]
+        paths += [path for picture in scaling.pictures.values() for path in picture.stale()]
         for path in paths:
             print(f"{path.relative_to(_ROOT)} is out of date: uv run python -m benchmarks.table")
         return 1 if paths else 0
@@ -305,6 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path.write_text(wanted[path])
     for plot, report in plots_of(reports):
         plot.draw(report)
+    for picture in scaling.pictures.values():
+        picture.draw()
     return 0
 
 
