@@ -72,16 +72,17 @@ def front_page(reports: Sequence[Report]) -> str:
         FrontPageError: a report that is there lacks a line, or has two for it.
     """
     by_name = {report["name"]: report for report in reports}
-    rows = [("", "", "of its limit", "which is")]
-    for line in LINES:
-        if line.report in by_name:
-            rows.append(_row(line, _result(line, by_name[line.report]["results"])))
+    rows = [
+        _row(line, _result(line, by_name[line.report]["results"]))
+        for line in LINES
+        if line.report in by_name
+    ]
     return "\n\n".join(
         [
             "**Delivering shuffled frames, GB/s (part of memcpy by as many threads)**",
             _throughput(by_name["stream"]["results"]),
             "**And the rest**",
-            markdown_table(rows),
+            markdown_table([("", "", "of its limit", "which is"), *rows]),
         ]
     )
 
