@@ -187,8 +187,20 @@ def annotations(name: str, num_frames: int, num_events: int) -> Annotations:
     )
 
 
-def plan_of(lengths: Sequence[int], notes: Sequence[Annotations], spec: FeatureSpec) -> BuildPlan:
-    """Return the plan of recordings of these numbers of frames, two streams each."""
+def plan_of(
+    lengths: Sequence[int],
+    notes: Sequence[Annotations],
+    spec: FeatureSpec,
+    splits: Sequence[str] | None = None,
+) -> BuildPlan:
+    """Return the plan of recordings of these numbers of frames, two streams each.
+
+    Args:
+        lengths: numbers of frames.
+        notes: annotations of each.
+        spec: of the store.
+        splits: of each; all are of SPLIT if None.
+    """
     return make_plan(
         spec,
         "benchmark",
@@ -196,13 +208,15 @@ def plan_of(lengths: Sequence[int], notes: Sequence[Annotations], spec: FeatureS
             RecordingToPlan(
                 id=recording_id(note.recording),
                 name=note.recording,
-                split=SPLIT,
+                split=split,
                 group=note.recording,
                 num_frames=num_frames,
                 assignments=assignments(),
                 annotations_id=note.content_id(),
             )
-            for num_frames, note in zip(lengths, notes, strict=True)
+            for num_frames, note, split in zip(
+                lengths, notes, splits or [SPLIT] * len(notes), strict=True
+            )
         ],
     )
 

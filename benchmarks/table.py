@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import scaling_page
+from .front_page import FrontPageError, front_page
 from .plots import plots_of
 from .report import RESULTS
 
@@ -40,6 +41,11 @@ _LEGEND = (
     " speed as a part of the limit's in the same round, and of memory, which has no rounds, its"
     " part of what the limit says; *cores* counts all threads. Made from"
     " `benchmarks/results/*.json` by `uv run python -m benchmarks.table`."
+)
+_LEGEND_IN_FRONT = (
+    "Medians of interleaved rounds; each part is the median over rounds of the speed as a part of"
+    " the limit's in the same round. All results, with their ranges, and what each contestant does:"
+    " [benchmarks/README.md](benchmarks/README.md)."
 )
 
 Report = Mapping[str, Any]  # Any: JSON values
@@ -88,7 +94,11 @@ def tables(reports: Sequence[Report], images: Mapping[str, str] | None = None) -
 
 
 def text_of(readme: Path, reports: Sequence[Report]) -> str:
-    """Return the text between a README's markers: tables, and the plots that it shows."""
+    """Return the text between a README's markers: tables, and the plots that it shows.
+
+    Raises:
+        FrontPageError: a report lacks a line that the project's README shows.
+    """
     in_front = readme == READMES[0]
     folder = "docs/images" if in_front else "../docs/images"
     images = {
@@ -96,7 +106,9 @@ def text_of(readme: Path, reports: Sequence[Report]) -> str:
         for plot, report in plots_of(reports)
         if not in_front or plot.name in _PLOTS_IN_FRONT
     }
-    return tables(reports, images)
+    if not in_front:
+        return tables(reports, images)
+    return "\n\n".join([_machine(reports), front_page(reports), *images.values(), _LEGEND_IN_FRONT])
 
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
@@ -295,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         scaling = scaling_page.Page(scaling_page.read_reports(options.results))
         wanted[scaling_page.DOCUMENT] = scaling.filled(texts[scaling_page.DOCUMENT])
-    except (TableError, scaling_page.ScalingError) as error:
+    except (TableError, FrontPageError, scaling_page.ScalingError) as error:
         print(error, file=sys.stderr)
         return 1
     stale = [path for path in wanted if texts[path] != wanted[path]]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.front_page import FrontPageError, front_page
 from benchmarks.measure import Contestant, Result, Unit, measure
 from benchmarks.rivals import POOL_FRAMES, Pool
 from benchmarks.table import (
@@ -139,3 +140,18 @@ def test_a_script_runs_in_quick_mode_and_its_json_has_every_field(name, tmp_path
         assert (result["of_limit"] is None) == (result["limit"] is None)
     limited = [result for result in report["results"] if result["of_limit"] is not None]
     assert bool(limited) == (name != "stream_start")  # which has no rates
+
+
+def test_the_readme_says_which_line_of_it_a_report_lacks():
+    reports = [
+        {
+            **report,
+            "results": [r for r in report["results"] if not r["name"].startswith("training")],
+        }
+        for report in read_reports()
+    ]
+    with pytest.raises(FrontPageError, match=r"train.json has 0 results.*'training'.*LINES"):
+        front_page(reports)
+    twice = [{**report, "results": 2 * report["results"]} for report in read_reports()]
+    with pytest.raises(FrontPageError, match=r"has 2 results that begin with"):
+        front_page(twice)
