@@ -1,7 +1,7 @@
 """A step of linear heads on the CPU, part by part of its rows.
 
-A part becomes float32 in the cache, and is answered, judged and derived by while it is there: a step
-reads its rows from memory once, as they are stored. Threads share the parts.
+A part becomes float32 in the cache, and is answered, judged and derived by while it is there: a
+step reads its rows from memory once, as they are stored. Threads share the parts.
 """
 
 import torch

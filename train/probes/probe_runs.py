@@ -94,7 +94,7 @@ class ProbeRuns:
 
     def _write(self, number: int, head: BestHead, lines: Mapping[str, bytes]) -> None:
         probe = self._rows.probes[number]
-        config = self._config.of_probe(probe)
+        config = self._rows.configs[number]
         if is_run(config.out):
             run = Run.open(config.out)
         else:

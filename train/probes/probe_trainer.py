@@ -21,11 +21,11 @@ from ..runs.log import Interval, Losses, Value
 from ..scoring.metrics import FrameMetrics
 from ..scoring.score import by_stream, metrics_of, score_rows
 from ..streaming.stream import Batch
+from ..threads import one_thread
 from ..training.course import Stopped
 from ..training.fitting import Fitting, Parts
 from ..training.optimiser import make_optimiser
 from ..training.result import ProbeResult, ProbesResult
-from ..threads import one_thread
 from .linear_step import linear_step
 from .probe_rows import ProbeRows
 from .probe_runs import BestHead, ProbeRuns
@@ -104,7 +104,6 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         super().__init__(parts)
         self.rows, self.runs = rows, runs
         self.standings = [Standing() for _ in rows.probes]
-        self._configs = [parts.config.of_probe(probe) for probe in rows.probes]
         numbers = range(len(rows.probes))
         # Losses of one kind are computed together.
         self.stack = tuple(sorted(numbers, key=lambda number: rows.losses[number].targets))
@@ -245,7 +244,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
             }
             self.records.write("validation", course.step, values, probe=probe.name)
             standing.epochs = course.epoch + 1
-            if metrics.beats(standing.best, self._configs[number].select_by):
+            if metrics.beats(standing.best, self.rows.configs[number].select_by):
                 better.append(column)
                 standing.best, standing.best_epoch = metrics, course.epoch
             standing.has_stopped = course.epoch - standing.best_epoch >= patience
@@ -323,7 +322,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
 
     def _result(self, stopped: Stopped) -> ProbesResult:
         results: list[ProbeResult] = []
-        zipped = zip(self.rows.probes, self._configs, self.standings, strict=True)
+        zipped = zip(self.rows.probes, self.rows.configs, self.standings, strict=True)
         for probe, config, standing in zipped:
             assert standing.best is not None, "the first epoch is the best so far"
             results.append(

@@ -41,12 +41,12 @@ class StackedHeads(nn.Module):
         self.are_first_layers = one.is_first_layer
         """The first layer is all there is: its outputs are the answers."""
         self.first = linear_of_zeros(dim, num_heads * self.width)
-        for _ in range(num_heads):
+        for _ in range(0 if self.are_first_layers else num_heads):
             head = make_head(config, dim)
             del head.first  # a part of ours
             heads.append(head)
         self.rests = nn.ModuleList(heads)
-        """What comes behind the first layer of each."""
+        """What comes behind the first layer of each, if anything does."""
         self.drops_out = one.drops_out
         """Training needs a number for each row and head."""
 

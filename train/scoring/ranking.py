@@ -80,9 +80,7 @@ def ranks_of(values: NDArray[np.uint8 | np.float32]) -> NDArray[np.float64]:
     return _shared_ranks(order, np.flatnonzero(np.append(True, rising[1:] != rising[:-1])))
 
 
-def _shared_ranks(
-    order: NDArray[np.int64], first: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _shared_ranks(order: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return f8[N]: mean ranks of groups of equals.
 
     Args:
