@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .data import FRAME_BYTES, ID_CHANNELS, BenchData, ids_of
+from .data import FRAME_BYTES, ID_CHANNELS, BenchStore, ids_of
 from .measure import Unit
 
 UNITS = (Unit("GB/s", 1e-9), Unit("frames/s", 1 / FRAME_BYTES))
@@ -39,7 +39,7 @@ class Consumer:
         return ids_of(torch.cat(self._ids).numpy())
 
 
-def check_once(ids: NDArray[np.int64], data: BenchData) -> None:
+def check_once(ids: NDArray[np.int64], data: BenchStore) -> None:
     """Raise unless these are the ids of all frames, each once."""
     if not np.array_equal(np.sort(ids), data.frame_ids):
         raise AssertionError("not every frame was delivered exactly once")
