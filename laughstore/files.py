@@ -7,8 +7,7 @@ import ctypes
 import hashlib
 import os
 import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -108,35 +107,6 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    fsync_dir(path.parent)
-
-
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder durably, with all its files in one step.
-
-    Args:
-        path: of the folder; there must be none with files in it, and its parent must exist.
-        files: by their paths in it.
-    """
-    temporary = temporary_sibling(path)
-    folders = {temporary}
-    temporary.mkdir()
-    try:
-        for name, data in files.items():
-            file_path = temporary / name
-            if file_path.parent not in folders:
-                file_path.parent.mkdir(parents=True, exist_ok=True)
-                folders.update(temporary / parent for parent in PurePosixPath(name).parents)
-            with named_in_errors(file_path), file_path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for folder in folders:
-            fsync_dir(folder)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     fsync_dir(path.parent)
 
 

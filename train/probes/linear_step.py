@@ -47,7 +47,7 @@ def linear_step(
         return by_weight, by_bias, sums
 
     shares = model.threads.each(len(x), of_share)
-    by_weight, by_bias, sums = (sum(each[1:], each[0]) for each in zip(*shares, strict=True))
+    by_weight, by_bias, sums = (torch.stack(each).sum(dim=0) for each in zip(*shares, strict=True))
     first = model.heads.first
     assert first.weight.grad is not None, "memory of `Gradients`"
     assert first.bias.grad is not None, "memory of `Gradients`"

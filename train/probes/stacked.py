@@ -154,7 +154,7 @@ class ProbeModel(RowModel):
     @torch.no_grad()
     def keeping(self, kept: Sequence[int]) -> Self:
         """Return a model of some of these heads, on the same device."""
-        scores = [self.scores[number] for number in kept]
+        scores: list[ScoreKind] = [self.scores[number] for number in kept]
         model = type(self)(self.config, len(self.mean), scores, self.threads)
         parts = self.heads.split(self.heads.state_dict())
         model.heads.load_state_dict(StackedHeads.join([parts[number] for number in kept]))

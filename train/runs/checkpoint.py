@@ -30,10 +30,9 @@ from laughstore.errors import CorruptData, LaughstoreError, NotFound
 from laughstore.files import (
     TEMPORARY_MARK,
     fsync_dir,
-    make_dirs,
     write_atomic,
-    write_folder,
 )
+from laughstore.new_folder import write_folder
 from laughstore.sealed import canonical_json, seal, unseal
 
 logger = logging.getLogger(__name__)
@@ -82,7 +81,6 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint durably under `folder` and return its path; nothing is replaced."""
-    make_dirs(folder)
     there = [path for path in _named(folder) if _order(path)[0] == step]
     name = _name(step) + (f".{_order(there[-1])[1] + 1}" if there else "")
     write_folder(folder / name, _files(checkpoint))

@@ -21,9 +21,9 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
-from laughstore.files import make_dirs, write_folder
 from laughstore.folders import is_url
 from laughstore.index import Index
+from laughstore.new_folder import write_folder
 from laughstore.other_annotations import tables_digest
 from laughstore.sealed import seal, unseal
 from laughstore.spec import FeatureSpec
@@ -163,10 +163,8 @@ class Run:
         }
         data = seal(content)
         _, sha256 = unseal(data, where=_CONFIG)
-        # Under its name only once it is a run: what kills this process leaves one or nothing.
-        parent = config.out.absolute().parent
-        make_dirs(parent)
         run = cls(config.out, kept, index.spec, index.index_id, sha256, about)
+        # Under its name only once it is a run: what kills this process leaves one or nothing.
         write_folder(config.out, {_CONFIG: data, **(holding(run) if holding else {})})
         return run
 
