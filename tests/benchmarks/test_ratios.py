@@ -1,11 +1,12 @@
 """The stream and the training are as fast as others in the same process say they should be.
 
 No time is compared with one of another machine, only speeds with speeds of the same rounds: memory
-that is copied, steps, streams. What they should be comes from the committed JSON, and less than
-half of it will do: caches, cores and neighbours differ.
+that is copied, steps, streams. What they should be comes from the committed JSON, and half of it
+or a little more will do: caches, cores and neighbours differ.
 """
 
 import json
+import statistics
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from benchmarks.bench_stream import StreamEpochs
 from benchmarks.bench_train import on_cpu
 from benchmarks.consuming import UNITS
 from benchmarks.data import make_data
-from benchmarks.limits import memcpy
+from benchmarks.limits import bare_gathers, memcpy, memcpy_by_two
 from benchmarks.measure import Contestant, measure
 from benchmarks.report import RESULTS
 from benchmarks.training import opened
@@ -22,9 +23,11 @@ from benchmarks.training import opened
 ROUNDS = 5
 ATTEMPTS = 3
 """Other work slows one contestant of a round now and then; code that has become slow is slow each
-time. So the best of a few attempts counts."""
+time. So the best of a few attempts counts, of each ratio."""
 PART = 0.4
 """Of what was recorded, which must be reached."""
+PART_OF_LIKE = 0.7
+"""The same where both do the same kind of work on the same rows: they meet the same noise."""
 GB = 0.25
 BATCH = 512
 
@@ -53,14 +56,13 @@ def recorded(report, name, group=""):
 
 
 def reach(measured, least):
-    """Fail unless one of a few attempts reaches all of the least ratios."""
-    low: dict[str, float] = {}
+    """Fail unless each of the least ratios is reached in one of a few attempts."""
+    best = dict.fromkeys(least, 0.0)
     for _ in range(ATTEMPTS):
-        found = measured()
-        low = {name: ratio for name, ratio in found.items() if ratio < least[name]}
-        if not low:
+        best = {name: max(best[name], ratio) for name, ratio in measured().items()}
+        if all(best[name] >= least[name] for name in least):
             return
-    lines = [f"{name} is {ratio:.2f}, at least {least[name]:.2f}" for name, ratio in low.items()]
+    lines = [f"{name} is {best[name]:.2f}, at least {least[name]:.2f}" for name in least]
     pytest.fail("; ".join(lines))
 
 
@@ -68,16 +70,23 @@ def test_the_stream_keeps_up_with_memcpy_and_checksums_cost_later_epochs_nothing
     group = f"batch {BATCH}"
     never = recorded("stream", "FrameStream, verify never", group)
     later = recorded("stream", "FrameStream, verify first, later epochs", group)
+    bare = recorded("stream", "bare index_select of the same rows", group)
     least = {
         "the stream's speed, as a part of memcpy's,": PART * never["of_limit"],
-        "the speed of later epochs with checksums, as a part of that without,": PART
+        "the stream's speed, as a part of a bare gather's of the same rows,": PART_OF_LIKE
+        * never["median"]
+        / bare["median"],
+        "the speed of later epochs with checksums, as a part of that without,": PART_OF_LIKE
         * later["median"]
         / never["median"],
     }
     plain, checked = (StreamEpochs(data, BATCH, verify) for verify in ("never", "first"))
 
+    order = plain.order()
+
     def measured():
-        copy = memcpy()
+        copy, copy_by_two = memcpy(), memcpy_by_two()
+        rows, *_ = bare_gathers(data, BATCH, order, copy, copy_by_two)
         without = Contestant(
             "never", plain.run, UNITS[:1], limit=copy, before=plain.before, check=plain.check
         )
@@ -89,8 +98,13 @@ def test_the_stream_keeps_up_with_memcpy_and_checksums_cost_later_epochs_nothing
             before=checked.before,
             check=checked.check,
         )
-        _, to_memcpy, to_never = measure([copy, without, after], repeats=ROUNDS)
-        return dict(zip(least, (to_memcpy.of_limit, to_never.of_limit), strict=True))
+        of_memcpy = measure([copy, rows, without, after], repeats=ROUNDS)
+        _, gathered, streamed, checked_later = (
+            result for result in of_memcpy if result.unit == "GB/s"
+        )
+        to_rows = [a / b for a, b in zip(streamed.values, gathered.values, strict=True)]
+        found = (streamed.of_limit, statistics.median(to_rows), checked_later.of_limit)
+        return dict(zip(least, found, strict=True))
 
     try:
         reach(measured, least)
