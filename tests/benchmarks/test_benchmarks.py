@@ -115,8 +115,9 @@ def test_a_quick_run_runs_all_scripts_and_their_json_has_every_field(tmp_path):
     command += ["--dir", str(tmp_path / "frames"), "--out", str(tmp_path / "out")]
     subprocess.run(command, cwd=ROOT, check=True, timeout=280)
     reports = [json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()]
-    names = {report["name"] for report in reports}
-    assert names - {"stream_cold"} == {  # which needs a disk
+    # How cost grows has tests of its own (test_scaling); reads from a cold cache need a disk.
+    reports = [report for report in reports if not report["name"].startswith("scaling")]
+    assert {report["name"] for report in reports} - {"stream_cold"} == {
         "stream",
         "stream_start",
         "resume",
