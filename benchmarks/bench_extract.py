@@ -42,6 +42,8 @@ from .report import Options, Report, parse_options, working_folder
 CPU, GPU = "extract", "extract_gpu"
 """Names of the reports; the second may come from another machine."""
 _TFLOPS = (Unit("TFLOP/s", 1e-12),)
+_RANDOM = "its numbers are random, and nobody keeps what comes out"
+_CALLS_OF_A_BUILD = "its calls are those of a build, which is verified; nobody keeps what comes out"
 _MARGIN_FRAMES = 3
 """By which a recording is shorter than whole calls: its end is ragged."""
 _CPU_CALLS: dict[Size, int] = {"nano": 30, "wide": 4}
@@ -145,6 +147,7 @@ def measure_work(
         units: Sequence[Unit],
         limit: Contestant | None = None,
         *,
+        unchecked: str,
         allow_tf32: bool = False,
     ) -> Contestant:
         return Contestant(
@@ -154,25 +157,46 @@ def measure_work(
             work.group,
             limit,
             before=lambda: work.prepare(allow_tf32=allow_tf32),
+            unchecked=unchecked,
         )
 
     products = contestant(
-        f"limit: matrix product, {square[0]} square", matrix_products(work, *square), _TFLOPS
+        f"limit: matrix product, {square[0]} square",
+        matrix_products(work, *square),
+        _TFLOPS,
+        unchecked=_RANDOM,
     )
     layers = contestant(
         "matrix products of one layer",
         layer_products(work, _LAYERS[work.device.type]),
         _TFLOPS,
         products,
+        unchecked=_RANDOM,
     )
-    lm = contestant("LM alone", lm_alone(work, calls), [*_TFLOPS, rates.frames], products)
+    lm = contestant(
+        "LM alone",
+        lm_alone(work, calls),
+        [*_TFLOPS, rates.frames],
+        products,
+        unchecked=_RANDOM,
+    )
     mimis = [
         contestant(
-            f"Mimi alone{_flag(tf32)}", mimi_alone(work, calls), [rates.frames], allow_tf32=tf32
+            f"Mimi alone{_flag(tf32)}",
+            mimi_alone(work, calls),
+            [rates.frames],
+            unchecked=_CALLS_OF_A_BUILD,
+            allow_tf32=tf32,
         )
         for tf32 in ((False, True) if with_tf32 else (False,))
     ]
-    bare = contestant("both networks, the same calls", bare_calls(work, calls), [rates.frames], lm)
+    bare = contestant(
+        "both networks, the same calls",
+        bare_calls(work, calls),
+        [rates.frames],
+        lm,
+        unchecked=_CALLS_OF_A_BUILD,
+    )
     kinds = [(wav, False), (flac, False), *([(wav, True)] if with_tf32 else [])]
     units = [rates.frames, rates.hours, rates.written]
     builds = [

@@ -35,7 +35,7 @@ from .data import (
 )
 from .large_index import PODCAST_FILLERS, TEN_THOUSAND
 from .measure import Contestant, Unit, measure
-from .opening import opening
+from .opening import opening_time
 from .random_reads import random_reads
 from .report import Options, Report, parse_options, working_folder
 
@@ -111,16 +111,27 @@ def writing(work: ShardWork, folder: Path) -> list[Contestant]:
 
     block = memoryview(payload)[: geometry.data_bytes]
 
-    def hash_one_stream() -> None:
+    num_blocks = int(work.num_bytes) // len(SPEAKERS) // len(block)
+    digests: list[str] = []
+
+    def hash_one_stream() -> str:
         digest = hashlib.sha256()
-        for _ in range(int(work.num_bytes) // len(SPEAKERS) // len(block)):
+        for _ in range(num_blocks):
             digest.update(block)
+        return digest.hexdigest()
 
     def hashes() -> float:
         with ThreadPoolExecutor(len(SPEAKERS)) as pool:
-            for future in [pool.submit(hash_one_stream) for _ in SPEAKERS]:
-                future.result()
+            digests[:] = [
+                future.result() for future in [pool.submit(hash_one_stream) for _ in SPEAKERS]
+            ]
         return work.num_bytes
+
+    expected = hashlib.sha256(bytes(block) * num_blocks).hexdigest()
+
+    def check_hashes() -> None:
+        if digests != [expected] * len(SPEAKERS):
+            raise AssertionError("a stream was hashed to something else")
 
     # Not the plain write: cp, which syncs at the end and copies in the kernel, is faster.
     limit = Contestant("limit: cp of the same files, then fsync", cp, _GB_PER_S, "", None, before)
@@ -133,7 +144,13 @@ def writing(work: ShardWork, folder: Path) -> list[Contestant]:
     }
     return [
         limit,
-        Contestant("limit: SHA-256 alone, a thread a stream", hashes, _GB_PER_S, "", limit),
+        Contestant(
+            "limit: SHA-256 alone, a thread a stream",
+            hashes,
+            _GB_PER_S,
+            limit=limit,
+            check=check_hashes,
+        ),
         *(Contestant(name, run, _GB_PER_S, "", limit, before, check) for name, run in ours.items()),
     ]
 
@@ -166,21 +183,33 @@ def checking(data: BenchData) -> list[Contestant]:
     rows = open_rows(data.index, SPLIT)
     buffer = bytearray(_READ_BYTES)
     num_bytes = float(data.index.num_blocks * data.index.geometry.data_bytes)
+    read_bytes = 0
 
     def read() -> float:
+        nonlocal read_bytes
         total = 0
         for path in data.shards:
             with path.open("rb", buffering=0) as file:
                 while got := file.readinto(buffer):
                     total += got
+        read_bytes = total
         return float(total)
 
+    def check_read() -> None:
+        if read_bytes != sum(path.stat().st_size for path in data.shards):
+            raise AssertionError(f"only {read_bytes} bytes were read")
+
     def verify() -> float:
-        rows.prepare(blocks, verify=True)
+        rows.prepare(blocks, verify=True)  # raises at the first block that is not as it was
         return num_bytes
 
-    limit = Contestant("limit: plain read of all shards", read, _GB_PER_S)
-    return [limit, Contestant("CRC-32C of every block", verify, _GB_PER_S, limit=limit)]
+    def check_verified() -> None:
+        if not rows.are_ready(blocks, checked=True):
+            raise AssertionError("a block was not checked")
+
+    limit = Contestant("limit: plain read of all shards", read, _GB_PER_S, check=check_read)
+    name = "CRC-32C of every block"
+    return [limit, Contestant(name, verify, _GB_PER_S, limit=limit, check=check_verified)]
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -211,8 +240,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         results += measure(checking(data), repeats=options.repeats, say=print)
         results += measure(random_reads(data), repeats=options.repeats, say=print)
         for store in large_stores:
-            at = folder / f"large-{store.num_recordings}"
-            results += opening(store, at, options.repeats)
+            at = store.found(folder)
+            results += opening_time(store, at, options.repeats)
             opened[str(store)] = (at / layout.CURRENT_INDEX).stat().st_size
     settings = {
         "written_bytes": int(work.num_bytes),

@@ -18,7 +18,6 @@ from .data import DIM, make_data
 from .measure import Contestant, Result, Unit, measure, summary
 from .rank_processes import RankProcesses
 from .report import Options, Report, parse_options, working_folder
-from .resuming import resuming
 from .training import BareProducts, Training, opened
 
 NAME = "train"
@@ -40,23 +39,24 @@ def on_cpu(training: Training) -> list[Contestant]:
     needed = _contestant(
         "limit of a step: rows made float32, and two products with them",
         lambda: bare.run(training.stream.num_steps),
+        bare.check,
     )
     serial = _contestant(
         "limit of training: the steps alone, then the stream alone",
         in_turn,
-        check=training.check_rows,
+        training.check_rows,
     )
     return [
         needed,
         _contestant(
             "steps, batches in memory",
             lambda: training.steps(batches),
-            needed,
             lambda: training.check_step(batches[0]),
+            needed,
         ),
-        _contestant("FrameStream", training.stream_epoch, check=training.check_rows),
+        _contestant("FrameStream", training.stream_epoch, training.check_rows),
         serial,
-        _contestant("training", training.train_epoch, serial, training.check_rows),
+        _contestant("training", training.train_epoch, training.check_rows, serial),
     ]
 
 
@@ -71,16 +71,14 @@ def by_processes(alone: RankProcesses, together: RankProcesses) -> list[Contesta
         ):
             raise AssertionError("two processes train another head than one")
 
-    one = _contestant(
-        f"training, 1 process, {_THREADS} torch threads", alone.train_epoch, check=check
-    )
+    one = _contestant(f"training, 1 process, {_THREADS} torch threads", alone.train_epoch, check)
     return [
         one,
         _contestant(
             f"training, {together.num_ranks} processes over gloo, 1 torch thread each",
             together.train_epoch,
-            one,
             check,
+            one,
         ),
     ]
 
@@ -92,15 +90,19 @@ def on_gpu(training: Training) -> list[Contestant]:
         _contestant(
             "GPU: FrameStream, page-locked buffers",
             training.stream_epoch,
-            check=training.check_rows,
+            training.check_rows,
         ),
-        _contestant("GPU: copies of page-locked batches", partial(training.copy, batches)),
+        _contestant(
+            "GPU: copies of page-locked batches",
+            partial(training.copy, batches),
+            lambda: training.check_copy(batches[0]),
+        ),
         _contestant(
             "GPU: steps, batches in its memory",
             partial(training.steps, training.on_device(batches)),
-            check=lambda: training.check_step(batches[0]),
+            lambda: training.check_step(batches[0]),
         ),
-        _contestant("GPU: training", training.train_epoch, check=training.check_rows),
+        _contestant("GPU: training", training.train_epoch, training.check_rows),
     ]
 
 
@@ -113,8 +115,8 @@ def of_slowest(results: Sequence[Result]) -> Result:
 def _contestant(
     name: str,
     run: Callable[[], int],
+    check: Callable[[], None],
     limit: Contestant | None = None,
-    check: Callable[[], None] = lambda: None,
 ) -> Contestant:
     return Contestant(name, lambda: float(run()), _UNITS, limit=limit, check=check)
 
@@ -146,8 +148,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = Report.begin(NAME, options)
         with tempfile.TemporaryDirectory(prefix="runs-", dir=folder) as runs:
             results = _measure(data.store, Path(runs), options)
-            batch = 64 if options.quick else _BATCH
-            results.append(resuming(data.store, Path(runs), options.repeats, global_batch=batch))
     settings = {
         "frames": data.num_frames,
         "dim": DIM,

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .data import FRAME_BYTES, ID_CHANNELS, BenchData, ids_of
+from .data import FRAME_BYTES, ID_CHANNELS, BenchStore, ids_of
 from .measure import Unit
 
 UNITS = (Unit("GB/s", 1e-9), Unit("frames/s", 1 / FRAME_BYTES))
@@ -48,7 +48,7 @@ class Consumer:
         return [ids_of(bits.numpy()) for bits in self._ids]
 
 
-def check_once(ids: NDArray[np.int64], data: BenchData) -> None:
+def check_once(ids: NDArray[np.int64], data: BenchStore) -> None:
     """Raise unless these are the ids of all frames, each once."""
     check_claimed(ids, data.frame_ids)
 

@@ -40,7 +40,7 @@ FRAME_BYTES = 2 * DIM
 SPLIT = "train"
 ID_CHANNELS = 4
 SPEAKERS = ("SPEAKER_00", "SPEAKER_01")
-_NUM_RECORDINGS = 8
+NUM_RECORDINGS = 8
 _WRITE_FRAMES = 4096
 """Frames handed to the writer at once."""
 _SIGN_AND_FRACTION, _FRACTION, _EXPONENT_OF_ONE = 0x807F, 0x7F, 0x3F80
@@ -48,12 +48,10 @@ _ID_SHIFTS = 7 * np.arange(ID_CHANNELS)
 
 
 @dataclass(frozen=True)
-class BenchData:
-    """A store and a plain file of the same frames."""
+class BenchStore:
+    """A store of frames that carry their ids."""
 
     store: Path
-    flat: Path
-    """u2[N, DIM], little-endian, no header: what somebody without a store would write."""
     index: Index
 
     @property
@@ -77,6 +75,14 @@ class BenchData:
         return [self.store / layout.SHARDS / shard.name for shard in self.index.split_shards(SPLIT)]
 
 
+@dataclass(frozen=True)
+class BenchData(BenchStore):
+    """A store and a plain file of the same frames."""
+
+    flat: Path
+    """u2[N, DIM], little-endian, no header: what somebody without a store would write."""
+
+
 def make_data(folder: Path, gb: float) -> BenchData:
     """Write the store and the flat file, or find them finished under `folder`.
 
@@ -84,13 +90,43 @@ def make_data(folder: Path, gb: float) -> BenchData:
         folder: what is there of the same size is used again.
         gb: size of the frames in 1e9 bytes; the files take twice that.
     """
-    per_stream = max(1, round(gb * 1e9 / FRAME_BYTES / _NUM_RECORDINGS / len(SPEAKERS)))
+    per_stream = _frames_per_stream(gb)
     base = folder / f"finite-{per_stream}"
     store, flat = base / "store", base / "flat.u2"
-    if not (flat.exists() and (store / "store.json").exists()):
+    if not (flat.exists() and (store / layout.STORE_JSON).exists()):
         flat.unlink(missing_ok=True)
-        _write(store, flat, per_stream)
-    return BenchData(store, flat, open_shards(store))
+        partial = flat.with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        num_rows = len(SPEAKERS) * sum(_lengths(per_stream))
+        rows = np.memmap(partial, "<u2", "w+", shape=(num_rows, DIM))
+        _write(store, per_stream, bench_spec(), rows)
+        rows.flush()
+        partial.replace(flat)
+    return BenchData(store, open_shards(store), flat)
+
+
+def make_store(folder: Path, gb: float, *, block_frames: int = 128) -> BenchStore:
+    """Write a store alone, or find it finished under `folder`.
+
+    Args:
+        folder: what is there of the same size is used again.
+        gb: size of the frames in 1e9 bytes.
+        block_frames: frames of a block.
+    """
+    per_stream = _frames_per_stream(gb)
+    store = folder / f"store-{per_stream}-{block_frames}"
+    if not (store / layout.STORE_JSON).exists():
+        _write(store, per_stream, bench_spec(block_frames=block_frames))
+    return BenchStore(store, open_shards(store))
+
+
+def _frames_per_stream(gb: float) -> int:
+    return max(1, round(gb * 1e9 / FRAME_BYTES / NUM_RECORDINGS / len(SPEAKERS)))
+
+
+def _lengths(per_stream: int) -> list[int]:
+    """Frames of each recording: the longest is a few longer, so last blocks are ragged."""
+    return [per_stream + i for i in range(NUM_RECORDINGS)]
 
 
 def bench_spec(*, block_frames: int = 128, shard_frames: int = 4096) -> FeatureSpec:
@@ -151,8 +187,20 @@ def annotations(name: str, num_frames: int, num_events: int) -> Annotations:
     )
 
 
-def plan_of(lengths: Sequence[int], notes: Sequence[Annotations], spec: FeatureSpec) -> BuildPlan:
-    """Return the plan of recordings of these numbers of frames, two streams each."""
+def plan_of(
+    lengths: Sequence[int],
+    notes: Sequence[Annotations],
+    spec: FeatureSpec,
+    splits: Sequence[str] | None = None,
+) -> BuildPlan:
+    """Return the plan of recordings of these numbers of frames, two streams each.
+
+    Args:
+        lengths: numbers of frames.
+        notes: annotations of each.
+        spec: of the store.
+        splits: of each; all are of SPLIT if None.
+    """
     return make_plan(
         spec,
         "benchmark",
@@ -160,45 +208,47 @@ def plan_of(lengths: Sequence[int], notes: Sequence[Annotations], spec: FeatureS
             RecordingToPlan(
                 id=recording_id(note.recording),
                 name=note.recording,
-                split=SPLIT,
+                split=split,
                 group=note.recording,
                 num_frames=num_frames,
                 assignments=assignments(),
                 annotations_id=note.content_id(),
             )
-            for num_frames, note in zip(lengths, notes, strict=True)
+            for num_frames, note, split in zip(
+                lengths, notes, splits or [SPLIT] * len(notes), strict=True
+            )
         ],
     )
 
 
-def _write(store: Path, flat: Path, per_stream: int) -> None:
-    # Lengths differ and the longest is a few frames longer than the shortest: ragged last blocks.
-    lengths = [per_stream + i for i in range(_NUM_RECORDINGS)]
+def _write(
+    store: Path, per_stream: int, spec: FeatureSpec, rows: NDArray[np.uint16] | None = None
+) -> None:
+    """Write a store, and the same frames one behind the other into `rows`, u2[N, DIM]."""
+    lengths = _lengths(per_stream)
     notes = [
         annotations(f"episode {i}", num_frames, max(1, num_frames // 100))
         for i, num_frames in enumerate(lengths)
     ]
-    spec = bench_spec()
     plan = plan_of(lengths, notes, spec)
     begin_plan(store, plan)
-    partial = flat.with_suffix(".partial")
-    rows = np.memmap(partial, "<u2", "w+", shape=(2 * sum(lengths), DIM))
     first_row = first_block = 0
     for planned, note in zip(plan.recordings, notes, strict=True):
         write_annotations(store, note, planned.split, planned.id)
         num_blocks = plan.geometry.num_blocks(planned.num_frames)
         ids = [(first_block + i * num_blocks) * spec.block_frames for i in range(len(SPEAKERS))]
         with UnitWriter(store, plan, planned, note) as writer:
-            _write_unit(writer, planned, rows[first_row:], ids)
+            _write_unit(writer, planned, None if rows is None else rows[first_row:], ids)
         first_row += len(SPEAKERS) * planned.num_frames
         first_block += len(SPEAKERS) * num_blocks
-    rows.flush()
     commit_plan(store, plan)
-    partial.replace(flat)
 
 
 def _write_unit(
-    writer: UnitWriter, planned: PlannedRecording, rows: NDArray[np.uint16], first_ids: list[int]
+    writer: UnitWriter,
+    planned: PlannedRecording,
+    rows: NDArray[np.uint16] | None,
+    first_ids: list[int],
 ) -> None:
     """Write a recording's streams into its unit and, one behind the other, into `rows`."""
     num_frames, num_streams = planned.num_frames, len(first_ids)
@@ -209,8 +259,9 @@ def _write_unit(
         for stream, first_id in enumerate(first_ids):
             ids = first_id + np.arange(start, start + count)
             frames[stream, :, :ID_CHANNELS] = id_bits(ids)
-            row = stream * num_frames + start
-            rows[row : row + count] = frames[stream]
+            if rows is not None:
+                row = stream * num_frames + start
+                rows[row : row + count] = frames[stream]
         writer.write(frames, np.full((num_streams, count, CODE_STREAMS), MISSING_CODE, np.int16))
     writer.finish()
 

@@ -174,7 +174,7 @@ class MappedEpisodes:
         sampler = RandomSampler(
             range(len(self._ids)), num_samples=self._count, generator=_generator(number)
         )
-        collate = _as_it_is if self._gathered else None
+        collate: Any = _as_it_is if self._gathered else None  # Any: of batches that are lists
         return _bits(DataLoader(dataset, self._batch, sampler=sampler, collate_fn=collate))
 
     def claimed(self, number: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from laughstore import layout
 from laughstore.annotations import Annotations, Segment
@@ -20,7 +21,7 @@ from laughstore.index import Index, Recording, Stream
 from laughstore.index_file import encode_index
 from laughstore.manifest import FileRecord, Manifest
 from laughstore.naming import recording_id
-from laughstore.sealed import unseal
+from laughstore.sealed import seal, unseal
 from laughstore.spec import FeatureSpec
 from laughstore.store import open_store
 from laughstore.tables import Vocabulary, recording_tables
@@ -29,9 +30,10 @@ from .data import SPEAKERS, SPLIT, annotations, assignments, bench_spec
 
 # PodcastFillers has 199 episodes with audio of their speakers, two assignments each. These lengths
 # give 3,200 shards and 102,000 blocks.
-_LENGTHS = [8 * 4096] * 191 + [263 * 128] * 8
+_BLOCK_FRAMES = 128
+_LENGTHS = [8 * 4096] * 191 + [263 * _BLOCK_FRAMES] * 8
 _NUM_EVENTS = 86_000
-_SEGMENTS_PER_RECORDING = 500
+SEGMENTS_PER_RECORDING = 500
 _FAKE_FILE_BYTES = 40_000
 
 
@@ -49,12 +51,17 @@ class LargeStore:
     @property
     def num_blocks(self) -> int:
         """Of both assignments of all recordings."""
-        return 2 * sum(-(-length // 128) for length in self.lengths)
+        return 2 * sum(self.lengths) // _BLOCK_FRAMES
 
     @property
     def num_shards(self) -> int:
         """Of both assignments of all recordings."""
         return 2 * sum(-(-length // 4096) for length in self.lengths)
+
+    @property
+    def block_frames(self) -> NDArray[np.int64]:
+        """i64[blocks]: frames of each block; no recording ends within one."""
+        return np.full(self.num_blocks, _BLOCK_FRAMES, np.int64)
 
     @property
     def num_events(self) -> int:
@@ -65,8 +72,16 @@ class LargeStore:
         return (
             f"{self.num_recordings} recordings, {2 * self.num_recordings} streams,"
             f" {self.num_shards} shards, {self.num_blocks} blocks, {self.num_events} events,"
-            f" {_SEGMENTS_PER_RECORDING} segments and as many turns a recording"
+            f" {SEGMENTS_PER_RECORDING} segments and as many turns a recording"
         )
+
+    def found(self, folder: Path, *, shards_of_zeros: bool = False) -> Path:
+        """Return where it lies under `folder`, written unless it is there; see `write`."""
+        store = folder / f"{'zeros' if shards_of_zeros else 'large'}-{self.num_recordings}"
+        if not (store / "finished").exists():
+            self.write(store, shards_of_zeros=shards_of_zeros)
+            (store / "finished").touch()
+        return store
 
     def write(self, store: Path, *, shards_of_zeros: bool = False) -> None:
         """Write what opening the store reads.
@@ -101,6 +116,8 @@ class LargeStore:
             shard_sha256=["0" * 64] * len(shard_bytes),
             block_crc32c=crcs.tolist(),
         )
+        (store / layout.FIRST_PLAN).parent.mkdir(exist_ok=True)
+        (store / layout.FIRST_PLAN).write_bytes(seal(plan.to_json()))
         (store / layout.CURRENT_INDEX).write_bytes(index)
         (store / layout.index(1)).write_bytes(index)
         (store / layout.columns(1)).write_bytes(columns)
@@ -200,6 +217,16 @@ def _recordings(
     return recordings
 
 
+def write_holes(store: Path) -> None:
+    """Write the shards that the index names, of their size and nothing else: no byte on the disk.
+
+    Their frames are zeros and their checksums are wrong, so blocks must not be verified.
+    """
+    for shard in open_store(store).index.shards:
+        with (store / layout.SHARDS / shard.name).open("wb") as file:
+            file.truncate(shard.num_bytes)
+
+
 def _write_zeros(path: Path, num_blocks: int, geometry: ShardGeometry) -> None:
     crc = crc32c.crc32c(bytes(geometry.data_bytes)).to_bytes(CRC_BYTES, "little")
     with path.open("wb") as file:
@@ -221,7 +248,7 @@ def _events_of(number: int) -> int:
 
 def _notes(number: int, num_frames: int) -> Annotations:
     note = annotations(f"episode {number}", num_frames, _events_of(number))
-    edges = np.linspace(0, note.duration_us, _SEGMENTS_PER_RECORDING + 1).astype(np.int64).tolist()
+    edges = np.linspace(0, note.duration_us, SEGMENTS_PER_RECORDING + 1).astype(np.int64).tolist()
     turns = tuple(
         Segment(start, end, SPEAKERS[i % 2]) for i, (start, end) in enumerate(pairwise(edges))
     )

@@ -1,6 +1,7 @@
 """What the stream is held against: copies of memory, and gathers of its rows and nothing else."""
 
-from collections.abc import Callable, Iterator
+import mmap
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import cycle
@@ -34,7 +35,10 @@ def memcpy() -> Contestant:
             np.copyto(target, source)
         return float(_MEMCPY_TIMES * _MEMCPY_BYTES)
 
-    return Contestant("limit: memcpy of 256 MiB", run, UNITS[:1])
+    def check() -> None:
+        _check_copied([target])
+
+    return Contestant("limit: memcpy of 256 MiB", run, UNITS[:1], check=check)
 
 
 def memcpy_by_two() -> Contestant:
@@ -51,7 +55,19 @@ def memcpy_by_two() -> Contestant:
             list(pool.map(copy, range(2)))
         return float(2 * _MEMCPY_TIMES * _MEMCPY_BYTES)
 
-    return Contestant("limit: memcpy of 256 MiB by two threads", run, UNITS[:1])
+    def check() -> None:
+        _check_copied(targets)
+
+    name = "limit: memcpy of 256 MiB by two threads"
+    return Contestant(name, run, UNITS[:1], check=check)
+
+
+def _check_copied(targets: Sequence[NDArray[np.uint8]]) -> None:
+    """Raise unless these hold what was copied, and put something else there."""
+    for target in targets:
+        if not target.all():
+            raise AssertionError("memcpy left something out")
+        target[:: mmap.PAGESIZE] = 0
 
 
 def with_two_torch_threads(run: Callable[[], float]) -> Callable[[], float]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MIN_REPEATS = 5
+"""Rounds of numbers that anybody is shown; a quick run, whose numbers nobody is, has fewer."""
 _WARM_UPS = 1
 
 
@@ -30,7 +31,7 @@ class Unit:
 
 
 def _nothing() -> None:
-    """Do what most contestants need before and after they are timed."""
+    """Do what most contestants need before they are timed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,14 @@ class Contestant:
     """What no contestant of this kind can beat by much; among those measured with it."""
     before: Callable[[], None] = _nothing
     """Not timed: make ready for one run."""
-    check: Callable[[], None] = _nothing
+    check: Callable[[], None] | None = None
     """Not timed: raises when the run did not do what it should have done."""
+    unchecked: str = ""
+    """Why there is no check."""
+
+    def __post_init__(self) -> None:
+        if (self.check is None) != bool(self.unchecked):
+            raise ValueError(f"{self.name}: give a check, or say why there is none")
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class Result:
     limit: str | None
     cores: float | None
     """Median of CPU seconds per second, over all threads of the process."""
+    values: tuple[float, ...] = ()
+    """Of each round, in their order."""
+    unchecked: str = ""
+    """Why what it did was not checked."""
 
     def to_json(self) -> dict[str, Any]:  # Any: a JSON object
         """Return the result, numbers rounded to four digits."""
@@ -89,10 +100,10 @@ def measure(
 
     Args:
         contestants: each one's limit is among them.
-        repeats: MIN_REPEATS or more.
+        repeats: 1 or more.
         say: called with one line a round.
     """
-    assert repeats >= MIN_REPEATS, f"a median of fewer than {MIN_REPEATS} runs tells little"
+    assert repeats >= 1, "without a round there is nothing to tell"
     runs = {contestant: _Runs() for contestant in contestants}
     for number in range(-_WARM_UPS, repeats):
         say("warm-up" if number < 0 else f"round {number + 1} of {repeats}")
@@ -108,10 +119,30 @@ def measure(
     ]
 
 
-def summary(name: str, unit: str, values: Sequence[float]) -> Result:
-    """Return the result of values that no clock gave, such as bytes."""
+def summary(
+    name: str, unit: str, values: Sequence[float], limit: Result | None = None, group: str = ""
+) -> Result:
+    """Return the result of values that were not measured in rounds, such as bytes.
+
+    Args:
+        name: of the result.
+        unit: of the values.
+        values: one or more.
+        limit: in the same unit; the median is told as a part of its median.
+        group: as of a contestant.
+    """
+    median = statistics.median(values)
     return Result(
-        name, "", unit, statistics.median(values), min(values), max(values), None, None, None
+        name=name,
+        group=group,
+        unit=unit,
+        median=median,
+        low=min(values),
+        high=max(values),
+        of_limit=None if limit is None else median / limit.median,
+        limit=None if limit is None else limit.name,
+        cores=None,
+        values=tuple(values),
     )
 
 
@@ -121,7 +152,8 @@ def _run(contestant: Contestant) -> tuple[float, float, float]:
     cpu_began, began = time.process_time(), time.perf_counter()
     amount = contestant.run()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
-    contestant.check()
+    if contestant.check is not None:
+        contestant.check()
     return amount, seconds, cpu_seconds
 
 
@@ -150,8 +182,12 @@ def _result(contestant: Contestant, unit: Unit, runs: dict[Contestant, _Runs]) -
         of_limit=of_limit,
         limit=None if contestant.limit is None else contestant.limit.name,
         cores=cores,
+        values=tuple(values),
+        unchecked=contestant.unchecked,
     )
 
 
 def _rounded(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_rounded(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value

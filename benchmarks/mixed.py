@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .data import SPLIT, BenchData
 from .mixing import Mixing, mixing_of_blocks
+from .quantities import markdown_table
 
 Ids = Callable[[], Sequence[NDArray[np.int64]]]
 """Returns i64[B] for each batch of a contestant's last run."""
@@ -57,12 +58,10 @@ def mixing_table(report: Mapping[str, Any]) -> str:
                 f"{mixed['sharing']:.2f}",
             ]
         rows.append(row)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---" + "|---:" * (len(head) - 1) + "|")
     return (
         "\n\nWhat a batch mixes, of the frames delivered: distinct blocks of 128 frames, distinct"
         " recordings, and how many other frames of the batch are of a frame's own block (means"
-        " over the batches of an epoch):\n\n" + "\n".join(lines)
+        " over the batches of an epoch):\n\n" + markdown_table(rows)
     )
 
 

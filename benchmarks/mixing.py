@@ -60,15 +60,15 @@ class Corpus:
     recording_of_block: NDArray[np.int64]
 
     @classmethod
-    def drawn(cls, scale: float = 1.0) -> "Corpus":
+    def drawn(cls, scale: float = 1.0, block_frames: int = _BLOCK_FRAMES) -> "Corpus":
         """Return a corpus of PodcastFillers' size, times `scale`."""
         lengths = np.random.default_rng(_SEED).lognormal(0, 0.5, _RECORDINGS)
         frames = np.rint(lengths / lengths.sum() * scale * _HOURS * _FRAMES_PER_HOUR).astype(int)
         counts: list[int] = []
         owners: list[int] = []
         for recording, num_frames in enumerate(frames):
-            full, rest = divmod(int(num_frames), _BLOCK_FRAMES)
-            blocks = [_BLOCK_FRAMES] * full + ([rest] if rest else [])
+            full, rest = divmod(int(num_frames), block_frames)
+            blocks = [block_frames] * full + ([rest] if rest else [])
             counts += blocks * _ASSIGNMENTS
             owners += [recording] * len(blocks) * _ASSIGNMENTS
         return cls(np.array(counts, np.int64), np.array(owners, np.int64))

@@ -65,7 +65,10 @@ def random_reads(data: BenchData) -> list[Contestant]:
             raise AssertionError(f"frames from {first} were asked for, not {found[0]}")
 
     limit = Contestant(
-        "limit: memcpy of the same rows of one mapped file", lambda: run(memcpy), _UNITS
+        "limit: memcpy of the same rows of one mapped file",
+        lambda: run(memcpy),
+        _UNITS,
+        check=check,
     )
     return [
         limit,

@@ -33,13 +33,25 @@ class Options:
     """Of models: cpu, cuda (only there), or auto (cpu, and cuda if there is one)."""
 
 
-def parse_options(description: str, argv: Sequence[str] | None) -> Options:
-    """Return the options of a command line (default: this process's)."""
+def parse_options(
+    description: str, argv: Sequence[str] | None, *, full_gb: float = _FULL_GB
+) -> Options:
+    """Return the options of a command line (default: this process's).
+
+    Args:
+        description: of the script.
+        argv: the command line.
+        full_gb: frames of a run that is not quick and does not say, in 1e9 bytes.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--gb", type=float, help=f"GB of frames (default {_FULL_GB:g})")
+    parser.add_argument("--gb", type=float, help=f"GB of frames (default {full_gb:g})")
     parser.add_argument("--dir", type=Path, help="keep the frames here (default: temporary)")
-    parser.add_argument("--repeats", type=int, default=MIN_REPEATS, help="rounds that count")
-    parser.add_argument("--quick", action="store_true", help="a few MB: does it still run?")
+    parser.add_argument(
+        "--repeats", type=int, help=f"rounds that count (default {MIN_REPEATS}; 1 if --quick)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a few MB, one round: does it still run?"
+    )
     parser.add_argument(
         "--out", type=Path, help="folder of the JSON (default benchmarks/results; none if --quick)"
     )
@@ -50,11 +62,13 @@ def parse_options(description: str, argv: Sequence[str] | None) -> Options:
         help="of models (bench_extract); auto: cpu, and cuda if there is one",
     )
     flags = parser.parse_args(argv)
-    if flags.repeats < MIN_REPEATS:
-        parser.error(f"--repeats is {flags.repeats}; it must be at least {MIN_REPEATS}")
-    gb = flags.gb or (_QUICK_GB if flags.quick else _FULL_GB)
+    least = 1 if flags.quick else MIN_REPEATS
+    repeats = least if flags.repeats is None else flags.repeats
+    if repeats < least:
+        parser.error(f"--repeats is {repeats}; it must be at least {least}")
+    gb = flags.gb or (_QUICK_GB if flags.quick else full_gb)
     out = flags.out or (None if flags.quick else RESULTS)
-    return Options(gb, flags.dir, flags.repeats, flags.quick, out, flags.device)
+    return Options(gb, flags.dir, repeats, flags.quick, out, flags.device)
 
 
 @contextmanager

@@ -1,9 +1,7 @@
-"""How long a run that was stopped takes to make its next step, in a process that has begun anew."""
+"""How long a run takes to its first step, begun or resumed, in processes of its own."""
 
-import multiprocessing
 import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -11,45 +9,44 @@ from pathlib import Path
 from train import Progress, TrainConfig, train
 
 from .measure import Result, summary
+from .process_memory import apart
 
+# What optimisers and logs load when they are first used.
+IMPORTS = ("torch._dynamo", "torch.distributed.fsdp", "train.loop")
 _STEPS = 2
 """Made before the run is stopped."""
-# What optimisers and logs load when they are first used.
-_IMPORTS = ("torch._dynamo", "torch.distributed.fsdp", "train.loop")
 
 
-def resuming(store: Path, folder: Path, repeats: int, *, global_batch: int) -> Result:
-    """Return seconds from the call of `train(resume=True)` to the end of its first step.
+def resuming(store: Path, folder: Path, repeats: int, *, global_batch: int) -> list[Result]:
+    """Return seconds from the call of `train()` to the end of its first step, and of `resume=True`.
 
     Args:
         store: whose split `train` is trained on, and validated on a fourth of it.
         folder: of the runs.
-        repeats: processes that go on with one.
+        repeats: processes of each.
         global_batch: so that an epoch has more than two steps.
     """
     stopped, out = folder / "stopped", folder / "run"
     config = TrainConfig(
         shards=store, out=out, folds=4, fold=0, device="cpu", global_batch=global_batch
     )
-    _apart(config, False)
-    out.rename(stopped)
-    seconds = []
+    begun: list[float] = []
+    resumed: list[float] = []
     for _ in range(repeats):
-        shutil.copytree(stopped, out)
-        seconds.append(_apart(config, True))
+        begun.append(apart(_train_a_little, config, False))
+        if not stopped.exists():
+            shutil.copytree(out, stopped)
         shutil.rmtree(out)
-    return summary("--resume to the end of its first step, beyond imports", "s", seconds)
-
-
-def _apart(config: TrainConfig, resume: bool) -> float:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_train_a_little, config, resume).result()
+        shutil.copytree(stopped, out)
+        resumed.append(apart(_train_a_little, config, True))
+        shutil.rmtree(out)
+    name = "to the end of the first step, beyond imports"
+    return [summary(f"train, {name}", "s", begun), summary(f"--resume, {name}", "s", resumed)]
 
 
 def _train_a_little(config: TrainConfig, resume: bool) -> float:
     """Train until a few steps are made, or one more; return the seconds to the first."""
-    for name in _IMPORTS:
+    for name in IMPORTS:
         import_module(name)
     first: list[float] = []
     steps: list[int] = []

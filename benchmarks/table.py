@@ -1,7 +1,7 @@
-"""Make the READMEs' tables and the plot from the committed JSON; nothing in them is typed by hand.
+"""Make the READMEs' tables and all plots from the committed JSON; nothing is typed by hand.
 
-uv run python -m benchmarks.table            # rewrite tables and plot
-uv run python -m benchmarks.table --check    # only say whether the tables are up to date
+uv run python -m benchmarks.table            # rewrite tables, and plots that are out of date
+uv run python -m benchmarks.table --check    # only say whether they are up to date
 """
 
 import argparse
@@ -11,30 +11,43 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import features, scaling_page
+from .feature_answers import FEATURES
+from .front_page import FrontPageError, front_page
+from .mixed import mixing_table
+from .plots import plots_of
 from .report import RESULTS
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 _ROOT = Path(__file__).parent.parent
 READMES = (_ROOT / "README.md", _ROOT / "benchmarks" / "README.md")
-PLOT = _ROOT / "docs" / "images" / "throughput"
-"""Without the suffix: a PNG and an SVG."""
+_PLOTS_IN_FRONT = ("throughput",)
+"""Shown in the project's README; that of the benchmarks shows all."""
 _TITLES = {
     "stream": "Delivering shuffled frames",
     "stream_cold": "Delivering frames that are not in memory",
-    "stream_start": "First batch, planning, memory of the stream",
+    "stream_start": "First batch and planning",
+    "resume": "Going on where a stream or a run stopped",
+    "memory": "Memory of streams, training, planning and opening",
     "store": "Writing, checking, opening",
     "train": "Training a linear head",
     "extract": "Extracting on a CPU: small random models, one torch thread",
     "probes": "Training many linear probes in one pass, with torch's own number of threads",
     "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
-_WHEN_THERE = ("extract_gpu", "probes", "stream_cold", "stream_start", "train")
+_WHEN_THERE = ("extract_gpu", "probes", "stream_cold", "stream_start", "resume", "memory", "train")
 """Reports that no table waits for: they need a GPU, a disk that forgets, Linux, or free cores."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
-    " speed as a part of the limit's in the same round; *cores* counts all threads. Made from"
+    " speed as a part of the limit's in the same round, and of memory, which has no rounds, its"
+    " part of what the limit says; *cores* counts all threads. Made from"
     " `benchmarks/results/*.json` by `uv run python -m benchmarks.table`."
+)
+_LEGEND_IN_FRONT = (
+    "Medians of interleaved rounds; each part is the median over rounds of the speed as a part of"
+    " the limit's in the same round. All results, with their ranges, and what each contestant does:"
+    " [benchmarks/README.md](benchmarks/README.md)."
 )
 
 Report = Mapping[str, Any]  # Any: JSON values
@@ -64,14 +77,40 @@ def read_reports(folder: Path = RESULTS) -> list[Report]:
     return reports
 
 
-def tables(reports: Sequence[Report]) -> str:
-    """Return the text between the markers, without them."""
-    made = (
-        f"**{_TITLES[report['name']]}**\n\n{_work(report, reports[0])}{_table(report)}"
-        f"{_peers(report)}"
-        for report in reports
-    )
+def tables(reports: Sequence[Report], images: Mapping[str, str] | None = None) -> str:
+    """Return machine, a table of each report, and the legend.
+
+    Args:
+        reports: the first one's machine and frames are those of all that say nothing else.
+        images: by name of a report, the Markdown of its plots.
+    """
+    made: list[str] = []
+    for report in reports:
+        made.append(
+            f"**{_TITLES[report['name']]}**\n\n{_work(report, reports[0])}{_table(report)}"
+            f"{_peers(report)}{mixing_table(report)}"
+        )
+        if images and report["name"] in images:
+            made.append(images[report["name"]])
     return "\n\n".join([_machine(reports), *made, _LEGEND])
+
+
+def text_of(readme: Path, reports: Sequence[Report]) -> str:
+    """Return the text between a README's markers: tables, and the plots that it shows.
+
+    Raises:
+        FrontPageError: a report lacks a line that the project's README shows.
+    """
+    in_front = readme == READMES[0]
+    folder = "docs/images" if in_front else "../docs/images"
+    images = {
+        report["name"]: plot.markdown(folder)
+        for plot, report in plots_of(reports)
+        if not in_front or plot.name in _PLOTS_IN_FRONT
+    }
+    if not in_front:
+        return tables(reports, images)
+    return "\n\n".join([_machine(reports), front_page(reports), *images.values(), _LEGEND_IN_FRONT])
 
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
@@ -91,39 +130,6 @@ def filled(text: str, table: str, where: str) -> str:
     """Return a README's text with the table between its markers."""
     before, _, after = between_markers(text, where)
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
-def plot(report: Report, target: Path = PLOT) -> None:
-    """Draw GB/s of the stream's contestants as `<target>.png` and `<target>.svg`."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    results = [item for item in report["results"] if item["unit"] == _THROUGHPUT]
-    groups = _groups(results)
-    memcpy = next(item["median"] for item in results if not item["group"])
-    names = list(dict.fromkeys(item["name"] for item in results if item["group"]))
-    height = 0.8 / len(groups)
-    # Without a fixed salt, ids in the SVG would differ from run to run.
-    with mpl.rc_context({"svg.hashsalt": "laughstore", "font.size": 8}):
-        figure = Figure(figsize=(7, max(3.6, 0.33 * len(names))), layout="constrained")
-        axes = figure.subplots()
-        for number, group in enumerate(groups):
-            found = {item["name"]: item for item in results if item["group"] == group}
-            places = [row + (number - (len(groups) - 1) / 2) * height for row in range(len(names))]
-            medians = [found[name]["median"] for name in names]
-            below = [found[name]["median"] - found[name]["low"] for name in names]
-            above = [found[name]["high"] - found[name]["median"] for name in names]
-            color = ("#2a6f97", "#89c2d9")[number % 2]
-            axes.barh(places, medians, height, xerr=[below, above], color=color, label=group)
-        axes.axvline(memcpy, color="black", linewidth=1, linestyle="--", label="memcpy, 256 MiB")
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.set_xlabel(f"GB/s of bf16[{report['settings']['dim']}] frames, warm")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target.with_suffix(".png"), dpi=130, metadata={"Software": None})
-        figure.savefig(target.with_suffix(".svg"), metadata={"Date": None})
 
 
 def _machine(reports: Sequence[Report]) -> str:
@@ -288,27 +294,38 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite or check. Returns 1 when something is missing or out of date."""
-    parser = argparse.ArgumentParser(description="Make the READMEs' benchmark tables.")
+    parser = argparse.ArgumentParser(description="Make the READMEs' benchmark tables and plots.")
     parser.add_argument("--check", action="store_true", help="change nothing")
-    check = parser.parse_args(argv).check
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder of the JSON (default: the committed)"
+    )
+    options = parser.parse_args(argv)
     try:
-        reports = read_reports()
-        table = tables(reports)
-        texts = {path: path.read_text() for path in READMES}
+        reports = read_reports(options.results)
+        texts = {path: path.read_text() for path in (*READMES, scaling_page.DOCUMENT)}
         wanted = {
-            path: filled(text, table, str(path.relative_to(_ROOT))) for path, text in texts.items()
+            path: filled(texts[path], text_of(path, reports), str(path.relative_to(_ROOT)))
+            for path in READMES
         }
-    except TableError as error:
+        scaling = scaling_page.Page(scaling_page.read_reports(options.results))
+        wanted[READMES[1]] = features.filled(wanted[READMES[1]], FEATURES)
+        wanted[scaling_page.DOCUMENT] = scaling.filled(texts[scaling_page.DOCUMENT])
+    except (TableError, FrontPageError, scaling_page.ScalingError) as error:
         print(error, file=sys.stderr)
         return 1
-    stale = [path for path in READMES if texts[path] != wanted[path]]
-    if check:
-        for path in stale:
+    stale = [path for path in wanted if texts[path] != wanted[path]]
+    if options.check:
+        paths = stale + [path for plot, report in plots_of(reports) for path in plot.stale(report)]
+        paths += [path for picture in scaling.pictures.values() for path in picture.stale()]
+        for path in paths:
             print(f"{path.relative_to(_ROOT)} is out of date: uv run python -m benchmarks.table")
-        return 1 if stale else 0
+        return 1 if paths else 0
     for path in stale:
         path.write_text(wanted[path])
-    plot(reports[0])
+    for plot, report in plots_of(reports):
+        plot.draw(report)
+    for picture in scaling.pictures.values():
+        picture.draw()
     return 0
 
 

@@ -136,6 +136,14 @@ class Training:
             for batch in batches
         ]
 
+    def check_copy(self, batch: Batch) -> None:
+        """Raise unless a batch is the same on the device."""
+        for mine, theirs in zip(
+            self.trainer.copies.copy(batch), (batch.x, batch.y, batch.weight), strict=True
+        ):
+            if not torch.equal(mine.cpu(), theirs):
+                raise AssertionError("the device holds another batch")
+
     def check_step(self, batch: Batch) -> None:
         """Raise unless the trainer's loss and gradients of a batch are those of the formula."""
         layer = self.trainer.model.head.first
@@ -202,4 +210,14 @@ class BareProducts:
                 answers = rows @ self.weight.t()  # of vectors, products took twice as long
                 self.by_weight.addmm_(answers.t(), rows)
                 num_rows += len(part)
+        self._last = self._parts[(times - 1) % len(self._parts)]
         return num_rows
+
+    def check(self) -> None:
+        """Raise unless the products of the last batch are those of 64-bit numbers."""
+        expected = torch.zeros_like(self.weight, dtype=torch.float64)
+        for part in self._last:
+            rows = part.double()
+            expected += (rows @ self.weight.t().double()).t() @ rows
+        if not bool((self.by_weight - expected).norm() <= _TOLERANCE * expected.norm()):
+            raise AssertionError("the products of a batch are not those of its rows")

@@ -57,8 +57,8 @@ _EXPECTED: dict[FoundLayout, str] = {
 }
 _ARCHIVE = re.compile(r".*\.(zip|z\d\d)", re.IGNORECASE)
 _UNPACK = (
-    "join and unpack it (zip -FF PodcastFillers.zip --out full.zip && unzip full.zip, with all of"
-    " its .z01, .z02, ... beside it), then give the folder that holds audio/ and metadata/"
+    "join and unpack it (zip -s 0 PodcastFillers.zip --out whole.zip && unzip whole.zip, with all"
+    " of its .z01, .z02, ... beside it), then give the folder that holds audio/ and metadata/"
 )
 
 

@@ -18,7 +18,6 @@ from .errors import (
     SpecMismatch,
     Unreachable,
 )
-from .timebase import Span
 
 if TYPE_CHECKING:
     from .annotations import Annotations, Event
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from .reading.rows import Rows, open_rows
     from .spec import FeatureSpec
     from .store import Block, Store, open_shards, open_store
+    from .timebase import Span
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,7 @@ _LAZY = {
     "LabelSpec": ".labels",
     "Recording": ".index",
     "Rows": ".reading.rows",
+    "Span": ".timebase",
     "Store": ".store",
     "Stream": ".index",
     "Targets": ".labels",

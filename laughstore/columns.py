@@ -22,8 +22,9 @@ from .values import integer, mapping, text
 _ALIGNMENT = 8
 _DTYPES = frozenset(["<i8", "<i4", "<u4", "<f4", "|u1"])
 _FILE_NAME = re.compile(r"index-[0-9]{6}\.columns")
-_MAX_BYTES = 1 << 30
-"""Of a column file: twenty times that of 10,000 recordings."""
+MAX_BYTES = 4 << 30
+"""Of a column file. As many recordings as an index's JSON has room for take less (docs/scaling.md),
+and object stores copy files of up to 5 GB in one piece."""
 _CRC = re.compile(r"[0-9a-f]{8}")
 
 
@@ -58,9 +59,9 @@ def encode_columns(
         LaughstoreError: together they are larger than readers take.
     """
     num_bytes = sum(array.nbytes + _ALIGNMENT for array in arrays.values())
-    if num_bytes > _MAX_BYTES:
+    if num_bytes > MAX_BYTES:
         raise LaughstoreError(
-            f"{name}: {num_bytes} bytes, readers take {_MAX_BYTES}; nothing was published: put"
+            f"{name}: {num_bytes} bytes, readers take {MAX_BYTES}; nothing was published: put"
             " fewer recordings into one store (--split, --recordings)"
         )
     data = bytearray()
@@ -101,7 +102,7 @@ class Columns:
         self.name = text(content, "name", where=where)
         if not _FILE_NAME.fullmatch(self.name):
             raise CorruptData(f"{where}: columns in {self.name[:80]!r}; do not trust this file")
-        self.num_bytes = integer(content, "num_bytes", where=where, high=_MAX_BYTES)
+        self.num_bytes = integer(content, "num_bytes", where=where, high=MAX_BYTES)
         self.sha256 = text(content, "sha256", where=where)
         arrays = mapping(content.get("arrays"), where=where)
         self._columns = {

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from . import layout
+from .closing import ClosedAtExit
 from .errors import CorruptData
 from .process_lock import ProcessLock
 from .progress import NoProgress, Progress
@@ -58,7 +58,7 @@ _open_files: dict[tuple[int, int, int], _LockFile] = {}
 _guard = ProcessLock()
 
 
-class StoreLocks:
+class StoreLocks(ClosedAtExit):
     """The locks of one store. A context manager: leaving it gives up what it holds.
 
     Args:
@@ -77,12 +77,6 @@ class StoreLocks:
         self._claims: set[int] = set()
         self._closed = False
         self._key, self._file = _open(self._path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give up all claims; the file is closed when nobody in this process uses it."""

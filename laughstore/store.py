@@ -6,8 +6,7 @@ Everything here is read-only. Frames come back as numpy arrays of ml_dtypes.bflo
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import ml_dtypes
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from . import layout
 from .annotations import Annotations, read_annotations
 from .arrays import check_array_json, code_array_json, feature_array_json, open_array
+from .closing import ClosedAtExit
 from .epochs import Epochs, find_epochs
 from .errors import CorruptData, NotFound
 from .folders import Folder, open_folder
@@ -54,7 +54,7 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Store:
+class Store(ClosedAtExit):
     """One generation of a finished store. Made by `open_store`; a context manager.
 
     Safe to use from several threads, and after a fork if it is local. What is large is read at
@@ -258,17 +258,6 @@ class Store:
     def close(self) -> None:
         """Let go of files and memory; arrays that were read stay valid."""
         self._readers.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Store({self.where!r}, generation {self.manifest.generation}, {self.index!r})"

@@ -48,6 +48,7 @@ from .training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+_FLOAT_BYTES = 4
 _BEGUN = "begun"
 """What the attempts of one launch remember: there was no run when the first one looked."""
 
@@ -206,6 +207,9 @@ def _train(
         ) as source,
     ):
         stream.preloading.check_memory(ranks.local_world_size)
+        # What the first layer makes of a row, and its derivative.
+        outputs = config.head.channels if device.type == "cpu" and stream.sequence else 0
+        stream.room.check(ranks.local_world_size, more_row_bytes=2 * outputs * _FLOAT_BYTES)
         rows = None
         if config.probe:
             skipped = np.concatenate([stream.skipped_blocks, skipped])

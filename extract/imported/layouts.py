@@ -163,7 +163,7 @@ def _file(path: Path, split: str | None) -> FoundFeatures:
             f"{path}: {len(streams)} streams and {len(roles)} assignments; extract it again"
         )
     return FoundFeatures(
-        name=_nfc(about.text("episode_name", required=False) or path.stem),
+        name=_nfc(about.words("episode_name", required=False) or path.stem),
         split=_split_of(about, split),
         streams=tuple(
             replace(stream, main=main, other=other)
@@ -207,7 +207,7 @@ def _episode_folder(folder: Path, split: str | None) -> FoundFeatures:
             replace(stream, main=roles[i][0], other=roles[i][1]) for i, stream in enumerate(streams)
         ]
     return FoundFeatures(
-        name=_nfc(about.text("episode_name", required=False) or folder.name),
+        name=_nfc(about.words("episode_name", required=False) or folder.name),
         split=_split_of(about, split),
         streams=tuple(streams),
         duration_us=about.time_us("duration_seconds", required=False),
@@ -221,7 +221,7 @@ def _whole_split(path: Path, beside: Path, split: str) -> Iterator[FoundFeatures
         file = open_feature_file(path)
         about = Record.load(beside)
         items = list(about.records("episodes"))
-        entries = [(_nfc(item.text("episode_name")), item) for item in items]
+        entries = [(_nfc(item.words("episode_name")), item) for item in items]
     except BadRecording as error:
         yield FoundFeatures(name=path.name, split=split, problem=str(error))
         return

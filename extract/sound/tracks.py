@@ -17,13 +17,13 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from laughstore.closing import ClosedAtExit
 from laughstore.errors import BadRecording
 
 from .files import AudioFile, AudioInfo, open_sound, probe_audio
@@ -41,7 +41,7 @@ BLOCK_SECONDS = 4
 """Audio decoded and resampled at a time."""
 
 
-class AudioTrack:
+class AudioTrack(ClosedAtExit):
     """A sound file as a stream of whole frames, 24 kHz mono, in constant memory.
 
     Satisfies the `TrackReader` protocol of `extract.features`. A context manager; not thread safe.
@@ -98,17 +98,6 @@ class AudioTrack:
     def close(self) -> None:
         """Close the file; calling it again does nothing."""
         self._closing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _next_block(self) -> bool:
         """Decode and resample one block into `_ready`; False when the track has ended."""

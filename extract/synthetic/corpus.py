@@ -12,7 +12,6 @@ Deterministic for a seed: the same files, byte for byte. A folder appears whole 
 import csv
 import json
 import math
-import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
-from laughstore.files import make_dirs, temporary_sibling
+from laughstore.new_folder import new_folder
 from laughstore.timebase import SAMPLE_RATE
 
 from ..datasets import (
@@ -125,12 +124,8 @@ def write_synthetic_corpus(
         ConfigError: a value is out of range, or the folder holds something.
     """
     _check(out, episodes, seconds, seed, laughs_per_minute)
-    make_dirs(out.parent)
-    building = temporary_sibling(out)
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
     rows: list[dict[str, object]] = []
-    try:
+    with new_folder(out) as building:
         for split, count in episodes.items():
             for number in range(count):
                 episode = _episode(split, number, seconds, seed, laughs_per_minute)
@@ -140,10 +135,6 @@ def write_synthetic_corpus(
         _write_csv(building / METADATA_FOLDERS[0] / "PodcastFillers.csv", rows)
         (building / "README.txt").write_text(README)
         (building / "LICENSE").write_text(LICENSE)
-        building.replace(out)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
     return out
 
 

@@ -10,7 +10,6 @@ Not a model of speech: it stands in for one in the demo and in tests.
 
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from laughstore.errors import ConfigError
-from laughstore.files import make_dirs, temporary_sibling
+from laughstore.new_folder import new_folder
 
 from ..model import NUM_CODEBOOKS, NUM_STREAMS, meta_lm
 from .tiny_mimi import CODES_PER_BOOK, random_weight, write_tiny_mimi
@@ -85,18 +84,10 @@ def write_tiny_checkpoint(out: Path, *, size: Size = "wide", seed: int = 0) -> P
         np.random.Generator(np.random.Philox(child))
         for child in np.random.SeedSequence(seed).spawn(2)
     )
-    make_dirs(out.parent)
-    temporary = temporary_sibling(out)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        _write_lm(temporary, _SHAPES[size], lm_rng)
-        write_tiny_mimi(temporary, mimi_rng)
-        _write_tokenizer(temporary / "tokenizer.model")
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with new_folder(out) as building:
+        _write_lm(building, _SHAPES[size], lm_rng)
+        write_tiny_mimi(building, mimi_rng)
+        _write_tokenizer(building / "tokenizer.model")
     return out
 
 

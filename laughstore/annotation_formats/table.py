@@ -16,7 +16,8 @@ Columns are found by name, in any case and order, with spaces, dashes or bracket
 Times are seconds; a name that ends in `_s`, `_sec`, `_seconds`, `_ms` or `_us` says its unit. Where
 a table has several names of one row of this list, the first named here counts. The separator is the
 one of comma, semicolon and tab that makes the header readable; with a semicolon or tab, `0,5` is a
-half. Empty, `NaN`, `None`, `null`, `NA`, `n/a` and `<NA>` stand for nothing.
+half. Empty, `NaN`, `None`, `null`, `NA`, `n/a` and `<NA>` stand for nothing; as the name of a
+recording an empty cell alone does: a recording may be called so.
 """
 
 import csv
@@ -125,8 +126,10 @@ class _Columns:
         if role not in self.place:
             return ""
         text = cells[self.place[role]]
-        # The white space in a name may be meant.
-        text = normalize("NFC", text.strip()) if role == "recording" else tidy(text)
+        if role == "recording":
+            # It may be called `NA`, and white space within may be meant.
+            return normalize("NFC", text.strip())
+        text = tidy(text)
         return "" if text.casefold() in _NOTHING else text
 
     def time(self, cells: Sequence[str], role: str, *, comma: bool) -> Decimal | None:

@@ -13,7 +13,7 @@ from ..buildplan import SkippedRecording
 from ..geometry import ShardGeometry
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import counted, human_bytes, print_some, program
+from .text import counted, goes_on, human_bytes, print_left_out, print_some, program
 
 if TYPE_CHECKING:
     from extract.addition import AddResult
@@ -42,12 +42,8 @@ def run(arguments: Sequence[str]) -> int:
         return _dry_run(flags, progress)
     from extract.addition import add
 
-    try:
+    with goes_on(progress, "add", arguments):
         result = add(flags.config, progress)
-    except (KeyboardInterrupt, SystemExit):
-        again = f"{program()} {shlex.join(['add', *arguments])}"
-        progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
-        raise
     _report(flags, result)
     return EXIT_LEFT_OUT if result.left_out else 0
 
@@ -107,5 +103,4 @@ def _print_lists(
     if already:
         print(f"{counted(len(already), 'recordings')} passed over: in the store already")
     print_some("notes", notes)
-    lines = [f"{item.name} ({item.split}): {item.reason}" for item in left_out]
-    print_some("recordings left out", lines)
+    print_left_out(left_out)

@@ -11,7 +11,7 @@ from extract.config import MOSHI_DIM, BuildConfig, is_model_directory
 from extract.result import BuildResult
 
 from .. import layout
-from ..buildplan import SkippedRecording, check_store_folder
+from ..buildplan import check_store_folder
 from ..errors import ConfigError
 from ..finishing import finish_store
 from ..geometry import ShardGeometry
@@ -22,7 +22,15 @@ from .flags import CommonFlags, parse
 from .orphans import die_with
 from .progress import TerminalProgress
 from .ranks import Rank
-from .text import counted, human_bytes, print_other_devices, print_some, program
+from .text import (
+    counted,
+    goes_on,
+    human_bytes,
+    print_left_out,
+    print_other_devices,
+    print_some,
+    program,
+)
 
 if TYPE_CHECKING:
     from extract.survey import Survey
@@ -66,12 +74,8 @@ def run(arguments: Sequence[str]) -> int:
     if config.commit:
         left_out = finish_store(config.store, partial=config.partial, progress=progress)
         return _ended(flags, BuildResult(0, left_out), "now")
-    try:
+    with goes_on(progress, "build", arguments):
         result = _build(arguments, config, progress, rank)
-    except (KeyboardInterrupt, SystemExit):
-        again = f"{program()} {shlex.join(['build', *arguments])}"
-        progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
-        raise
     if rank is not None and rank.rank > 0:
         return 0  # the first rank tells what came of it
     if rank is None:
@@ -141,7 +145,7 @@ def _report_part(flags: _Flags, result: BuildResult) -> None:
         return
     print(f"part {config.part} is built ({result.num_built} recordings now)")
     print_some("notes", result.notes)
-    _print_left_out(result.left_out)
+    print_left_out(result.left_out)
     print(
         f"the store is not finished: {counted(len(result.missing), 'recordings')} of other parts"
         f" missing, the first is {result.missing[0]!r}"
@@ -178,7 +182,7 @@ def _report(flags: _Flags, result: BuildResult, built: str) -> None:
     )
     print_other_devices(others)
     print_some("notes", result.notes)
-    _print_left_out(result.left_out)
+    print_left_out(result.left_out)
     if result.left_out:
         print(f"their list: {store / layout.QUARANTINE_JSON}")
         if result.was_finished or flags.config.commit:
@@ -225,7 +229,7 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
             f"{human_bytes(free)} free at {config.store}: "
             + ("enough" if free > num_bytes else "NOT ENOUGH")
         )
-        _print_left_out(found.skipped)
+        print_left_out(found.skipped)
         print_some("notes", found.notes)
     return EXIT_LEFT_OUT if found.skipped or not found.recordings else 0
 
@@ -249,8 +253,3 @@ def _dim(config: BuildConfig) -> tuple[int, bool]:
     from extract.model import resolve_model
 
     return int(resolve_model(config.model, config.revision).config["dim"]), False
-
-
-def _print_left_out(items: Sequence[SkippedRecording]) -> None:
-    lines = [f"{item.name} ({item.split}): {item.reason}" for item in items]
-    print_some("recordings left out", lines)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from .main import EXIT_INTERRUPTED, EXIT_TERMINATED
+from .interrupts import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 GRACE_S: Final = 20.0
 """From SIGTERM to SIGKILL: less than the 30 s that SLURM gives a job."""

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import tyro
 
-from .annotation_source import with_source
 from .compare_text import comparison_texts
-from .evaluate import ScoringProgress
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
+from .scoring_flags import FrameFlags, SplitFlags
 
 
 @dataclass(frozen=True)
@@ -19,32 +18,17 @@ class _Flags:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of two runs or more; one with many probes stands for all of them."""
     common: CommonFlags
-    split: str = "validation"
-    """Split to score. Look at test last, and once."""
+    frames: FrameFlags
+    judged: SplitFlags
     metric: str = "auto"
     """What to compare by: ap, auroc, f1, of numbers also rmse, mae, spearman, wait_mae_s; auto: ap,
     or rmse if all labels are numbers."""
     baseline: Path | None = None
     """The run that differences are from (default: the first)."""
-    shards: Path | str | None = None
-    """Store or shards folder for all runs, a path or a URL (default: each run's own)."""
     checkpoint: str = "best"
     """best or last."""
-    device: str = "auto"
-    """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
-    annotations: Path | None = None
-    """Make labels from these annotations (default: what each run was trained with); all that
-    `laughstore annotate --from` takes."""
     out: Path | None = None
     """Page to write, one HTML file that needs no network; it must not exist yet (default: none)."""
-    bootstrap: int = 2000
-    """Draws of groups (shows), or of recordings if there are fewer than ten, for intervals; 0: no
-    intervals."""
-    cache: Path | None = None
-    """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
-    that was used so before."""
-    cache_gb: float = 50.0
-    """Bound of that folder, in units of 10^9 bytes."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -66,18 +50,11 @@ def run(arguments: Sequence[str]) -> int:
     bar = TerminalProgress(quiet=flags.common.quiet)
     found = compare(
         flags.runs,
-        split=flags.split,
+        **vars(flags.judged),
         metric=flags.metric,
         baseline=flags.baseline,
-        shards=flags.shards,
         checkpoint=flags.checkpoint,
-        device=flags.device,
-        bootstrap=flags.bootstrap,
-        annotations=flags.annotations,
-        annotate=with_source,
-        cache=flags.cache,
-        cache_gb=flags.cache_gb,
-        progress=ScoringProgress(bar),
+        **flags.frames.arguments(bar),
     )
     if flags.out is not None:
         from train.report.comparison import write_comparison

@@ -17,10 +17,10 @@ from train.config import TrainConfig
 from .. import layout
 from ..errors import ConfigError
 from ..files import write_atomic
-from .evaluate import ScoringProgress
 from .evaluate import report as report_evaluation
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
+from .scoring_flags import ScoringProgress
 from .text import program
 from .training_progress import TrainingProgress
 

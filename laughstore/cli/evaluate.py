@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ..timebase import Span
-from .annotation_source import with_source
 from .baseline_text import baseline_texts, strata_texts
 from .event_text import calibration_texts, event_texts, sureness_texts
 from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
+from .scoring_flags import DecisionFlags, FrameFlags, SplitFlags
 from .text import counted
 from .threshold_text import threshold_texts
 
@@ -30,39 +30,16 @@ class _Flags:
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     common: CommonFlags
-    split: str = "validation"
-    """Split to score. Look at test last, and once."""
-    shards: Path | str | None = None
-    """Store or shards folder, a path or a URL (default: the run's own)."""
-    checkpoint: str = "best"
-    """best, last, or the path of a checkpoint."""
-    threshold_by: str | None = None
-    """Choose the threshold on validation by f1 (default), youden, precision@X, recall@X (X is 0 to
-    1), or fa-per-hour@X: the lowest with at most X false alarms of events an hour."""
-    threshold: float | None = None
-    """Use this threshold, 0 to 1: a row is an alarm if its score is at least this."""
+    frames: FrameFlags
+    judged: SplitFlags
+    decision: DecisionFlags
     collar: Span = _COLLAR
     """Of segments: how near their ends must be to those of bouts. What is fitted on validation is
     fitted at 0.2s."""
     out: Path | None = None
     """Folder for metrics.json and plots (default: RUN/evaluation/SPLIT)."""
-    device: str = "auto"
-    """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
-    annotations: Path | None = None
-    """Make labels from these annotations (default: what the run was trained with); all that
-    `laughstore annotate --from` takes."""
     timelines: int = 8
     """Most recordings to plot along time; those with the most positive rows."""
-    bootstrap: int = 2000
-    """Draws of groups (shows), or of recordings if there are fewer than ten, for intervals; 0: no
-    intervals."""
-    null: int = 200
-    """Rotations of labels against scores, which tell average precision by chance; 0: none."""
-    cache: Path | None = None
-    """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
-    that was used so before."""
-    cache_gb: float = 50.0
-    """Bound of that folder, in units of 10^9 bytes."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -81,43 +58,15 @@ def run(arguments: Sequence[str]) -> int:
     bar = TerminalProgress(quiet=flags.common.quiet)
     result = evaluate(
         flags.run,
-        split=flags.split,
-        shards=flags.shards,
+        **vars(flags.judged),
         out=flags.out,
-        checkpoint=flags.checkpoint,
-        threshold=flags.threshold,
-        threshold_by=flags.threshold_by,
+        **vars(flags.decision),
         collar=Collar(onset_us=flags.collar.us, offset_us=flags.collar.us),
-        device=flags.device,
         timelines=flags.timelines,
-        bootstrap=flags.bootstrap,
-        null=flags.null,
-        annotations=flags.annotations,
-        annotate=with_source,
-        cache=flags.cache,
-        cache_gb=flags.cache_gb,
-        progress=ScoringProgress(bar),
+        **flags.frames.arguments(bar),
     )
     report(result, as_json=flags.common.json)
     return 0
-
-
-class ScoringProgress:
-    """Shows the rows scored so far."""
-
-    def __init__(self, bar: TerminalProgress) -> None:
-        self._bar = bar
-        self._done = 0
-
-    def __call__(self, done: int, total: int) -> None:
-        """Take one report of `train.evaluate`."""
-        if self._done == 0:
-            self._bar.begin("score", total, "row")
-        self._bar.advance(done - self._done)
-        self._done = done
-        if done == total:
-            self._bar.end()
-            self._done = 0  # the next split begins
 
 
 def report(result: "EvaluationResult", *, as_json: bool) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from extract.imported.config import ImportConfig
 
 from .. import layout
-from ..buildplan import SkippedRecording, check_store_folder
+from ..buildplan import check_store_folder
 from ..geometry import ShardGeometry
 from ..store import open_shards
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
-from .text import counted, human_bytes, print_some, program
+from .text import counted, goes_on, human_bytes, print_left_out, print_some, program
 
 if TYPE_CHECKING:
     from extract.imported.result import ImportResult
@@ -44,12 +44,8 @@ def run(arguments: Sequence[str]) -> int:
         return _dry_run(flags, progress)
     from extract.imported.run import import_features
 
-    try:
+    with goes_on(progress, "import", arguments):
         result = import_features(flags.config, progress)
-    except (KeyboardInterrupt, SystemExit):
-        again = f"{program()} {shlex.join(['import', *arguments])}"
-        progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
-        raise
     _report(flags, result)
     return EXIT_LEFT_OUT if result.left_out else 0
 
@@ -85,7 +81,7 @@ def _report(flags: _Flags, result: "ImportResult") -> None:
             " bfloat16, the others are as they were"
         )
     print_some("notes", result.notes)
-    _print_left_out(result.left_out)
+    print_left_out(result.left_out)
     if result.left_out:
         print(f"their list: {store / layout.QUARANTINE_JSON}")
     print(f"store: {store}")
@@ -131,9 +127,5 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
             f" {enough}"
         )
         print_some("notes", found.notes)
-        _print_left_out(found.skipped)
+        print_left_out(found.skipped)
     return EXIT_LEFT_OUT if found.skipped or not found.recordings else 0
-
-
-def _print_left_out(items: Sequence[SkippedRecording]) -> None:
-    print_some("recordings left out", [f"{i.name} ({i.split}): {i.reason}" for i in items])

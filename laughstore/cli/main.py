@@ -8,22 +8,19 @@ import difflib
 import errno
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 
 from .. import __version__
 from ..errors import ConfigError, LaughstoreError
 from . import logs
+from .interrupts import EXIT_INTERRUPTED, signals_raised
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
 
 COMMANDS = {
@@ -80,10 +77,10 @@ def _run(command: str, arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Names of files are bytes, and may hold what the terminal cannot show.
             stream.reconfigure(errors="backslashreplace")
-    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        check_packages()
-        return import_module(module_of(command)).run(arguments)
+        with signals_raised():
+            check_packages()
+            return import_module(module_of(command)).run(arguments)
     except SystemExit as error:  # of the parser of flags, or of SIGTERM
         return error.code if isinstance(error.code, int) else EXIT_FAILED
     except KeyboardInterrupt:
@@ -97,13 +94,7 @@ def _run(command: str, arguments: list[str]) -> int:
             raise
         return _fail(one_line(error), getattr(error, "exit_code", EXIT_FAILED))
     finally:
-        signal.signal(signal.SIGTERM, before)
         logs.stop()
-
-
-def terminate(number: int, frame: FrameType | None) -> None:
-    """End the process as SIGTERM asks for; what is being written is cleaned up on the way."""
-    raise SystemExit(EXIT_TERMINATED)
 
 
 def one_line(error: LaughstoreError | OSError) -> str:

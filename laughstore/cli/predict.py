@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..timebase import US_PER_SECOND
 from .flags import CommonFlags, parse
-from .main import EXIT_INTERRUPTED
+from .interrupts import EXIT_INTERRUPTED
 from .prediction.config import PredictConfig
 from .progress import TerminalProgress
 from .text import counted, percent, print_some, program

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from ..errors import LaughstoreError
 from . import logs
-from .main import EXIT_FAILED, EXIT_INTERRUPTED, check_packages, one_line
+from .interrupts import EXIT_INTERRUPTED, signals_raised
+from .main import EXIT_FAILED, check_packages, one_line
 from .orphans import die_with
 from .train import parse_train, train_here
 
@@ -26,17 +27,10 @@ def main(arguments: Sequence[str]) -> int:
             words of the command line behind `laughstore train`.
     """
     die_with(int(arguments[0]))
-    from train.distributed.place import Place
-
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        flags = parse_train(arguments[3:])
-        place = replace(Place(**json.loads(arguments[2])), timeout_s=flags.rank_timeout_s)
-        flags.common.configure_logging()
-        if place.rank > 0:
-            logs.start(verbose=False, quiet=True)  # the first one tells
-        check_packages()
-        train_here(flags, place)
+        with signals_raised():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            _train(arguments)
     except (LaughstoreError, OSError) as error:
         exit_code = getattr(error, "exit_code", EXIT_FAILED)
         if "--debug" in arguments:
@@ -49,3 +43,15 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         logs.stop()
     return 0
+
+
+def _train(arguments: Sequence[str]) -> None:
+    from train.distributed.place import Place
+
+    flags = parse_train(arguments[3:])
+    place = replace(Place(**json.loads(arguments[2])), timeout_s=flags.rank_timeout_s)
+    flags.common.configure_logging()
+    if place.rank > 0:
+        logs.start(verbose=False, quiet=True)  # the first one tells
+    check_packages()
+    train_here(flags, place)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from .annotation_source import with_source
-from .evaluate import ScoringProgress
 from .event_text import sureness_texts
 from .flags import CommonFlags, parse
 from .metric_text import metric_texts, undefined_texts
 from .progress import TerminalProgress
+from .scoring_flags import DecisionFlags, FrameFlags, SplitFlags
 from .text import counted, human_bytes
 from .threshold_text import threshold_texts
 
@@ -30,8 +29,9 @@ class _Flags:
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     common: CommonFlags
-    split: str = "validation"
-    """Split to score. Look at test last, and once."""
+    frames: FrameFlags
+    judged: SplitFlags
+    decision: DecisionFlags
     out: Path | None = None
     """Page to write (default: RUN/report.html, of another split than validation
     RUN/report-SPLIT.html; an older one is replaced)."""
@@ -44,30 +44,6 @@ class _Flags:
     all. Voices are then in the page."""
     open: bool = False
     """Show the page in the browser."""
-    shards: Path | str | None = None
-    """Store or shards folder, a path or a URL (default: the run's own)."""
-    checkpoint: str = "best"
-    """best, last, or the path of a checkpoint."""
-    threshold_by: str | None = None
-    """Choose the threshold on validation by f1 (default), youden, precision@X, recall@X (X is 0 to
-    1), or fa-per-hour@X: the lowest with at most X false alarms of events an hour."""
-    threshold: float | None = None
-    """Use this threshold, 0 to 1: a row is an alarm if its score is at least this."""
-    device: str = "auto"
-    """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
-    annotations: Path | None = None
-    """Make labels from these annotations (default: what the run was trained with); all that
-    `laughstore annotate --from` takes."""
-    bootstrap: int = 2000
-    """Draws of groups (shows), or of recordings if there are fewer than ten, for intervals; 0: no
-    intervals."""
-    null: int = 200
-    """Rotations of labels against scores, which tell average precision by chance; 0: none."""
-    cache: Path | None = None
-    """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
-    that was used so before."""
-    cache_gb: float = 50.0
-    """Bound of that folder, in units of 10^9 bytes."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -90,22 +66,12 @@ def run(arguments: Sequence[str]) -> int:
     bar = TerminalProgress(quiet=flags.common.quiet)
     report = write_report(
         flags.run,
-        split=flags.split,
+        **vars(flags.judged),
         out=flags.out,
         recordings=flags.recordings,
         clips=clips,
-        shards=flags.shards,
-        checkpoint=flags.checkpoint,
-        threshold=flags.threshold,
-        threshold_by=flags.threshold_by,
-        device=flags.device,
-        bootstrap=flags.bootstrap,
-        null=flags.null,
-        annotations=flags.annotations,
-        annotate=with_source,
-        cache=flags.cache,
-        cache_gb=flags.cache_gb,
-        progress=ScoringProgress(bar),
+        **vars(flags.decision),
+        **flags.frames.arguments(bar),
     )
     _tell(report, as_json=flags.common.json)
     if flags.open and not webbrowser.open(report.path.absolute().as_uri()):

@@ -2,9 +2,7 @@
 
 import json
 import shlex
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,17 +15,17 @@ from train.evaluation.spot_search import SpotSearch
 from .. import layout
 from ..annotation_formats.source import SPOTS_FILE
 from ..errors import ConfigError
-from ..files import fsync_dir, make_dirs, temporary_sibling, write_atomic
+from ..files import write_atomic
 from ..index import Index
 from ..label_spec import FULL, LabelSpec
+from ..new_folder import new_folder
 from ..spots import Spot, SpotFolder, SpotFormat, read_verdicts
 from ..spots.folder import SOUND_FILE, TABLE_FILE, label_file_of
 from ..spots.label_files import label_texts
 from ..timebase import FRAME_US, US_PER_SECOND, Span
-from .annotation_source import with_source
-from .evaluate import ScoringProgress
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
+from .scoring_flags import FrameFlags
 from .text import counted, print_some, program
 
 if TYPE_CHECKING:
@@ -48,6 +46,7 @@ class _Flags:
     out: Path
     """Folder to make: clips, a table, and the labels to correct."""
     common: CommonFlags
+    frames: FrameFlags
     search: SpotSearch = _SEARCH
     """Which spots are wanted."""
     context: Span = _CONTEXT
@@ -58,20 +57,8 @@ class _Flags:
     """Folders of earlier calls: spots that were accepted or rejected there do not come again."""
     layout: LayoutName = "auto"
     """How the data set is laid out; auto looks."""
-    annotations: Path | None = None
-    """Hold spots against these annotations (default: what the run was trained with); all that
-    `laughstore annotate --from` takes."""
-    shards: Path | str | None = None
-    """Store or shards folder, a path or a URL (default: the run's own)."""
     checkpoint: str = "best"
     """best, last, or the path of a checkpoint."""
-    device: str = "auto"
-    """cpu, cuda, cuda:N, or auto (cuda if there is one)."""
-    cache: Path | None = None
-    """Folder of this machine that keeps blocks of a remote store: an empty or a new one, or one
-    that was used so before."""
-    cache_gb: float = 50.0
-    """Bound of that folder, in units of 10^9 bytes."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.context.us <= _MAX_CONTEXT_US:
@@ -102,26 +89,21 @@ def run(arguments: Sequence[str]) -> int:
         flags.run,
         flags.search,
         reviewed=reviewed,
-        shards=flags.shards,
         checkpoint=flags.checkpoint,
-        device=flags.device,
-        annotations=flags.annotations,
-        annotate=with_source,
-        cache=flags.cache,
-        cache_gb=flags.cache_gb,
-        progress=ScoringProgress(bar),
+        **flags.frames.arguments(bar),
     )
     folder = _folder(flags, found)
     silent: Mapping[str, str] = {}
     if found.spots:
         from .spot_clips import write_clips
 
-        with _new_folder(flags.out) as building:
+        with new_folder(flags.out) as building:
             heard, silent = write_clips(
                 building, found.spots, dataset, found.index, flags.context.frames, progress=bar
             )
             folder = replace(folder, spots=heard)
             _write_tables(building, folder, found)
+            _check_out(flags.out)
     if flags.common.json:
         print(json.dumps(_to_json(folder, found, silent), indent=2))
     else:
@@ -132,24 +114,6 @@ def run(arguments: Sequence[str]) -> int:
 def _check_out(out: Path) -> None:
     if out.exists() or out.is_symlink():
         raise ConfigError(f"{out} exists; choose another --out, or delete it")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` when the body is done, and is gone when it fails."""
-    parent = out.absolute().parent
-    make_dirs(parent)
-    building = temporary_sibling(out.absolute())
-    building.mkdir()
-    try:
-        yield building
-        fsync_dir(building)
-        _check_out(out)
-        building.rename(out)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    fsync_dir(parent)
 
 
 def _folder(flags: _Flags, found: "FoundSpots") -> SpotFolder:

@@ -1,7 +1,14 @@
 """Small pieces of text that several commands print."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..buildplan import SkippedRecording
+    from ..progress import Progress
 
 SHOWN = 20
 """Lines printed of a list before the rest is only counted."""
@@ -74,3 +81,19 @@ def print_other_devices(num_recordings: Mapping[str, int]) -> None:
     """Print how many recordings were extracted on each other kind of device than the plan's."""
     for kind, num in num_recordings.items():
         print(f"extracted on another kind of device, {kind}: {counted(num, 'recordings')}")
+
+
+def print_left_out(items: "Sequence[SkippedRecording]") -> None:
+    """Print recordings that are not in the store, with the reason; nothing if there are none."""
+    print_some("recordings left out", [f"{i.name} ({i.split}): {i.reason}" for i in items])
+
+
+@contextmanager
+def goes_on(progress: "Progress", command: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Say, where a signal ends this block, that the same command goes on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        again = f"{program()} {shlex.join([command, *arguments])}"
+        progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
+        raise

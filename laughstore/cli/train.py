@@ -16,8 +16,8 @@ from ..errors import ConfigError, CorruptData, IncompleteStore
 from . import logs
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
+from .interrupts import EXIT_INTERRUPTED
 from .launch import Launch
-from .main import EXIT_INTERRUPTED
 from .metric_text import metric_texts
 from .orphans import die_with
 from .probe_table import probe_table

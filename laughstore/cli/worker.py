@@ -28,7 +28,8 @@ from ..errors import LaughstoreError
 from ..sharing import Worker
 from . import logs
 from .build import parse_build
-from .main import EXIT_FAILED, EXIT_TERMINATED, check_packages, one_line, terminate
+from .interrupts import EXIT_TERMINATED, raise_signal
+from .main import EXIT_FAILED, check_packages, one_line
 from .orphans import die_with
 
 
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str], build: Callable[..., BuildResult] | None = No
     die_with(parent_pid)
     # Ctrl-C reaches all processes of a terminal; the parent decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, raise_signal)
     parent = Parent(sys.stdin.fileno())
     progress = PipeProgress(descriptor)
     try:

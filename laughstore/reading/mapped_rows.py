@@ -85,7 +85,7 @@ class MappedRows(Rows):
             return False
         starts = self._table.first_row[places] * self.index.geometry.row_bytes
         num_bytes = self.index.geometry.data_bytes + CRC_BYTES
-        return all(files.is_populated(start, num_bytes) for start in starts.tolist())
+        return files.are_populated(starts.tolist(), num_bytes)
 
     def release(self, blocks: Numbers) -> None:
         """Do nothing: mapped pages belong to the page cache, and the kernel takes them back."""
@@ -133,7 +133,7 @@ class MappedRows(Rows):
         geometry = self.index.geometry
         start = int(self._table.first_row[place]) * geometry.row_bytes
         num_bytes = geometry.data_bytes + CRC_BYTES
-        if not (self._populated[place] and files.is_populated(start, num_bytes)):
+        if not (self._populated[place] and files.are_populated([start], num_bytes)):
             self._populate(files, block, start, num_bytes)
             self._populated[place] = True
         if verify:

@@ -79,14 +79,17 @@ class MappedFiles:
             raise OSError(number, os.strerror(number))
         self._populate_by_reading(start, num_bytes)
 
-    def is_populated(self, start: int, num_bytes: int) -> bool:
-        """Tell whether no page of this byte range is missing now; False where nobody can tell.
+    def are_populated(self, starts: Sequence[int], num_bytes: int) -> bool:
+        """Tell whether no page of these byte ranges is missing now; False where nobody can tell.
 
         An eighth of the time of `populate`, for what was populated before. Pages that the kernel
         has taken back are missing, and so are those behind the end of a file that was cut.
+
+        Args:
+            starts: of the ranges.
+            num_bytes: of each range, 1 or more.
         """
-        first = start - start % mmap.PAGESIZE
-        return are_mapped(self._base + first, start + num_bytes - first)
+        return are_mapped([self._base + start for start in starts], num_bytes)
 
     def _populate_by_reading(self, start: int, num_bytes: int) -> None:
         """Read the range through the file: kernels without MADV_POPULATE_READ, other systems."""

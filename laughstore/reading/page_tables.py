@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -24,6 +25,9 @@ _PAGE_IS_PRESENT: Final = 1 << 3
 _ARGUMENT: Final = struct.Struct("=12Q")
 """size, flags, start, end, walk_end, vec, vec_len, max_pages, and the masks of categories: those
 that are inverted, needed, enough alone, returned."""
+_RANGE: Final = struct.Struct("=2Q")
+"""start, end."""
+_RANGE_OFFSET: Final = 16
 _REGION_BYTES: Final = 24
 
 
@@ -52,23 +56,30 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_own.forget)
 
 
-def are_mapped(address: int, num_bytes: int) -> bool:
-    """Tell whether all pages of a range are mapped now; False where the system does not tell.
+def are_mapped(addresses: Sequence[int], num_bytes: int) -> bool:
+    """Tell whether all pages of these ranges are mapped now; False where the system does not tell.
 
     Args:
-        address: of a page, in mapped files or memory: of addresses that are neither the kernel says
+        addresses: in mapped files or memory: of addresses that are neither the kernel says
             nothing is missing.
-        num_bytes: 1 or more; the last page counts as a whole.
+        num_bytes: of each range, 1 or more; first and last page count as a whole.
     """
     if fcntl is None:
         return False
-    end = address + -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    within = mmap.PAGESIZE - 1
+    # One buffer for all: what Python does about a range takes as long as what the kernel does.
     buffer = ctypes.create_string_buffer(_ARGUMENT.size + _REGION_BYTES)
     regions = ctypes.addressof(buffer) + _ARGUMENT.size
     # Ask for one page that is not present.
     masks = (_PAGE_IS_PRESENT, _PAGE_IS_PRESENT, 0, _PAGE_IS_PRESENT)
-    _ARGUMENT.pack_into(buffer, 0, _ARGUMENT.size, 0, address, end, 0, regions, 1, 1, *masks)
+    _ARGUMENT.pack_into(buffer, 0, _ARGUMENT.size, 0, 0, 0, 0, regions, 1, 1, *masks)
     try:
-        return fcntl.ioctl(_own.handle(), _PAGEMAP_SCAN, buffer) == 0
+        handle = _own.handle()
+        for address in addresses:
+            start, end = address & ~within, (address + num_bytes + within) & ~within
+            _RANGE.pack_into(buffer, _RANGE_OFFSET, start, end)
+            if fcntl.ioctl(handle, _PAGEMAP_SCAN, buffer):
+                return False
     except OSError:
         return False
+    return True

@@ -9,14 +9,14 @@ here. A zero-copy tensor of the same memory is
 import mmap
 import operator
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, SupportsIndex, get_args
+from typing import TYPE_CHECKING, Literal, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..closing import ClosedAtExit
 from ..errors import ConfigError
 from ..index import Index, Shard
 from .row_table import FramePlace, Numbers, RowTable, frame_range, numbers
@@ -29,7 +29,7 @@ MAX_MAPPED_PIECES = 50_000
 """Linux lets a process map 65,530 pieces (vm.max_map_count); the rest is left to others."""
 
 
-class Rows(ABC):
+class Rows(ClosedAtExit):
     """The frames of one split as rows of one matrix. Made by `open_rows`; a context manager.
 
     First `prepare_once` the blocks, then gather rows: `rows.matrix[rows.row_numbers(frames)]`, then
@@ -189,17 +189,6 @@ class Rows(ABC):
         begin, end = frame_range(stream, start, stop)
         first = stream.first_block * self.index.block_frames
         return np.arange(first + begin, first + end, dtype=np.int64)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         shards = self._table.shards

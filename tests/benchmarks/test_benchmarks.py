@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.measure import Contestant, Unit, measure
+from benchmarks.front_page import FrontPageError, front_page
+from benchmarks.measure import Contestant, Result, Unit, measure
 from benchmarks.rivals import POOL_FRAMES, Pool
 from benchmarks.table import (
     BEGIN,
@@ -19,33 +21,18 @@ from benchmarks.table import (
     between_markers,
     filled,
     main,
-    plot,
     read_reports,
-    tables,
+    text_of,
 )
 
 ROOT = Path(__file__).parents[2]
-RESULT_FIELDS = {"name", "group", "unit", "median", "low", "high", "of_limit", "limit", "cores"}
+RESULT_FIELDS = {field.name for field in fields(Result)}
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_table_in_a_readme_is_what_the_json_gives(path):
     _, between, _ = between_markers(path.read_text(), path.name)
-    assert between.strip("\n") == tables(read_reports())
-
-
-def test_the_plot_is_there_and_small():
-    for suffix in (".png", ".svg"):
-        path = ROOT / "docs" / "images" / f"throughput{suffix}"
-        assert 1_000 < path.stat().st_size < 150_000
-
-
-def test_the_plot_can_be_drawn_from_the_json_and_is_the_same_each_time(tmp_path):
-    stream = read_reports()[0]
-    for name in ("once", "again"):
-        plot(stream, tmp_path / name)
-    assert (tmp_path / "once.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
-    assert (tmp_path / "once.png").stat().st_size > 1_000
+    assert between.strip("\n") == text_of(path, read_reports())
 
 
 def test_committed_numbers_name_machine_and_versions_but_no_host_or_path():
@@ -88,7 +75,9 @@ def test_check_accepts_the_committed_state():
 @pytest.mark.slow
 def test_every_round_runs_limit_and_contestants_and_checks_each_run():
     ran, checked = [], []
-    limit = Contestant("limit", lambda: ran.append("limit") or 10.0, [Unit("x/s", 1)])
+    limit = Contestant(
+        "limit", lambda: ran.append("limit") or 10.0, [Unit("x/s", 1)], unchecked="it does nothing"
+    )
     ours = Contestant(
         "ours",
         lambda: ran.append("ours") or 10.0,
@@ -151,3 +140,26 @@ def test_a_script_runs_in_quick_mode_and_its_json_has_every_field(name, tmp_path
         assert (result["of_limit"] is None) == (result["limit"] is None)
     limited = [result for result in report["results"] if result["of_limit"] is not None]
     assert bool(limited) == (name != "stream_start")  # which has no rates
+    if name == "stream":
+        named = {result["name"] for result in report["results"]}
+        for batch, mixed in report["settings"]["mixing"].items():
+            assert batch.startswith("batch ")
+            assert mixed.keys() < named
+            rivals = {name for name in named if name.startswith((".pt ", "numpy ", "zarr-python"))}
+            assert {"FrameStream, verify never", *rivals} <= mixed.keys()
+            assert sum(name.startswith(".pt ") for name in mixed) == 3
+
+
+def test_the_readme_says_which_line_of_it_a_report_lacks():
+    reports = [
+        {
+            **report,
+            "results": [r for r in report["results"] if not r["name"].startswith("training")],
+        }
+        for report in read_reports()
+    ]
+    with pytest.raises(FrontPageError, match=r"train.json has 0 results.*'training'.*LINES"):
+        front_page(reports)
+    twice = [{**report, "results": 2 * report["results"]} for report in read_reports()]
+    with pytest.raises(FrontPageError, match=r"has 2 results that begin with"):
+        front_page(twice)

@@ -1,15 +1,17 @@
 """The table of features, of files: what is found in them, and what goes into them and comes out."""
 
 import re
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
 import zarr
-from webdataset import TarWriter
 from webdataset.compat import WebDataset
 from webdataset.gopen import gopen_schemes
+from webdataset.writer import TarWriter
+from zarr.codecs import Crc32cCodec
 from zarr.dtype import data_type_registry
 
 from benchmarks import peers
@@ -105,7 +107,7 @@ def test_hashes_of_mosaic_are_checked_on_download_alone(tmp_path):
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("reader", ["zarr-python", "TensorStore"])
 def test_zarr_checks_what_a_codec_lets_it_check(reader, checked, tmp_path):
-    codec = [zarr.codecs.Crc32cCodec()] if checked else None
+    codec = [Crc32cCodec()] if checked else None
     array = zarr.create_array(
         tmp_path / "frames",
         shape=(NUM_BLOCKS * NUM_FRAMES, DIM),
@@ -154,7 +156,8 @@ def test_webdataset_pickles_bfloat16_and_has_no_array_of_it(tmp_path):
         path = str(tmp_path / f"{extension}.tar")
         with TarWriter(path) as writer:
             writer.write({"__key__": "0", extension: value})
-        return next(iter(WebDataset(path, shardshuffle=False, empty_check=False).decode()))
+        samples: Any = WebDataset(path, shardshuffle=False, empty_check=False).decode()
+        return next(iter(samples))
 
     found = back("pth", FRAMES)["pth"]
     assert found.dtype == torch.bfloat16

@@ -3,13 +3,15 @@
 import re
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
-from webdataset import TarWriter, split_by_node
 from webdataset.compat import WebDataset
+from webdataset.shardlists import split_by_node
+from webdataset.writer import TarWriter
 
 from benchmarks import peers
 from benchmarks.feature_answers import FEATURES
@@ -91,8 +93,10 @@ def webdataset_ranks(folder, monkeypatch, world_size, **changes):
         with monkeypatch.context() as patch:
             patch.setenv("RANK", str(rank))
             patch.setenv("WORLD_SIZE", str(world_size))
-            dataset = WebDataset(urls, empty_check=False, **options).shuffle(8, seed=0).decode()
-            ranks.append([sample["frame.cls"] for sample in islice(dataset, 2 * NUM_FRAMES)])
+            dataset: Any = WebDataset(urls, empty_check=False, **options).shuffle(8, seed=0)
+            ranks.append(
+                [sample["frame.cls"] for sample in islice(dataset.decode(), 2 * NUM_FRAMES)]
+            )
     return ranks
 
 
@@ -272,7 +276,7 @@ def test_a_state_of_datasets_is_of_one_number_of_ranks():
 
 def test_torchs_sampler_has_one_order_and_pads_it_by_repeats():
     def ranks(world_size, **options):
-        frames = range(NUM_FRAMES)
+        frames: Any = range(NUM_FRAMES)
         return [
             list(DistributedSampler(frames, world_size, rank, seed=5, **options))
             for rank in range(world_size)

@@ -20,7 +20,7 @@ from extract.result import BuildResult
 from laughstore.buildplan import BuildPlan, PlannedRecording, begin_plan
 from laughstore.cli import worker as worker_module
 from laughstore.cli.build import parse_build
-from laughstore.cli.main import EXIT_INTERRUPTED, terminate
+from laughstore.cli.interrupts import EXIT_INTERRUPTED, raise_signal
 from laughstore.cli.workers import Workers
 from laughstore.errors import ConfigError, LaughstoreError
 from laughstore.locks import StoreLocks
@@ -144,7 +144,7 @@ def main(words: Sequence[str]) -> int:
 def parent() -> int:
     """Run a parent, as the command does."""
     store, num_workers, orders = sys.argv[1:]
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, raise_signal)
     try:
         workers(Path(store), **json.loads(orders)).run(int(num_workers))
     except KeyboardInterrupt:

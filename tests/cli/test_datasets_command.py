@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from laughstore.cli.main import EXIT_INTERRUPTED
+from laughstore.cli.interrupts import EXIT_INTERRUPTED
 
 EVENTS = "metadata/episode_event_speaker_mapping"
 TRACKS = "audio/episode_wav_dial"

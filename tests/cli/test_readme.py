@@ -1,4 +1,4 @@
-"""Every command in the README is run, in its order, as it is written there."""
+"""Every command in the README and the guide is run, in its order, as it is written there."""
 
 import json
 import os
@@ -20,15 +20,16 @@ from .documents import cache_model, fenced, indented_lines
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
+GUIDE = (REPOSITORY / "docs/guide.md").read_text()
 TWO_COMMANDS = [
     "python3 -m pip install uv && uv run laughstore demo",
     "python3 -m pip install uv && uv run pytest",
 ]
 
 
-def _commands() -> list[str]:
-    """Indented lines of the README that call laughstore."""
-    return [line for line in indented_lines(README) if line.startswith("laughstore ")]
+def _commands(document: str) -> list[str]:
+    """Indented lines of a document that call laughstore."""
+    return [line for line in indented_lines(document) if line.startswith("laughstore ")]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def workplace(
 
 @pytest.mark.slow
 def test_every_command_of_the_guide_runs_in_its_order(workplace: Path, s3_server: S3Server) -> None:
-    commands = _commands()
-    assert len(commands) >= 10
+    commands = _commands(GUIDE)
+    assert len(commands) >= 30
     environment = os.environ | s3_server.environment()
     environment |= {
         "HF_HOME": str(workplace / "hf"),
@@ -71,8 +72,8 @@ def test_every_command_of_the_guide_runs_in_its_order(workplace: Path, s3_server
 
 
 def _run_python_blocks(workplace: Path) -> None:
-    blocks = fenced(README, "python")
-    assert blocks
+    blocks = [*fenced(README, "python"), *fenced(GUIDE, "python")]
+    assert len(blocks) >= 3
     for block in blocks:
         done = subprocess.run(
             [sys.executable, "-c", block],
@@ -82,6 +83,15 @@ def _run_python_blocks(workplace: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def test_the_readme_s_commands_are_those_of_the_guide_in_its_order():
+    """So they are run with it."""
+    commands = _commands(README)
+    assert len(commands) >= 10
+    rest = iter(_commands(GUIDE))
+    missing = [command for command in commands if command not in rest]
+    assert not missing
 
 
 @pytest.mark.slow

@@ -188,3 +188,16 @@ def test_migrate(follow, built, data_set, tmp_path, capsys):
     capsys.readouterr()
     assert main(["predict", str(data_set / "audio"), "--run", "RUN"]) == 2
     assert "trained on imported features" in capsys.readouterr().err
+
+
+def test_the_parts_of_a_download_are_joined_in_one_way_everywhere(tmp_path, capsys):
+    (tmp_path / "PodcastFillers.zip").touch()
+    assert main(["datasets", "check", str(tmp_path)]) == 2
+    texts = [capsys.readouterr().err]
+    texts += [(RECIPES / "podcastfillers.md").read_text()]
+    texts += [(RECIPES.parent / "datasets.md").read_text()]
+    for text in texts:
+        # Not -FF: it leaves files out and says nothing.
+        joins = re.findall(r"zip -\S+[^`\n]* --out [\w.]+", text)
+        assert joins == ["zip -s 0 PodcastFillers.zip --out whole.zip"], text
+        assert re.search(r"unzip (-q )?whole\.zip", text)

@@ -456,6 +456,15 @@ def test_ctrl_c_leaves_nothing_behind(run, place, tmp_path):
     assert not list(tmp_path.glob("*.partial-*"))
 
 
+def test_what_a_killed_search_left_is_removed_and_told(run, place, tmp_path):
+    left = tmp_path / "out.partial-0123456789ab"
+    (left / "clips").mkdir(parents=True)
+    code, _, err = search(run, place, tmp_path / "out", "--count", 5)
+    assert code == 0
+    assert f"{left} was left by a process that was killed: removed" in err
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_label_with_a_question_mark_is_no_event_in_any_file(run, own):
     store = own / "store"
     table = own / "laughs.csv"

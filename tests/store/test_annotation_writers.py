@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laughstore.annotation_formats import LabelledSpan, read_annotation_file
+from laughstore.annotation_formats import (
+    LabelledSpan,
+    match_recordings,
+    read_annotation_file,
+)
 from laughstore.annotation_formats.writers import (
     WrittenSpan,
     audacity_text,
@@ -113,3 +117,13 @@ def test_times_have_all_their_microseconds():
         "0.080000",
         "3600.000001",
     ]
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NA", "n/a", "nan", "null", "<NA>", "007", "1e5"])
+def test_a_recording_called_like_nothing_or_like_a_number_is_read_back(tmp_path, name):
+    path = tmp_path / "all.csv"
+    path.write_text(table_text(name, [WrittenSpan(0, 1_000_000, "Laughter", 0.5)]))
+    found = read_annotation_file(path)
+    assert not found.dropped
+    assert [span.recording for span in found.spans] == [name]
+    assert match_recordings([name], [("x-0", "7"), ("a-1", name)]).recording_ids == {name: "a-1"}

@@ -173,7 +173,7 @@ def test_what_no_reader_would_take_is_not_published(tmp_path, monkeypatch):
     with pytest.raises(LaughstoreError, match=r"readers take .* fewer recordings"):
         commit_annotations(store, {recording: many})  # the names of its columns are longer
     monkeypatch.undo()
-    monkeypatch.setattr("laughstore.columns._MAX_BYTES", 200)
+    monkeypatch.setattr("laughstore.columns.MAX_BYTES", 200)
     with pytest.raises(LaughstoreError, match=r"index-000002.columns: .* fewer recordings"):
         commit_annotations(store, {recording: many})
     monkeypatch.undo()

@@ -1,10 +1,11 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from laughstore.errors import ConfigError
-from train.evaluation.bootstrap import Units, interval_of
+from train.evaluation.bootstrap import Draws, Units, interval_of
 
 
 def units(count: int) -> Units:
@@ -74,3 +75,16 @@ def test_without_two_units_or_with_too_few_events_there_is_no_interval():
     json.dumps(rare.to_json(), allow_nan=False)
     with pytest.raises(ConfigError, match="draws is 0"):
         interval_of(lambda times: 1.0, units(5), draws=0)
+
+
+def test_draws_that_are_kept_hold_no_matrix():
+    tracemalloc.start()
+    kept = [Draws(units(1000), draws=100) for _ in range(20)]
+    sums = [item.times().sum(axis=1) for item in kept]
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    matrix_bytes = 100 * 1000 * 8
+    assert held < 2 * matrix_bytes
+    assert peak < 4 * matrix_bytes
+    np.testing.assert_array_equal(kept[0].times(), kept[-1].times())
+    np.testing.assert_array_equal(sums[0], np.full(100, 1000))

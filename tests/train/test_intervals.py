@@ -126,7 +126,7 @@ def test_numbers_of_each_draw_are_those_of_the_rows_drawn(planted_shards):
     values = metric_draws(index, streams, label, drawn)
     values["spearman"] = spearman_draws(index, streams, drawn)
     assert drawn.units.kind == "recording"
-    for number, times in enumerate(drawn.times.astype(int)):
+    for number, times in enumerate(drawn.times().astype(int)):
         counts = dict(zip(drawn.units.names, times, strict=True))
         rows = [item for item in streams for _ in range(counts[item.stream.recording_id])]
         expected = metrics_of(rows, label).values

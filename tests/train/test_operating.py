@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laughstore.annotations import Annotations
+from laughstore.annotations import Annotations, Event
 from laughstore.cli.main import main
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.evolution.annotate import Revised, annotate
@@ -343,6 +343,38 @@ def test_a_run_that_cannot_be_written_to_is_fitted_each_time(run, tmp_path, capl
     found = evaluate(run, out=tmp_path / "out", **QUIET)
     assert found.point.chosen_on == "validation"
     assert "is not kept" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["ignored", "cut"])
+def test_what_was_kept_is_used_where_validation_can_no_longer_be_scored(
+    how, shards, tmp_path, caplog
+):
+    own = shutil.copytree(shards.parent, tmp_path / "store") / "shards"
+    run = tmp_path / "run"
+    train(config_for(own, run, epochs=2))
+    before = evaluate(run, split="test", **QUIET)
+    items = {item.split: item for item in read_index(own).recordings}
+
+    def nameless(name: str, old: Annotations) -> Revised:
+        event = Event(0, old.duration_us, "Laughter", "Laughter", None)
+        return Revised(replace(old, events=(event,)))
+
+    if how == "ignored":
+        names = [item.name for item in read_index(own).recordings if item.split == "validation"]
+        annotate(own.parent, names, nameless)
+    else:
+        annotate(own.parent, [items["train"].name], nameless)  # so that it is fitted anew
+        for path in own.glob("validation-*.tar"):
+            path.chmod(0o644)
+            os.truncate(path, path.stat().st_size // 2)
+    kept = kept_file(run).read_bytes()
+    caplog.clear()
+    found = evaluate(run, split="test", **QUIET)
+    assert (found.point.chosen_on, found.point.threshold) == ("validation", before.point.threshold)
+    assert kept_file(run).read_bytes() == kept
+    (told,) = [line for item in caplog.records if "cannot be scored" in (line := item.getMessage())]
+    assert "what was fitted on it before is used" in told
+    assert "\n" not in told
 
 
 @pytest.mark.slow

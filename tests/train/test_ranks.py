@@ -1,7 +1,9 @@
 """Several processes train what one would, end together, and never wait without end."""
 
+import os
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -276,6 +278,41 @@ def test_a_rank_that_hangs_ends_the_others_in_time_and_is_named(planted_shards, 
         assert "--rank-timeout-s" in said
     state = load_checkpoint(checkpoint_path(config.out / "checkpoints", "last")).state
     assert state["step"] == 4, "what was learned is saved"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_rank_that_waits_for_one_that_hangs(number, planted_shards, tmp_path):
+    config = short(planted_shards, tmp_path / "run")
+    began, ended = tmp_path / "began", tmp_path / "ended"
+
+    def hang(report: Progress) -> None:
+        if report.phase == "train" and report.epoch == 0 and report.done == 4:
+            began.touch()
+            time.sleep(60)
+
+    def press() -> None:
+        while not began.exists():
+            time.sleep(0.01)
+        time.sleep(0.5)  # the other one waits by then
+        os.kill(os.getpid(), number)
+
+    def work(place: Place) -> TrainResult:
+        if place.rank == 1:
+            return train(config, place=place, progress=hang)
+        child = os.fork()  # so that this test sees the exit code
+        if not child:
+            threading.Thread(target=press, daemon=True).start()
+            train(config, place=place)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        ended.write_text(str(os.waitstatus_to_exitcode(status)))
+        raise RankLost("the child has ended")
+
+    on_ranks(2, work, wait_s=60, kill_stuck=True)
+    assert ended.read_text() == str(128 + number)
+    assert ended.stat().st_mtime - began.stat().st_mtime < 10
+    assert trained_by(2, config, resume=True)[0].result().stopped
 
 
 @pytest.mark.slow

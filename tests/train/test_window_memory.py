@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.data import DIM, FRAME_BYTES, annotations, bench_spec, plan_of, random_frames
-from benchmarks.window_memory import EPOCHS, LANES, TIMES_THE_LIMIT, WINDOW_BLOCKS, watch_apart
+from benchmarks.stream_memory import EPOCHS, LANES, TIMES_THE_LIMIT, WINDOW_BLOCKS, watch_apart
 from laughstore.annotations import write_annotations
 from laughstore.arrays import CODE_STREAMS, MISSING_CODE
 from laughstore.buildplan import begin_plan

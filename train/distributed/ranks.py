@@ -220,8 +220,10 @@ class Ranks:
             RankLost: it failed, or took longer than ranks wait.
         """
         started_s = time.monotonic()
+        what = f"rank {self.rank} waits at {doing} for others that do not come"
         try:
-            call()
+            with self.interruptible.waits.waiting(what):
+                call()
         except RuntimeError as error:
             raise self._lost(doing, time.monotonic() - started_s, error) from error
 

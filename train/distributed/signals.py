@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from .hanging import HangingWaits
+
 
 class Interruptible:
     """Turn SIGINT into KeyboardInterrupt and SIGTERM into SystemExit(143), outside `held` only.
@@ -20,6 +22,8 @@ class Interruptible:
         self._holding = self._deferring = False
         self.pending: int | None = None
         """The signal that waits."""
+        self.waits = HangingWaits()
+        """Ends the process when a signal waits for ranks that do not come."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -30,7 +34,8 @@ class Interruptible:
         handled = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._handle) for number in handled}
         try:
-            yield
+            with self.waits.watched(handled):
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -97,14 +97,21 @@ class Draws:
         if draws < 1:
             raise ConfigError(f"draws is {draws}; it must be at least 1")
         self.units, self.draws, self.seed = units, draws, seed
-        num_units = len(units.names)
-        self.times: NDArray[np.float64] = np.ones((1, num_units))
-        """f8[D, U]: how often each unit is drawn. Of one unit there is nothing to draw: f8[1, 1]"""
-        if num_units > 1:
-            rng = np.random.Generator(np.random.Philox(seed))
-            self.times = np.empty((draws, num_units))
-            for draw in self.times:
-                draw[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
+
+    def times(self) -> NDArray[np.float64]:
+        """Return f8[D, U]: how often each unit is drawn. Of one unit nothing is drawn: f8[1, 1].
+
+        Made anew by each call, and the same: whoever keeps draws to make intervals with keeps no
+        matrix of them.
+        """
+        num_units = len(self.units.names)
+        if num_units < 2:
+            return np.ones((1, num_units))
+        rng = np.random.Generator(np.random.Philox(self.seed))
+        times = np.empty((self.draws, num_units))
+        for draw in times:
+            draw[:] = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)
+        return times
 
     def interval(self, values: NDArray[np.float64]) -> Interval:
         """Return the 95 % interval of a statistic.
@@ -156,7 +163,7 @@ def intervals_of(
         ConfigError: draws is below 1.
     """
     drawn = Draws(units, draws=draws, seed=seed)
-    return {name: drawn.interval(each) for name, each in statistics(drawn.times).items()}
+    return {name: drawn.interval(each) for name, each in statistics(drawn.times()).items()}
 
 
 def interval_of(

@@ -65,7 +65,7 @@ def evaluate(
     """Score a split with a trained run; write metrics.json and plots.
 
     What is fitted (thresholds, segments, temperature) is fitted on the run's validation, once for a
-    checkpoint, and kept in the run; if it is not there, validation is scored first. Each look at a
+    checkpoint, and kept in the run; if it is not there, validation is scored, too. Each look at a
     split other than train and validation is counted in the run, before anything is told of it.
 
     Args:
@@ -191,13 +191,13 @@ def evaluation_of(
     trained = load_trained(opened, checkpoint)
     model = trained.model.to(choose_device(device))
     scorer = SplitScorer(opened, model, cache=cache, cache_gb=cache_gb, progress=progress)
+    scored = scorer.score(index, split)
     chosen, point = Validated(None, None, None), NO_POINT
     if has_classes:
         own = own_validation(opened, index, shards, annotations, annotate)
         chosen = validated(opened, trained, own, rule, scorer)
         on_itself = own is index and split == VALIDATION_SPLIT
         point = chosen.point(trained, rule, threshold, on_these_rows=on_itself)
-    scored = scorer.score(index, split)
     look = None
     if is_counted(split):
         look = record_look(

@@ -74,10 +74,11 @@ def metric_draws(
     """
     rows = rows_of(*counted_rows(streams), label, threshold)
     unit = _unit_of_rows(index, streams, drawn.units)
-    values = _of_ranks(rows, unit, drawn.times)
+    times = drawn.times()
+    values = _of_ranks(rows, unit, times)
     if target_kind(label) == "numbers":
-        return _of_errors(rows, unit, drawn.times) | values
-    return values | ({} if threshold is None else _of_alarms(rows, unit, drawn.times))
+        return _of_errors(rows, unit, times) | values
+    return values | ({} if threshold is None else _of_alarms(rows, unit, times))
 
 
 def spearman_draws(
@@ -92,8 +93,9 @@ def spearman_draws(
     """
     unit = _unit_of_rows(index, streams, drawn.units)
     places = [_Places(values) for values in counted_rows(streams)]
-    found = np.full(len(drawn.times), np.nan)
-    for number, times in enumerate(drawn.times):
+    drawn_times = drawn.times()
+    found = np.full(len(drawn_times), np.nan)
+    for number, times in enumerate(drawn_times):
         weight = times[unit]
         mean = weight.sum() / 2  # of the ranks below, whatever the ties
         y, score = (place.ranks(weight) - mean for place in places)

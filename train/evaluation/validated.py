@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 ChosenOn = Literal["validation", "checkpoint", "given"]
 
+_UNSCORED: Final = "the run's validation cannot be scored"
+
 
 @dataclass(frozen=True)
 class OperatingPoint:
@@ -35,9 +37,9 @@ class OperatingPoint:
     threshold: float | None
     """The score from which on a row is an alarm."""
     chosen_on: ChosenOn | None
-    """validation: by its rule, of the run's validation as it is now. checkpoint: the best F1 of
-    validation as training saw it, which cannot be scored again. given: by whoever asked. None:
-    nowhere."""
+    """validation: by its rule, of the run's validation as it is now, or, where that cannot be
+    scored, as it was when it was last. checkpoint: the best F1 of validation as training saw it,
+    where nothing was fitted and nothing can be. given: by whoever asked. None: nowhere."""
     rule: ThresholdRule | None
     """None where it was given, and of labels that are numbers."""
     reason: str | None = None
@@ -128,9 +130,9 @@ def own_validation(
         try:
             own = index_for(run, shards if same else None, None, annotate)
         except LaughstoreError as error:
-            return f"the run's validation cannot be scored: {error}"
+            return f"{_UNSCORED}: {error}"
     if VALIDATION_SPLIT not in own.splits:
-        return f"the run's validation cannot be scored: {own.where} has no split validation"
+        return f"{_UNSCORED}: {own.where} has no split validation"
     return own
 
 
@@ -148,20 +150,14 @@ def validated(
         trained: the checkpoint.
         own: index of the run's validation, or why there is none.
         rule: asked for.
-        scorer: scores the validation if something has to be fitted.
-
-    Raises:
-        ConfigError, CorruptData: as `SplitScorer.score`.
+        scorer: scores the validation if something has to be fitted. Where that fails, what was
+            fitted before is used, and a warning tells it.
     """
     assert target_kind(run.config.label) == "classes", "numbers have no thresholds"
-    found = load_operating(run, str(trained.path))
+    found = kept = load_operating(run, str(trained.path))
     path = operating_path(run, trained.path)
     if isinstance(own, str):
-        if found is not None and found.chosen(rule) is not None:
-            return Validated(found, None, path)
-        what = own if found is None else f"{own}; {rule} was not fitted before"
-        logger.warning("%s", what)
-        return Validated(found, what, None if found is None else path)
+        return _as_kept(kept, own, rule, path)
     bound = Bound(
         run_sha256=run.sha256,
         checkpoint=trained.path.name,
@@ -171,11 +167,15 @@ def validated(
         annotations_sha256=tables_digest(own),
     )
     if found is not None and found.bound != bound:
-        logger.info("%s is of other annotations or another store: fitted anew", path)
         found = None
     if found is not None and found.chosen(rule) is not None:
         return Validated(found, None, path)
-    scored = scorer.score(own, VALIDATION_SPLIT)
+    try:
+        scored = scorer.score(own, VALIDATION_SPLIT)
+    except LaughstoreError as error:
+        return _as_kept(kept, f"{_UNSCORED}: {error}", rule, path)
+    if kept is not None and found is None:
+        logger.info("%s is of other annotations or another store: fitted anew", path)
     scores = ValidationScores(own, scored.streams, run.config.label)
     if found is None:
         found = fit(scores, bound, trained.model.scores)
@@ -183,3 +183,23 @@ def validated(
         found = with_rule(found, scores, rule)
     save_operating(run, trained.path, found)
     return Validated(found, None, path)
+
+
+def _as_kept(kept: Operating | None, why: str, rule: ThresholdRule, path: Path) -> Validated:
+    """What was fitted before: of the same checkpoint, and validation as it was then.
+
+    Args:
+        kept: if it was.
+        why: nothing can be fitted now.
+        rule: asked for.
+        path: where it is kept.
+    """
+    if kept is None:
+        logger.warning("%s", why)
+        return Validated(None, why, None)
+    if kept.chosen(rule) is not None:
+        logger.warning("%s; what was fitted on it before is used: %s", why, path)
+        return Validated(kept, None, path)
+    what = f"{why}; {rule} was not fitted before"
+    logger.warning("%s", what)
+    return Validated(kept, what, path)

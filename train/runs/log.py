@@ -9,8 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from tensorboard.compat.proto.summary_pb2 import (
 from torch import Tensor
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
+from laughstore.closing import ClosedAtExit
 from laughstore.files import write_atomic
 from laughstore.kinds import TargetArray
 
@@ -30,7 +30,7 @@ from .curve_points import NUM_POINTS, curve_points
 Value = int | float | str | Mapping[str, str] | Mapping[str, float | None] | None
 
 
-class RunLog:
+class RunLog(ClosedAtExit):
     """Write a run's numbers. A context manager.
 
     Args:
@@ -112,17 +112,6 @@ class RunLog:
         """Finish the files."""
         self._file.close()
         self._scalars.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def cut_log(path: Path, *, step: int, validated: bool) -> None:

@@ -8,11 +8,11 @@ and the thread works only while there is something to wait for.
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from laughstore.closing import ClosedAtExit
 
 BLOCKS_A_CALL = 4
 """Prepared between two looks at whether anyone still waits: a few MiB."""
@@ -21,7 +21,7 @@ _LOOKED_AT_TOGETHER = 32
 _NEVER = 2**62
 
 
-class ReadAhead:
+class ReadAhead(ClosedAtExit):
     """Prepare blocks in the order of the steps that need them. A context manager.
 
     Leaving it ends the thread, whatever state it is in, and releases what it prepared.
@@ -117,17 +117,6 @@ class ReadAhead:
         self._num_released = len(self._block)
         if len(left):
             self._release(self._block[left])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _passes(self, needed: int) -> bool:
         """Pass over the next blocks if they are ready by themselves; the lock is held."""

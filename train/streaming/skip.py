@@ -39,12 +39,16 @@ def read_skip_list(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
-def read_skipped_blocks(index: Index, split: str, path: Path) -> dict[int, str]:
+def read_skipped_blocks(index: Index, split: str, path: Path | None) -> dict[int, str]:
     """Return the keys of a list that are of one split, by global block number, rising.
+
+    Without a list there are none.
 
     Raises:
         NotFound, ConfigError: as `read_skip_list` and `skipped_blocks`.
     """
+    if path is None:
+        return {}
     return skipped_blocks(index, split, read_skip_list(path), where=str(path))
 
 

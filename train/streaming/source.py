@@ -4,14 +4,14 @@ Blocks must be prepared (paged in, and checked if asked) before frames of them a
 what turns a cut file or a flipped bit into an error instead of a crash or a wrong number.
 """
 
-from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laughstore.closing import ClosedAtExit
 from laughstore.errors import ConfigError, CorruptData, IncompleteStore
 from laughstore.index import Index
 from laughstore.reading.memory import available_bytes, memory_bytes
@@ -36,7 +36,7 @@ _SHARE_OF_MEMORY = 0.6
 """A larger split is not mapped: reading it would push out of memory what others need."""
 
 
-class FrameSource:
+class FrameSource(ClosedAtExit):
     """The frames of one split, mapped or fetched. A context manager.
 
     Blocks that were prepared are held until they are released: where files are not mapped, they
@@ -316,17 +316,6 @@ class FrameSource:
         self._matrix = self._loaded = None
         if self._open_rows is not None:
             self._open_rows.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _closed() -> ValueError:

@@ -8,13 +8,13 @@ workers, readers and checksum settings only decide who reads and when.
 from collections.abc import Generator, Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from laughstore.closing import ClosedAtExit
 from laughstore.errors import ConfigError
 from laughstore.index import Index
 from laughstore.labels import LabelSpec
@@ -25,6 +25,7 @@ from laughstore.store import open_shards
 from ..plan import Mix, check_batching, check_key, check_mix, rank_share
 from .balance import check_can_balance
 from .batch import Batch
+from .batch_room import BatchRoom
 from .buffers import BufferRing, SharedBuffers
 from .choices import Preload, Verify
 from .in_order import check_threads
@@ -37,13 +38,13 @@ from .sequence_shape import SequenceShape
 from .sequences import Sequences
 from .skip import read_skipped_blocks, without_blocks
 from .source import FrameSource
-from .stream_state import identity_of, make_state, read_state
+from .stream_state import identity_of, make_state, read_state, stream_fields
 
 _LABEL: Final = LabelSpec()
 _FILTER: Final = FrameFilter()
 
 
-class FrameStream(IterableDataset[Batch]):
+class FrameStream(ClosedAtExit, IterableDataset[Batch]):
     """Stream the frames of a split in batches.
 
     A batch keeps its content for as long as it, or any tensor that shares its memory, is referred
@@ -102,7 +103,8 @@ class FrameStream(IterableDataset[Batch]):
 
     Raises:
         NotFound, CorruptData: as `laughstore.open_shards`; or skip_corrupt does not exist.
-        ConfigError: a setting cannot work, no row is left, or rows to preload have no room.
+        ConfigError: a setting cannot work, no row is left, or a batch or rows to preload have no
+            room.
     """
 
     def __init__(
@@ -145,10 +147,10 @@ class FrameStream(IterableDataset[Batch]):
         rows, length = (1, 1) if sequence is None else (sequence.target_rows, sequence.length)
         self._units = int(global_batch) // rows  # of the plan
         self._share = self._units // lanes * lane_share * length
+        self.room = BatchRoom(self._share, index.dim, sequence, on_device=preload == "gpu")
+        """Refuses batches that there is no memory for."""
         self.selection = select(index, split, label, frames)
-        skipped: dict[int, str] = {}
-        if skip_corrupt is not None:
-            skipped = read_skipped_blocks(index, split, skip_corrupt)
+        skipped = read_skipped_blocks(index, split, skip_corrupt)
         self.skipped_blocks = np.array(list(skipped), np.int64)
         """i64[K]: global numbers of the blocks that are left out as corrupt."""
         self.selection = without_blocks(self.selection, self.skipped_blocks)
@@ -231,11 +233,9 @@ class FrameStream(IterableDataset[Batch]):
         # A device gathers by itself.
         threads = 1 if isinstance(ring, DeviceBuffers) else self.threads
         if ring is None:
+            ahead = threads if threads > 1 else 0
             ring = BufferRing(
-                self._shape,
-                pin_memory=self.pin_memory,
-                reuse=not self.copy,
-                num_ahead=threads if threads > 1 else 0,
+                self._shape, pin_memory=self.pin_memory, reuse=not self.copy, num_ahead=ahead
             )
         try:
             yield from self._batches(start, 1, ring, threads)
@@ -295,22 +295,19 @@ class FrameStream(IterableDataset[Batch]):
     @cached_property
     def _fields(self) -> dict[str, Any]:  # Any: JSON values
         """Fields of the identity. Digests take a tenth of a second: not before they are asked."""
-        fields = {
-            "features": self.selection.features_digest,
-            "targets": self.selection.targets_digest,
-            "label": None if self._label is None else self._label.identity(),
-            "frames": self._filter.identity(),
-            "balance": None if self.balance is None else float(self.balance),
-            "seed": self.seed,
-            "global_batch": self.global_batch,
-            "lanes": self.lanes,
-            "window_blocks": self.window_blocks,
-            "mix": self.mix,
-            "skip": self._skipped,
-        }
-        # Streams of rows keep the identity that they had before there were sequences.
-        shape = self.sequence
-        return fields if shape is None else fields | {"sequence": [shape.rows, shape.context]}
+        return stream_fields(
+            self.selection,
+            label=self._label,
+            frames=self._filter,
+            balance=self.balance,
+            seed=self.seed,
+            global_batch=self.global_batch,
+            lanes=self.lanes,
+            window_blocks=self.window_blocks,
+            mix=self.mix,
+            skip=self._skipped,
+            sequence=self.sequence,
+        )
 
     @cached_property
     def identity(self) -> str:
@@ -354,17 +351,6 @@ class FrameStream(IterableDataset[Batch]):
     def close(self) -> None:
         """Let go of the mapped files."""
         self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         rows = self._sequences

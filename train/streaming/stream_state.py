@@ -1,17 +1,57 @@
 """The saved place of a stream: a JSON object that names what the stream is made of."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from laughstore.errors import ConfigError
+from laughstore.labels import LabelSpec
 from laughstore.sealed import canonical_json
+
+from ..plan import Mix
+from .selection import FrameFilter, Selection
+from .sequence_shape import SequenceShape
 
 STATE_FORMAT: Final = "laughstore-stream"
 STATE_VERSION: Final = 2
 
 type Fields = Mapping[str, Any]  # Any: JSON values
 """All that decides which rows come when, with which targets."""
+
+
+def stream_fields(
+    selection: Selection,
+    *,
+    label: LabelSpec | None,
+    frames: FrameFilter,
+    balance: float | None,
+    seed: int,
+    global_batch: int,
+    lanes: int,
+    window_blocks: int,
+    mix: Mix,
+    skip: Sequence[str],
+    sequence: SequenceShape | None,
+) -> dict[str, Any]:  # Any: JSON values
+    """Return the fields of a stream's identity, of its rows and what `FrameStream` was given.
+
+    `skip` are the keys of the blocks that are left out as corrupt.
+    """
+    fields = {
+        "features": selection.features_digest,
+        "targets": selection.targets_digest,
+        "label": None if label is None else label.identity(),
+        "frames": frames.identity(),
+        "balance": None if balance is None else float(balance),
+        "seed": seed,
+        "global_batch": global_batch,
+        "lanes": lanes,
+        "window_blocks": window_blocks,
+        "mix": mix,
+        "skip": skip,
+    }
+    # Streams of rows keep the identity that they had before there were sequences.
+    return fields if sequence is None else fields | {"sequence": [sequence.rows, sequence.context]}
 
 
 def identity_of(fields: Fields) -> str:

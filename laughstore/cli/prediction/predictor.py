@@ -21,6 +21,7 @@ from extract.sound.tracks import MAX_MAGNITUDE
 from train.runs.trained import load_trained
 from train.scoring.call_scorer import CallScorer, one_answer
 
+from ...closing import ClosedAtExit
 from ...errors import BadRecording, ConfigError
 from ...label_spec import LabelSpec
 from ...timebase import SAMPLE_RATE, SAMPLES_PER_FRAME, num_frames
@@ -28,7 +29,7 @@ from .opened import OpenedRun, open_run, read_run
 from .rule import choose_segmenting
 
 
-class Predictor:
+class Predictor(ClosedAtExit):
     """A run's scores of sound that comes piece by piece, of any sizes.
 
     Row t has heard the sound before t * 80 ms, and it comes out of the `push` that brings the first
@@ -193,12 +194,6 @@ class Predictor:
     def close(self) -> None:
         """Give the model's memory back; calling it again does nothing."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _begin(self) -> None:
         self._start, self._num_samples, self._num_told = 0, 0, 0

@@ -1,0 +1,81 @@
+"""A folder that is whole or absent: made beside its place under another name, then renamed.
+
+Whoever makes one holds a lock of the unfinished folder (flock), which ends with the process however
+that ends. So the next one tells what a kill has left from what another process is still making.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from .files import TEMPORARY_MARK, fsync_dir, make_dirs, temporary_sibling
+
+logger = logging.getLogger(__name__)
+
+_BUSY: Final = (errno.EACCES, errno.EAGAIN)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` when the body is done, and is gone when it fails.
+
+    Unfinished ones of the same `out` that killed processes have left are removed first.
+
+    Args:
+        out: that is not there, or is empty.
+
+    Raises:
+        OSError: it was filled meanwhile, or nothing can be written there.
+    """
+    out = out.absolute()
+    make_dirs(out.parent)
+    _remove_left_over(out)
+    building = temporary_sibling(out)
+    building.mkdir()
+    descriptor = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # no locks here: what a kill leaves is told, not removed
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield building
+        fsync_dir(building)
+        building.rename(out)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+    fsync_dir(out.parent)
+
+
+def _remove_left_over(out: Path) -> None:
+    name = re.compile(rf"{re.escape(out.name + TEMPORARY_MARK)}[0-9a-f]{{12}}")
+    for left in out.parent.iterdir():
+        if not name.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
+            continue
+        try:
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # finished or removed meanwhile, or another user's
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _BUSY:
+                logger.warning(
+                    "%s may have been left by a killed process (no locks here tell it); delete it"
+                    " if no other one is making %s",
+                    left,
+                    out,
+                )
+            continue
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+            logger.warning("%s was left by a process that was killed: removed", left)
+        finally:
+            os.close(descriptor)

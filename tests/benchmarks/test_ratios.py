@@ -1,0 +1,112 @@
+"""The stream and the training are as fast as others in the same process say they should be.
+
+No time is compared with one of another machine, only speeds with speeds of the same rounds: memory
+that is copied, steps, streams. What they should be comes from the committed JSON, and less than
+half of it will do: caches, cores and neighbours differ.
+"""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.bench_stream import StreamEpochs
+from benchmarks.bench_train import on_cpu
+from benchmarks.consuming import UNITS
+from benchmarks.data import make_data
+from benchmarks.limits import memcpy
+from benchmarks.measure import Contestant, measure
+from benchmarks.report import RESULTS
+from benchmarks.training import opened
+
+ROUNDS = 5
+ATTEMPTS = 3
+"""Other work slows one contestant of a round now and then; code that has become slow is slow each
+time. So the best of a few attempts counts."""
+PART = 0.4
+"""Of what was recorded, which must be reached."""
+GB = 0.25
+BATCH = 512
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("frames"), GB)
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recorded(report, name, group=""):
+    """Return a committed result."""
+    results = json.loads((RESULTS / f"{report}.json").read_text())["results"]
+    found = [item for item in results if (item["name"], item["group"]) == (name, group)]
+    assert found, f"{report}.json has no {name!r}, {group!r}: which is held against it now?"
+    return found[0]
+
+
+def reach(measured, least):
+    """Fail unless one of a few attempts reaches all of the least ratios."""
+    low: dict[str, float] = {}
+    for _ in range(ATTEMPTS):
+        found = measured()
+        low = {name: ratio for name, ratio in found.items() if ratio < least[name]}
+        if not low:
+            return
+    lines = [f"{name} is {ratio:.2f}, at least {least[name]:.2f}" for name, ratio in low.items()]
+    pytest.fail("; ".join(lines))
+
+
+def test_the_stream_keeps_up_with_memcpy_and_checksums_cost_later_epochs_nothing(data):
+    group = f"batch {BATCH}"
+    never = recorded("stream", "FrameStream, verify never", group)
+    later = recorded("stream", "FrameStream, verify first, later epochs", group)
+    least = {
+        "the stream's speed, as a part of memcpy's,": PART * never["of_limit"],
+        "the speed of later epochs with checksums, as a part of that without,": PART
+        * later["median"]
+        / never["median"],
+    }
+    plain, checked = (StreamEpochs(data, BATCH, verify) for verify in ("never", "first"))
+
+    def measured():
+        copy = memcpy()
+        without = Contestant(
+            "never", plain.run, UNITS[:1], limit=copy, before=plain.before, check=plain.check
+        )
+        after = Contestant(
+            "first",
+            checked.run,
+            UNITS[:1],
+            limit=without,
+            before=checked.before,
+            check=checked.check,
+        )
+        _, to_memcpy, to_never = measure([copy, without, after], repeats=ROUNDS)
+        return dict(zip(least, (to_memcpy.of_limit, to_never.of_limit), strict=True))
+
+    try:
+        reach(measured, least)
+    finally:
+        plain.close()
+        checked.close()
+
+
+def test_training_takes_no_longer_than_its_steps_and_its_stream(data, tmp_path):
+    name = "the speed of training, as a part of that of its steps and its stream in turn,"
+    least = {name: PART * recorded("train", "training")["of_limit"]}
+    with opened(data.store, tmp_path / "run", "cpu") as training:
+        *_, in_turn, whole = on_cpu(training)
+        assert whole.limit is in_turn
+
+        def measured():
+            return {name: measure([in_turn, whole], repeats=ROUNDS)[-1].of_limit}
+
+        reach(measured, least)

@@ -1,0 +1,88 @@
+"""Folders that are whole or absent, and what killed processes leave of them."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from laughstore.new_folder import new_folder
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from laughstore.new_folder import new_folder
+with new_folder(Path(sys.argv[1])) as building:
+    (building / "part").write_text("half")
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def fill(out: Path, source: Path) -> None:
+    """Make a folder with a part, and with a copy of a file."""
+    with new_folder(out) as building:
+        (building / "part").write_text("ours")
+        (building / "copy").write_bytes(source.read_bytes())
+
+
+def begin(out: Path) -> subprocess.Popen[str]:
+    """Start a process that is amid making a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKER, str(out)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(FileNotFoundError, match="absent"):
+        fill(out, tmp_path / "absent")
+    assert list(out.parent.iterdir()) == []
+    with new_folder(out) as building:
+        (building / "part").write_text("whole")
+        assert not out.exists()
+    assert [item.name for item in out.parent.iterdir()] == ["out"]
+    assert (out / "part").read_text() == "whole"
+
+
+def test_what_a_kill_left_is_removed_and_what_is_being_made_is_not(tmp_path, caplog):
+    out = tmp_path / "out"
+    first, second = begin(out), begin(out)
+    try:
+        (tmp_path / "out.partial-mine").mkdir()  # nobody here gives such names
+        (tmp_path / "other.partial-0123456789ab").mkdir()
+        before = {item.name for item in tmp_path.iterdir()}
+        end(first)
+        with new_folder(out) as building:
+            here = {item.name for item in tmp_path.iterdir()} - {building.name}
+        (gone,) = before - here
+        assert here < before
+        assert f"{tmp_path / gone} was left by a process that was killed: removed" in caplog.text
+        assert len(caplog.records) == 1
+    finally:
+        end(first)
+        end(second)
+    with new_folder(tmp_path / "other"):
+        pass
+    assert not (tmp_path / "other.partial-0123456789ab").exists()
+
+
+def test_a_folder_that_was_filled_meanwhile_is_not_touched(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "part").write_text("theirs")
+    with pytest.raises(OSError, match="not empty"):
+        fill(out, Path(__file__))
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+    assert (out / "part").read_text() == "theirs"
