@@ -8,6 +8,7 @@ the column `cores` shows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,16 +19,20 @@ from train.streaming.choices import Verify
 from train.streaming.stream import FrameStream
 
 from .cold import can_forget, cold_contestants
-from .consuming import UNITS, Consumer, check_once, group_of
+from .consuming import UNITS, Consumer, check_claimed, check_once, group_of
 from .data import DIM, FRAME_BYTES, SPLIT, BenchData, make_data
+from .episode_files import EpisodeFiles, EpisodeLoader, episode_loaders
 from .limits import bare_gathers, memcpy, memcpy_by_two
 from .measure import Contestant, measure
-from .peers import OpenPeer, installed, open_peers
+from .mixed import Ids, mixing_setting
+from .peers import NOT_INSTALLED, OpenPeer, installed, open_peers
 from .report import Report, parse_options, working_folder
 from .rivals import POOL_FRAMES, Memmap, WebDatasetBlocks, ZarrBlocks
+from .tensorstore_blocks import TensorStoreBlocks
 
 NAME = "stream"
 BATCHES = (512, 4096)
+_PLAIN = "FrameStream, verify never"
 
 
 class StreamEpochs:
@@ -74,6 +79,10 @@ class StreamEpochs:
             raise AssertionError("FrameStream delivered other frames than it said")
         check_once(said[real], self._data)
 
+    def ids_of_batches(self) -> list[NDArray[np.int64]]:
+        """Return the ids of the last epoch, batch by batch, without rows of padding."""
+        return [part[part >= 0] for part in (said.numpy() for said in self._frames)]
+
     def order(self) -> NDArray[np.int64]:
         """Return i64[N]: global ids of the frames in the order of epoch 0."""
         with self._open() as stream:
@@ -103,56 +112,117 @@ class StreamEpochs:
 
 
 class RivalEpochs:
-    """Epochs of somebody else's loader."""
+    """Epochs of somebody else's loader.
 
-    def __init__(self, data: BenchData, epoch: Callable[[int], Iterator[Tensor]]) -> None:
-        self._data, self._make = data, epoch
-        self._epoch = -1
+    Args:
+        data: whose frames it delivers.
+        epoch: makes the batches of the epoch of a number.
+        claimed: returns the ids of the frames that this epoch delivers; None: all.
+    """
+
+    def __init__(
+        self,
+        data: BenchData,
+        epoch: Callable[[int], Iterator[Tensor]],
+        claimed: Callable[[int], NDArray[np.int64]] | None = None,
+    ) -> None:
+        self._data, self._make, self._claimed = data, epoch, claimed
         self._consumer = Consumer()
+        self.next_epoch = 0
 
     def run(self) -> float:
         """Deliver an epoch. Returns its bytes."""
-        self._epoch += 1
-        self._consumer.take(self._make(self._epoch))
-        return float(self._data.num_frames * FRAME_BYTES)
+        self._consumer.take(self._make(self.next_epoch))
+        self.next_epoch += 1
+        return float(self._consumer.num_rows * FRAME_BYTES)
 
     def ids(self) -> NDArray[np.int64]:
         """Return i64[N]: which frames the last epoch delivered, in their order."""
         return self._consumer.ids()
 
+    def ids_of_batches(self) -> list[NDArray[np.int64]]:
+        """Return the same, batch by batch."""
+        return self._consumer.ids_of_batches()
+
     def check(self) -> None:
-        """Every frame came once."""
-        check_once(self.ids(), self._data)
+        """Every frame came once, or every frame that was claimed, and no other."""
+        if self._claimed is None:
+            check_once(self.ids(), self._data)
+        else:
+            check_claimed(self.ids(), self._claimed(self.next_epoch - 1))
 
 
-def peer_contestant(data: BenchData, peer: OpenPeer, batch: int, limit: Contestant) -> Contestant:
-    """Return epochs of a loader with files of its own, which are in memory when it runs."""
-    epochs = RivalEpochs(data, lambda _: peer.epoch(batch))
+@dataclass
+class Field:
+    """All that are measured, and whose batches are looked at for how well they mix."""
 
-    def check() -> None:
-        epochs.check()
-        peer.forget()
+    contestants: list[Contestant] = field(default_factory=list)
+    ids: dict[str, dict[str, Ids]] = field(default_factory=dict)
+    """By group and name of the contestant."""
 
-    name = f"{peer.name}, blocks + vectorised pool"
-    return Contestant(name, epochs.run, UNITS, group_of(batch), limit, peer.warm, check)
+    def add(self, contestant: Contestant, ids: Ids | None = None) -> None:
+        """Add one more."""
+        self.contestants.append(contestant)
+        if ids is not None:
+            self.ids.setdefault(contestant.group, {})[contestant.name] = ids
+
+    def add_peer(self, data: BenchData, peer: OpenPeer, batch: int, limit: Contestant) -> None:
+        """Add epochs of a loader with files of its own, which are in memory when it runs."""
+        epochs = RivalEpochs(data, lambda _: peer.epoch(batch))
+
+        def check() -> None:
+            epochs.check()
+            peer.forget()
+
+        name, group = f"{peer.name}, blocks + vectorised pool", group_of(batch)
+        self.add(
+            Contestant(name, epochs.run, UNITS, group, limit, peer.warm, check),
+            epochs.ids_of_batches,
+        )
+
+    def add_episodes(
+        self, data: BenchData, files: EpisodeFiles, batch: int, limit: Contestant
+    ) -> None:
+        """Add those that read one `.pt` file an episode."""
+        for name, loader in episode_loaders(files, batch).items():
+            self._add_episodes(name, loader, data, group_of(batch), limit)
+
+    def _add_episodes(
+        self, name: str, loader: EpisodeLoader, data: BenchData, group: str, limit: Contestant
+    ) -> None:
+        epochs = RivalEpochs(data, loader.epoch, loader.claimed)
+
+        def before() -> None:
+            loader.before(epochs.next_epoch)
+
+        def check() -> None:
+            epochs.check()
+            loader.after()
+
+        self.add(
+            Contestant(name, epochs.run, UNITS, group, limit, before, check),
+            epochs.ids_of_batches,
+        )
 
 
-def contestants(data: BenchData) -> list[Contestant]:
+def lineup(data: BenchData) -> Field:
     """Return all contestants over these frames."""
     copy, copy_by_two = memcpy(), memcpy_by_two()
-    found = [copy, copy_by_two]
-    peers = open_peers(data)
+    found = Field([copy, copy_by_two])
+    peers, episodes = open_peers(data), EpisodeFiles(data)
     for batch in BATCHES:
-        found.extend(_contestants(data, batch, copy, copy_by_two))
-        found.extend(peer_contestant(data, peer, batch, copy) for peer in peers)
+        _add(found, data, batch, copy, copy_by_two)
+        for peer in peers:
+            found.add_peer(data, peer, batch, copy)
+        found.add_episodes(data, episodes, batch, copy)
     return found
 
 
-def _contestants(
-    data: BenchData, batch: int, copy: Contestant, copy_by_two: Contestant
-) -> list[Contestant]:
+def _add(
+    found: Field, data: BenchData, batch: int, copy: Contestant, copy_by_two: Contestant
+) -> None:
     streams: dict[str, StreamEpochs] = {
-        "FrameStream, verify never": StreamEpochs(data, batch, "never"),
+        _PLAIN: StreamEpochs(data, batch, "never"),
         "FrameStream, verify never, a plain loop": StreamEpochs(data, batch, "never", drops=False),
         "FrameStream, verify first, first epoch": StreamEpochs(data, batch, "first", reopen=True),
         "FrameStream, verify first, later epochs": StreamEpochs(data, batch, "first"),
@@ -164,18 +234,23 @@ def _contestants(
         "webdataset, blocks + vectorised pool": WebDatasetBlocks(data, batch).epoch,
         "zarr-python, blocks + vectorised pool": ZarrBlocks(data, batch).epoch,
     }
+    if installed()[TensorStoreBlocks.name] != NOT_INSTALLED:
+        name = f"{TensorStoreBlocks.name}, blocks + vectorised pool"
+        rivals[name] = TensorStoreBlocks(data, batch).epoch
     group = group_of(batch)
-    order = streams["FrameStream, verify never"].order()
-    found = bare_gathers(data, batch, order, copy, copy_by_two)
+    for bare in bare_gathers(data, batch, streams[_PLAIN].order(), copy, copy_by_two):
+        found.add(bare)
     for name, ours in streams.items():
-        found.append(Contestant(name, ours.run, UNITS, group, copy, ours.before, ours.check))
+        # All of them have the same plan.
+        ids = ours.ids_of_batches if name == _PLAIN else None
+        found.add(Contestant(name, ours.run, UNITS, group, copy, ours.before, ours.check), ids)
     both = StreamEpochs(data, batch, "never", threads=2)
     name = "FrameStream, verify never, threads=2"
-    found.append(Contestant(name, both.run, UNITS, group, copy_by_two, both.before, both.check))
+    found.add(Contestant(name, both.run, UNITS, group, copy_by_two, both.before, both.check))
     for name, epoch in rivals.items():
         rival = RivalEpochs(data, epoch)
-        found.append(Contestant(name, rival.run, UNITS, group, copy, check=rival.check))
-    return found
+        contestant = Contestant(name, rival.run, UNITS, group, copy, check=rival.check)
+        found.add(contestant, rival.ids_of_batches)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -190,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "lanes": 64,
             "window_blocks": 8,
             "torch_threads": 1,
-            "checked": "after each run: every frame delivered exactly once",
+            "checked": "after each run: every frame, or every one that is claimed, came exactly once",
         }
         # First: what is mapped stays in memory.
         if can_forget(data):
@@ -200,8 +275,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             print("this file system keeps files in memory: give a --dir on a disk for cold reads")
         report = Report.begin(NAME, options)
-        results = measure(contestants(data), repeats=options.repeats, say=print)
+        found = lineup(data)
+        results = measure(found.contestants, repeats=options.repeats, say=print)
         settings |= {"pool_frames_of_rivals": POOL_FRAMES, "peers": installed()}
+        settings |= {"mixing": mixing_setting(found.ids, data)}
         report.finish(settings, results)
 
 

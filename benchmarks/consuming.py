@@ -34,14 +34,28 @@ class Consumer:
             if self._drops:
                 del bits
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the last epoch."""
+        return sum(map(len, self._ids))
+
     def ids(self) -> NDArray[np.int64]:
         """Return i64[N]: the ids that the frames of the last epoch carried."""
         return ids_of(torch.cat(self._ids).numpy())
 
+    def ids_of_batches(self) -> list[NDArray[np.int64]]:
+        """Return the same, batch by batch."""
+        return [ids_of(bits.numpy()) for bits in self._ids]
+
 
 def check_once(ids: NDArray[np.int64], data: BenchStore) -> None:
     """Raise unless these are the ids of all frames, each once."""
-    if not np.array_equal(np.sort(ids), data.frame_ids):
+    check_claimed(ids, data.frame_ids)
+
+
+def check_claimed(ids: NDArray[np.int64], claimed: NDArray[np.int64]) -> None:
+    """Raise unless these are the ids of the frames that were claimed, each once; in any order."""
+    if not np.array_equal(np.sort(ids), np.sort(claimed)):
         raise AssertionError("not every frame was delivered exactly once")
 
 

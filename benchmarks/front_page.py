@@ -12,6 +12,7 @@ _ABSENT_OF_STREAM = (
     "bare gather of the same rows, two threads",
     "FrameStream, verify never, a plain loop",
     "numpy memmap, fresh arrays",
+    ".pt mapped, a sample a frame",
 )
 """Beginnings of names. What stays: limits, the stream's ways, and every rival at its best."""
 

@@ -9,7 +9,7 @@ lengths are drawn, log-normal with a fixed seed.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,14 +76,28 @@ class Corpus:
     def mixing(self, batches: Iterator[NDArray[np.int64]]) -> Mixing:
         """Return how well batches of positions, i64[B], mix."""
         ends = np.cumsum(self.counts)
-        found: list[tuple[float, float, float]] = []
-        for positions in batches:
-            real = positions[positions >= 0]
-            of_batch, rows = np.unique(np.searchsorted(ends, real, "right"), return_counts=True)
-            recordings = np.unique(self.recording_of_block[of_batch])
-            sharing = float((rows * (rows - 1)).sum() / len(real))
-            found.append((len(of_batch), len(recordings), sharing))
-        return Mixing(*(float(column) for column in np.mean(found, axis=0)))
+        return mixing_of_blocks(
+            (np.searchsorted(ends, part[part >= 0], "right") for part in batches),
+            self.recording_of_block,
+        )
+
+
+def mixing_of_blocks(
+    batches: Iterable[NDArray[np.int64]], recording_of_block: NDArray[np.int64]
+) -> Mixing:
+    """Return how well batches mix.
+
+    Args:
+        batches: i64[B] each, the block of every frame.
+        recording_of_block: i64[blocks].
+    """
+    found: list[tuple[float, float, float]] = []
+    for blocks in batches:
+        of_batch, rows = np.unique(blocks, return_counts=True)
+        recordings = np.unique(recording_of_block[of_batch])
+        sharing = float((rows * (rows - 1)).sum() / len(blocks))
+        found.append((len(of_batch), len(recordings), sharing))
+    return Mixing(*(float(column) for column in np.mean(found, axis=0)))
 
 
 def of_plan(

@@ -21,16 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from laughstore.reading.memory import memory_bytes
-
 from .data import DIM, SPLIT, BenchData
+from .kept_files import KeptFiles
 from .rivals import Pool, flat_rows
+from .tensorstore_blocks import TensorStoreBlocks
 
 NOT_INSTALLED = "not installed"
 _FILE_BLOCKS = 32
 """Blocks in a file of theirs: 32 MiB, as in a shard."""
 _FILE_BYTES = 34 << 20
-_MOST_OF_MEMORY = 0.6
 
 Block = NDArray[np.int16]
 """i2[n, DIM], bits of bfloat16."""
@@ -188,8 +187,8 @@ PEERS: tuple[type[Peer], ...] = (MosaicBlocks, LitDataBlocks, GrainBlocks, Arrow
 
 
 def installed() -> dict[str, str]:
-    """Return the version of each peer, or NOT_INSTALLED."""
-    return {peer.name: _version(peer) for peer in PEERS}
+    """Return the version of each peer and of TensorStore, or NOT_INSTALLED."""
+    return {peer.name: _version(peer) for peer in (*PEERS, TensorStoreBlocks)}
 
 
 class OpenPeer:
@@ -202,44 +201,25 @@ class OpenPeer:
 
     def __init__(self, peer: type[Peer], data: BenchData) -> None:
         self.name = peer.name
-        self._folder = data.flat.parent / f"peer-{peer.package}-{version(peer.package)}"
-        if not self._folder.is_dir():
-            partial = self._folder.with_suffix(".partial")
-            _empty(partial)
-            peer.write(partial, file_blocks(data))
-            partial.replace(self._folder)
-        self._peer = peer(self._folder)
+        name = f"peer-{peer.package}-{version(peer.package)}"
+        self._files = KeptFiles(data, name, lambda folder: peer.write(folder, file_blocks(data)))
+        self._peer = peer(self._files.folder)
         self._pools: dict[int, Pool] = {}
         self._epoch = -1
-        # A copy for each peer: all together may not fit in memory.
-        needed = (2 + len(PEERS)) * data.flat.stat().st_size
-        memory = memory_bytes()
-        self._too_much = memory is not None and needed > _MOST_OF_MEMORY * memory
 
     def warm(self) -> None:
         """Put its files in the page cache. Not timed."""
-        buffer = bytearray(1 << 20)
-        for path in self._files():
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
+        self._files.warm()
 
     def forget(self) -> None:
         """Leave the page cache to the others, where it is too small for all. Not timed."""
-        if not self._too_much:
-            return
-        for path in self._files():
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        self._files.forget()
 
     def epoch(self, batch: int) -> Iterator[Tensor]:
         """Yield the batches i2[B, DIM] of another epoch; as `Pool.shuffled`."""
         self._epoch += 1
         pool = self._pools.setdefault(batch, Pool(batch))
         return pool.shuffled(self._peer.blocks(self._epoch), self._epoch)
-
-    def _files(self) -> list[Path]:
-        return [path for path in self._folder.rglob("*") if path.is_file()]
 
 
 def open_peers(data: BenchData) -> list[OpenPeer]:
@@ -265,7 +245,7 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _version(peer: type[Peer]) -> str:
+def _version(peer: type[Peer] | type[TensorStoreBlocks]) -> str:
     with suppress(ImportError):  # PackageNotFoundError is one
         for name in peer.modules:
             _module(name)
@@ -275,10 +255,3 @@ def _version(peer: type[Peer]) -> str:
 
 def _rows(record: bytes | memoryview) -> Block:
     return np.frombuffer(record, np.int16).reshape(-1, DIM)
-
-
-def _empty(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.unlink()

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import scaling_page
+from . import features, scaling_page
+from .feature_answers import FEATURES
 from .front_page import FrontPageError, front_page
+from .mixed import mixing_table
 from .plots import plots_of
 from .report import RESULTS
 
@@ -86,7 +88,7 @@ def tables(reports: Sequence[Report], images: Mapping[str, str] | None = None) -
     for report in reports:
         made.append(
             f"**{_TITLES[report['name']]}**\n\n{_work(report, reports[0])}{_table(report)}"
-            f"{_peers(report)}"
+            f"{_peers(report)}{mixing_table(report)}"
         )
         if images and report["name"] in images:
             made.append(images[report["name"]])
@@ -306,6 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for path in READMES
         }
         scaling = scaling_page.Page(scaling_page.read_reports(options.results))
+        wanted[READMES[1]] = features.filled(wanted[READMES[1]], FEATURES)
         wanted[scaling_page.DOCUMENT] = scaling.filled(texts[scaling_page.DOCUMENT])
     except (TableError, FrontPageError, scaling_page.ScalingError) as error:
         print(error, file=sys.stderr)

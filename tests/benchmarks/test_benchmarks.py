@@ -13,6 +13,7 @@ import torch
 from benchmarks.front_page import FrontPageError, front_page
 from benchmarks.measure import Contestant, Result, Unit, measure
 from benchmarks.rivals import POOL_FRAMES, Pool
+from benchmarks.scaling_page import AXES
 from benchmarks.table import (
     BEGIN,
     END,
@@ -126,6 +127,7 @@ def test_a_quick_run_runs_all_scripts_and_their_json_has_every_field(tmp_path):
         "train",
         "probes",
         "extract",
+        *(f"scaling_{axis}" for axis in AXES),
     }
     for report in reports:
         assert report.keys() == REPORT_FIELDS
@@ -136,6 +138,8 @@ def test_a_quick_run_runs_all_scripts_and_their_json_has_every_field(tmp_path):
             check_result(result)
         limited = [result for result in report["results"] if result["of_limit"] is not None]
         assert bool(limited) == (report["name"] != "stream_start")  # which has no rates
+        if report["name"] == "stream":
+            check_mixing(report)
 
 
 REPORT_FIELDS = {
@@ -170,6 +174,16 @@ def test_a_contestant_without_a_check_says_why():
         Contestant("ours", lambda: 1.0, [unit], check=lambda: None, unchecked="no reason")
     [result] = measure([Contestant("ours", lambda: 1.0, [unit], unchecked="a reason")], repeats=1)
     assert result.to_json()["unchecked"] == "a reason"
+
+
+def check_mixing(report):
+    named = {result["name"] for result in report["results"]}
+    rivals = {name for name in named if name.startswith((".pt ", "numpy ", "zarr-python"))}
+    for batch, mixed in report["settings"]["mixing"].items():
+        assert batch.startswith("batch ")
+        assert mixed.keys() < named
+        assert {"FrameStream, verify never", *rivals} <= mixed.keys()
+        assert sum(name.startswith(".pt ") for name in mixed) == 3
 
 
 def test_the_readme_says_which_line_of_it_a_report_lacks():
