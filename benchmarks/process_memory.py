@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,9 +14,11 @@ from typing import Self
 _LOOKS_PER_S = 500
 
 
-def fresh_processes() -> BaseContext:
+def fresh_processes() -> SpawnContext | ForkServerContext:
     """Return how processes begin: anew, unless somebody has set another way (a quick run does)."""
-    return multiprocessing.get_context(multiprocessing.get_start_method(allow_none=True) or "spawn")
+    if multiprocessing.get_start_method(allow_none=True) == "forkserver":
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
 
 
 def apart[**P, T](run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
