@@ -29,15 +29,13 @@ _TRAINED_BATCH = 4096
 
 
 def training_memory(data: BenchData, runs: Path) -> list[Result]:
-    """Return what training the linear head holds, epoch by epoch, beside a batch and its float32.
+    """Return what training the linear head holds, epoch by epoch, beside a batch.
 
     Its frames come from mapped files. What its libraries take when they are imported was there
     before.
     """
     batch_mb = min(_TRAINED_BATCH, data.num_frames) * FRAME_BYTES / 1e6
-    limit = summary(
-        f"limit: a batch of {_TRAINED_BATCH} rows, and its float32", "MB", [3 * batch_mb]
-    )
+    limit = summary(f"limit: a batch of {_TRAINED_BATCH} rows", "MB", [batch_mb])
     added = [size / 1e6 for size in apart(_train, data.store, runs / "run")]
     return [limit, summary(f"training a linear head: {ADDED}", "MB", added, limit)]
 

@@ -240,10 +240,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         store = make_training_data(folder, options.gb * _SHARE_OF_GB)
         report = Report.begin(NAME, options)
         limit = products()
-        pairs = [
-            Pair.of("training", Trainings, store, folder / "runs"),
-            Pair.of("the command", Commands, store, folder / "commands"),
-        ]
+        pairs = [Pair.of("training", Trainings, store, folder / "runs")]
+        if not options.quick:  # ten processes, which mostly import
+            pairs.append(Pair.of("the command", Commands, store, folder / "commands"))
         found = [limit, *(each for pair in pairs for each in pair.contestants(limit))]
         results = measure(found, repeats=options.repeats, say=print)
         settings = {

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -134,8 +134,8 @@ def writing(work: ShardWork, folder: Path) -> list[Contestant]:
             raise AssertionError("a stream was hashed to something else")
 
     # Not the plain write: cp, which syncs at the end and copies in the kernel, is faster.
-    limit = Contestant("limit: cp of the same files, then fsync", cp, _GB_PER_S, "", None, before)
-    limit = replace(limit, check=check)
+    name = "limit: cp of the same files, then fsync"
+    limit = Contestant(name, cp, _GB_PER_S, before=before, check=check)
     unit = unit_run(work, target, frames)
     ours = {
         "plain write, fsync of each file": plain,

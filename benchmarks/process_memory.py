@@ -1,4 +1,4 @@
-"""What a process holds, as Linux tells it under /proc: memory of its own, files mapped, handles."""
+"""Fresh processes, and what one holds, as Linux tells it under /proc: memory, files, handles."""
 
 import multiprocessing
 import os
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,10 +14,14 @@ from typing import Self
 _LOOKS_PER_S = 500
 
 
+def fresh_processes() -> BaseContext:
+    """Return how processes begin: anew, unless somebody has set another way (a quick run does)."""
+    return multiprocessing.get_context(multiprocessing.get_start_method(allow_none=True) or "spawn")
+
+
 def apart[**P, T](run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what a function returns in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=fresh_processes()) as pool:
         return pool.submit(run, *args, **kwargs).result()
 
 

@@ -1,6 +1,5 @@
 """Processes that train together and wait between epochs, so that rounds cost them no start."""
 
-import multiprocessing
 import socket
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from train.distributed.place import Place
 
+from .process_memory import fresh_processes
 from .training import opened
 
 _WAIT_S = 120.0
@@ -30,7 +30,7 @@ class RankProcesses:
     """
 
     def __init__(self, store: Path, out: Path, num_ranks: int, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = fresh_processes()
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         self.num_ranks, self.num_epochs = num_ranks, 0

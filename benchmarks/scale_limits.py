@@ -93,7 +93,7 @@ def limits(found: Coefficients) -> list[Limit]:
             limit(
                 "mapped shards of a split (`rows.MAX_MAPPED_PIECES`, below Linux's"
                 " `vm.max_map_count` of 65,530)",
-                "S",
+                "shards",
                 rows.MAX_MAPPED_PIECES,
                 "",
                 "computed",
@@ -103,7 +103,7 @@ def limits(found: Coefficients) -> list[Limit]:
             ),
             limit(
                 "addresses of a process, which both readers reserve for the whole split",
-                "file bytes of S shards",
+                "bytes of shard files",
                 ADDRESS_BYTES,
                 "B",
                 "computed",
@@ -112,7 +112,7 @@ def limits(found: Coefficients) -> list[Limit]:
             ),
             limit(
                 "frame ids in 4 bytes",
-                f"{GEOMETRY.block_frames} B",
+                f"{GEOMETRY.block_frames} x blocks",
                 SMALL_IDS,
                 "",
                 "computed",
@@ -140,7 +140,7 @@ def limits(found: Coefficients) -> list[Limit]:
             ),
             limit(
                 "shard names of six digits",
-                "S",
+                "shards",
                 _NUMBERED_SHARDS,
                 "",
                 "computed",

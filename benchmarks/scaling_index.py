@@ -148,4 +148,5 @@ def _written(folder: Path, size: int, with_shards: bool) -> Path:
 
 
 def _result(name: str, size: int, unit: str, values: Sequence[float]) -> Result:
-    return summary(name, unit, values, group=str(size))
+    # Floats: whole numbers would not be rounded as their median is.
+    return summary(name, unit, [float(value) for value in values], group=str(size))

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ _MARKS: dict[Kind, str] = {"measured": "m", "fitted": "f", "computed": "c", "ass
 _BEYOND = "†"
 
 Report = Mapping[str, Any]  # Any: JSON values
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Of a table: one result at every value on an axis."""
+
+    name: str
+    unit: str | None = None
+    """In the JSON; None: it has only one."""
+    shown: str = ""
+    """Unit in the table."""
+    key: str = "median"
 
 
 class ScalingError(Exception):
@@ -133,50 +146,25 @@ class Page:
             f" lowest and highest). Other processes kept {busy} cores busy, axis by axis."
         )
 
-    def _values(self, axis: str, name: str, unit: str | None = None) -> list[tuple[str, float]]:
+    def _values(
+        self, axis: str, name: str, unit: str | None = None, key: str = "median"
+    ) -> list[tuple[str, float]]:
         return [
-            (item["group"], item["median"])
+            (item["group"], item[key])
             for item in self._reports[axis]["results"]
             if item["name"] == name and unit in (None, item["unit"])
         ]
 
     def _of_size(self) -> str:
-        stream = self._values("size", "FrameStream", "GB/s")
-        first, plan = self._values("size", "first batch"), self._values("size", "plan an epoch")
-        opened = [value for _, value in self._values("size", "open_store")]
-        return markdown_table(
-            [
-                ("GB read", "GB/s", "frames/s", "of memcpy", "first batch", "plan", "open"),
-                *(
-                    (
-                        group,
-                        number(speed),
-                        f"{frames / 1e3:.0f}k",
-                        number(part),
-                        quantity(begin, "s"),
-                        quantity(planned, "s"),
-                        quantity(open_s, "s"),
-                    )
-                    for (group, speed), (_, frames), part, (_, begin), (_, planned), open_s in zip(
-                        stream,
-                        self._values("size", "FrameStream", "frames/s"),
-                        self._parts("size", "FrameStream"),
-                        first,
-                        plan,
-                        opened,
-                        strict=True,
-                    )
-                ),
-            ]
-        )
-
-    def _parts(self, axis: str, name: str) -> list[float]:
-        """Return what a result is of its limit."""
-        return [
-            item["of_limit"]
-            for item in self._reports[axis]["results"]
-            if item["name"] == name and item["unit"] == "GB/s"
-        ]
+        columns = {
+            "GB/s": _Column("FrameStream", "GB/s"),
+            "frames/s": _Column("FrameStream", "frames/s"),
+            "of memcpy": _Column("FrameStream", "GB/s", key="of_limit"),
+            "first batch": _Column("first batch", shown="s"),
+            "plan": _Column("plan an epoch", shown="s"),
+            "open": _Column("open_store", shown="s"),
+        }
+        return self._grid("size", "GB read", columns)
 
     def _of_recordings(self) -> str:
         names = self.found.lines
@@ -192,9 +180,10 @@ class Page:
     def _of_speeds(self, axis: str, name: str, what: str) -> str:
         speeds = self._values(axis, name, "GB/s")
         first = speeds[0][1]
+        parts = self._values(axis, name, "GB/s", "of_limit")
         rows = [
             (group, number(speed), number(speed / first), number(part))
-            for (group, speed), part in zip(speeds, self._parts(axis, name), strict=True)
+            for (group, speed), (_, part) in zip(speeds, parts, strict=True)
         ]
         head = (f"{what}s", "GB/s", f"times that of {speeds[0][0]}", "of limit")
         return markdown_table([head, *rows])
@@ -205,41 +194,40 @@ class Page:
         return f"{workers}\n\n{threads}"
 
     def _of_blocks(self) -> str:
-        names = {
-            "verify never, GB/s": ("FrameStream, verify never", "GB/s", ""),
-            "verify always, GB/s": ("FrameStream, verify always", "GB/s", ""),
-            "first batch": ("first batch", None, "s"),
-            "frames sharing a frame's block": ("frames sharing a frame's block", None, ""),
-            "checksums": ("checksums", None, "B"),
-            "columns of the index": ("columns of the index", None, "B"),
-            "headers and tails": ("shards beyond their frames", None, "B"),
+        columns = {
+            "verify never, GB/s": _Column("FrameStream, verify never", "GB/s"),
+            "verify always, GB/s": _Column("FrameStream, verify always", "GB/s"),
+            "first batch": _Column("first batch", shown="s"),
+            "frames sharing a frame's block": _Column("frames sharing a frame's block"),
+            "checksums": _Column("checksums", shown="B"),
+            "columns of the index": _Column("columns of the index", shown="B"),
+            "headers and tails": _Column("shards beyond their frames", shown="B"),
         }
-        return self._grid("blocks", "frames of a block", names)
+        return self._grid("blocks", "frames of a block", columns)
 
     def _of_windows(self) -> str:
-        names = {
-            "files mapped, GB/s": ("FrameStream, files mapped", "GB/s", ""),
-            "frames sharing a frame's block": ("frames sharing a frame's block", None, ""),
-            "memory, files mapped": ("memory, files mapped", None, "B"),
-            "memory, window reader": ("memory, window reader", None, "B"),
+        columns = {
+            "files mapped, GB/s": _Column("FrameStream, files mapped", "GB/s"),
+            "frames sharing a frame's block": _Column("frames sharing a frame's block"),
+            "memory, files mapped": _Column("memory, files mapped", shown="B"),
+            "memory, window reader": _Column("memory, window reader", shown="B"),
         }
-        grid = self._grid("windows", "lanes x blocks", names)
+        grid = self._grid("windows", "lanes x blocks", columns)
         groups = [group for group, _ in self._values("windows", "memory, window reader")]
         head, rule, *lines = grid.split("\n")
         computed = [quantity(2**20 * window_mib(group), "B") for group in groups]
         lines = [f"{line} {held} |" for line, held in zip(lines, computed, strict=True)]
         return "\n".join([f"{head} 2 L K blocks |", f"{rule}---:|", *lines])
 
-    def _grid(self, axis: str, what: str, names: Mapping[str, tuple[str, str | None, str]]) -> str:
-        """Return a row a value on the axis, a column a result: (name, unit in JSON, unit shown)."""
-        columns = {
-            head: (dict(self._values(axis, name, unit)), shown)
-            for head, (name, unit, shown) in names.items()
+    def _grid(self, axis: str, what: str, columns: Mapping[str, "_Column"]) -> str:
+        """Return a row a value on the axis, a column a result."""
+        found = {
+            head: dict(self._values(axis, column.name, column.unit, column.key))
+            for head, column in columns.items()
         }
-        groups = next(iter(columns.values()))[0]
         rows = [
-            (group, *(quantity(values[group], shown) for values, shown in columns.values()))
-            for group in groups
+            (group, *(quantity(found[head][group], columns[head].shown) for head in columns))
+            for group in next(iter(found.values()))
         ]
         return markdown_table([(what, *columns), *rows])
 

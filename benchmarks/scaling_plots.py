@@ -88,7 +88,10 @@ class Panel:
             )
         for number, (name, x, y) in enumerate(self.curves):
             color = _COLORS[number % len(_COLORS)]
-            axes.plot(x, y, color=color, linewidth=1, linestyle=":", label=name)
+            line, marker = ("", "_") if self.ticks else (":", "")
+            axes.plot(
+                x, y, color=color, linewidth=1, linestyle=line, marker=marker, ms=9, label=name
+            )
         for number, (name, value) in enumerate(self.lines):
             style = ("--", "-.")[number % 2]
             axes.axhline(value, color="black", linewidth=0.8, linestyle=style, label=name)
@@ -129,7 +132,7 @@ class Bars:
         axes.set_xscale("log")
         axes.set_xlabel(self.across)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=6, loc="lower left")
+        axes.legend(frameon=False, fontsize=6, loc="upper right")
 
 
 @dataclass(frozen=True)
@@ -301,7 +304,9 @@ def _windows(report: Report) -> Picture:
 
 
 def _limits(limits: Sequence[Limit]) -> Picture:
-    names = tuple(re.sub(r"[`]|\(.*?\)", "", item.what).split(":")[0].strip() for item in limits)
+    names = tuple(
+        re.split("[:,]", re.sub(r"`|\(.*?\)", "", item.what))[0].strip() for item in limits
+    )
     marks = tuple((name, size.hours) for name, size in SIZES if size.hours in (145, 1e4, 1e6))
     bars = Bars("hours of audio", names, tuple(item.hours for item in limits), marks)
     return Picture("scaling_limits", "The hours at which each limit is passed", (bars,), 3.2)

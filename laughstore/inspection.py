@@ -13,7 +13,8 @@ from .errors import ConfigError, IncompleteStore
 from .evolution.generations import kept_generations
 from .folders import Folder, open_folder
 from .index import Index
-from .labels import LabelCounts, LabelSpec, check_event, check_whose, count, frame_targets
+from .label_counts import LabelCounts, count
+from .labels import LabelSpec, check_event, check_whose, frame_targets
 from .manifest import Manifest, read_manifest
 from .timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
 from .unit import read_unit

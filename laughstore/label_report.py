@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .bouts import Times, paint
 from .index import Recording, Stream
-from .labels import LabelCounts
+from .label_counts import LabelCounts
 from .timebase import FRAME_US, US_PER_SECOND
 
 By = Literal["recording", "speaker", "group"]

@@ -7,7 +7,7 @@ one line that describes it. Targets are made from it by `laughstore.labels`.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, Self, get_args
 
 from .errors import ConfigError, CorruptData
@@ -142,7 +142,7 @@ class LabelSpec:
             self.kind == "regression" and self.rules.until == "interval"
         )
 
-    @property
+    @cached_property
     def rules(self) -> Rules:
         """The spans, resolved to frames."""
         kind, span = _parse_label(self.label)

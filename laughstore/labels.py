@@ -6,7 +6,7 @@ that it is ignored. Definitions to the frame stand in docs/labels.md; the kinds 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,40 +21,6 @@ from .tables import EventTable, IntervalTable, RecordingTables, Vocabulary
 
 _NONE = np.empty(0, np.int64)
 _NO_TIMES = Times(_NONE, _NONE)
-
-
-@dataclass(frozen=True)
-class LabelCounts:
-    """How many rows of a stream, or of many, are positive and ignored; the rest is negative."""
-
-    rows: int = 0
-    positives: int = 0
-    ignored: int = 0
-
-    @property
-    def negatives(self) -> int:
-        """Rows that are neither positive nor ignored."""
-        return self.rows - self.positives - self.ignored
-
-    @property
-    def base_rate(self) -> float | None:
-        """P / (P + N); None when every row is ignored."""
-        eligible = self.rows - self.ignored
-        return self.positives / eligible if eligible else None
-
-    def __add__(self, other: "LabelCounts") -> "LabelCounts":
-        return LabelCounts(
-            self.rows + other.rows, self.positives + other.positives, self.ignored + other.ignored
-        )
-
-
-def count(targets: Targets) -> LabelCounts:
-    """Return how many rows are positive and ignored."""
-    return LabelCounts(
-        rows=len(targets.y),
-        positives=int(np.count_nonzero(targets.y)),
-        ignored=int(np.count_nonzero(targets.ignored)),
-    )
 
 
 def frame_targets(
@@ -84,8 +50,9 @@ def frame_targets(
         scene = Scene(num_frames, events, _NO_TIMES, _NO_TIMES, intervals)
         y = kind.legacy(scene, spec.rules)
         return Targets(y=y, ignored=np.zeros(num_frames, np.bool_))
-    events, unknown = _select(spec, tables, speakers)
-    bouts = merge_bouts(events, spec.merge_gap.us)
+    (events, unknown), bouts = _with_bouts(
+        tables, speakers, spec.event, spec.min_confidence, spec.merge_gap.us
+    )
     return kind.paint(Scene(num_frames, events, bouts, unknown, intervals), spec.rules)
 
 
@@ -174,7 +141,7 @@ def candidate_events(
     sure = sure & (events.confidence >= np.float32(spec.min_confidence))
     return CandidateEvents(
         Times(events.start_us[sure], events.end_us[sure]),
-        _of_class(spec, tables, events)[sure],
+        _of_class(spec.event, tables, events)[sure],
         events.label[sure].astype(np.int32),
     )
 
@@ -199,7 +166,7 @@ def class_events(
     """Return all events of the class asked for, cleaned: those asked for and those around them."""
     events, _ = clean_events(tables)
     speakers = _speakers(spec, tables, main, other)
-    chosen = _of_class(spec, tables, events)
+    chosen = _of_class(spec.event, tables, events)
     speaker, confidence = events.speaker[chosen], events.confidence[chosen]
     is_sure = confidence >= np.float32(spec.min_confidence)
     is_target = is_sure if speakers is None else is_sure & np.isin(speaker, list(speakers))
@@ -290,37 +257,48 @@ def asked_of(whose: Whose, main: str) -> Whose:
 
 def _speakers(
     spec: LabelSpec, tables: RecordingTables, main: str, other: str | None
-) -> Collection[int] | None:
+) -> tuple[int, ...] | None:
     """Return the codes of the speakers asked for; None is everyone, unknown ones too."""
     whose = asked_of(spec.whose, main)
     names = {"main": (main,), "other": (other,), "pair": (main, other), "any": None}[whose]
     if names is None:
         return None
-    return [tables.speaker_code(name) for name in names if name is not None]
+    return tuple(tables.speaker_code(name) for name in names if name is not None)
 
 
-def _of_class(spec: LabelSpec, tables: RecordingTables, events: EventTable) -> NDArray[np.bool_]:
+def _of_class(event: str, tables: RecordingTables, events: EventTable) -> NDArray[np.bool_]:
     """bool[K]: the event is of the class asked for."""
     vocabulary, code_of_event = tables.vocabulary, events.label
-    classes, name = vocabulary.labels, spec.event
-    if spec.event.startswith(FULL):
+    classes, name = vocabulary.labels, event
+    if event.startswith(FULL):
         code_of_event = events.full_label
-        classes, name = vocabulary.full_labels, spec.event.removeprefix(FULL)
+        classes, name = vocabulary.full_labels, event.removeprefix(FULL)
     code = classes.index(name) if name in classes else -1  # no event has code -1
     return code_of_event == code
 
 
 def _select(
-    spec: LabelSpec, tables: RecordingTables, speakers: Collection[int] | None
+    spec: LabelSpec, tables: RecordingTables, speakers: tuple[int, ...] | None
 ) -> Selection:
     """Return the target events and the unknown events of one assignment."""
+    return _with_bouts(tables, speakers, spec.event, spec.min_confidence, spec.merge_gap.us)[0]
+
+
+@lru_cache(maxsize=1024)  # labels that differ in their rules alone ask it of all streams in turn
+def _with_bouts(
+    tables: RecordingTables,
+    speakers: tuple[int, ...] | None,
+    event: str,
+    min_confidence: float,
+    merge_gap_us: int,
+) -> tuple[Selection, Times]:
+    """Return the events of one assignment, and the bouts of its target events."""
     events, _ = clean_events(tables)
-    return select_events(
-        events,
-        of_class=_of_class(spec, tables, events),
-        speakers=speakers,
-        min_confidence=spec.min_confidence,
+    of_class = _of_class(event, tables, events)
+    found = select_events(
+        events, of_class=of_class, speakers=speakers, min_confidence=min_confidence
     )
+    return found, merge_bouts(found.targets, merge_gap_us)
 
 
 def _as_written(
@@ -328,7 +306,7 @@ def _as_written(
 ) -> Times:
     """Return the events of one assignment in file order, faults and all."""
     events = tables.events
-    taken = _of_class(spec, tables, events)
+    taken = _of_class(spec.event, tables, events)
     if speakers is not None:
         taken = taken & np.isin(events.speaker, list(speakers))
     return Times(events.start_us[taken], events.end_us[taken])

@@ -41,7 +41,7 @@ class _RowProduct(torch.autograd.Function):
         ctx.save_for_backward(x)
         out = torch.empty(len(x), len(weight))
         columns = weight.t()
-        for rows, part in _parts(x):
+        for rows, part in float_parts(x):
             torch.addmm(bias, part, columns, out=out[rows])
         return out
 
@@ -55,13 +55,17 @@ class _RowProduct(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         by_weight = torch.zeros(by_out.shape[1], x.shape[1])
         columns = by_out.t()
-        for rows, part in _parts(x):
+        for rows, part in float_parts(x):
             by_weight.addmm_(columns[:, rows], part)
         return None, by_weight, by_out.sum(0)
 
 
-def _parts(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield slices of rows with these rows as f32[b, D], in memory that the next ones take."""
+def float_parts(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of rows with these rows as f32[b, D], in memory that the next ones take.
+
+    Args:
+        x: bf16[B, D].
+    """
     num_rows, dim = x.shape
     # A multiple of 16: a part's last rows are computed as all others are.
     step = max(1, _BYTES // (64 * dim)) * 16

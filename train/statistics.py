@@ -6,8 +6,7 @@ are the same, bit for bit, however many share the streams.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from .kept_moments import KeptMoments, decode_moments, encode_moments, stream_ke
 from .moments import Moments
 from .streaming.readahead import ReadAhead
 from .streaming.source import FrameSource
+from .threads import one_thread
 
 _BLOCKS_A_CHUNK = 8
 
@@ -119,7 +119,9 @@ def moments_of(
     buffer = torch.empty(min(chunk_rows, stream.num_frames), source.dim, dtype=torch.int16)
     total = Moments.none(source.dim)
     with (
-        _one_thread(),
+        # Sums by several threads of torch may differ in their last bits from those of another
+        # number. They do where a thread gets only a few channels.
+        one_thread(),
         ReadAhead(
             source.prepare_checked,
             chunk,
@@ -146,20 +148,6 @@ def moments_of(
                 )
             total = total.merge(part)
     return total
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums by several threads of torch may differ in their last bits from those of another number.
-
-    They do where a thread gets only a few channels.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _is_cut(stream: Stream, skip: NDArray[np.int64]) -> bool:

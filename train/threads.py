@@ -1,4 +1,4 @@
-"""How many threads of torch pay for a head."""
+"""How many threads of torch pay."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +23,16 @@ def threads_for(num_outputs: int) -> Iterator[None]:
     if allowed == 1 or num_outputs >= _WORTH_THREADS:
         yield
         return
+    with one_thread():
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread in this block, and as many as before behind it."""
+    before = torch.get_num_threads()
     try:  # a signal may come at any time
         torch.set_num_threads(1)
         yield
     finally:
-        torch.set_num_threads(allowed)
+        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ import torch
 from benchmarks.front_page import FrontPageError, front_page
 from benchmarks.measure import Contestant, Result, Unit, measure
 from benchmarks.rivals import POOL_FRAMES, Pool
+from benchmarks.scaling_page import AXES
 from benchmarks.table import (
     BEGIN,
     END,
@@ -110,44 +111,78 @@ def test_the_pool_of_rivals_deals_every_row_once(batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stream", "stream_start", "store", "train", "extract"])
-def test_a_script_runs_in_quick_mode_and_its_json_has_every_field(name, tmp_path):
-    script = name.removeprefix("stream_")
-    command = [sys.executable, "-m", f"benchmarks.bench_{script}", "--quick", "--device", "cpu"]
-    command += ["--out", str(tmp_path)]
+def test_a_quick_run_runs_all_scripts_and_their_json_has_every_field(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--device", "cpu"]
+    command += ["--dir", str(tmp_path / "frames"), "--out", str(tmp_path / "out")]
     subprocess.run(command, cwd=ROOT, check=True, timeout=280)
-    report = json.loads((tmp_path / f"{name}.json").read_text())
-    assert report.keys() == {
-        "name",
-        "machine",
-        "versions",
-        "settings",
-        "cache",
-        "repeats",
-        "load_average_before",
-        "others_busy_cores",
-        "results",
+    reports = [json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()]
+    names = {report["name"] for report in reports}
+    assert names - {"stream_cold"} == {  # which needs a disk
+        "stream",
+        "stream_start",
+        "resume",
+        "memory",
+        "store",
+        "train",
+        "probes",
+        "extract",
+        *(f"scaling_{axis}" for axis in AXES),
     }
-    assert (report["name"], report["cache"]) == (name, "warm")
-    assert report["settings"]["quick"] is True
-    assert len(report["results"]) > 5
-    for result in report["results"]:
-        assert result.keys() == RESULT_FIELDS
-        # The little that a quick run opens may fit into memory that the process has already.
-        # Handles and files that are left are counted, and none may be.
-        assert result["low"] > 0 or result["unit"] in ("MB", "")
-        assert 0 <= result["low"] <= result["median"] <= result["high"]
-        assert (result["of_limit"] is None) == (result["limit"] is None)
-    limited = [result for result in report["results"] if result["of_limit"] is not None]
-    assert bool(limited) == (name != "stream_start")  # which has no rates
-    if name == "stream":
-        named = {result["name"] for result in report["results"]}
-        for batch, mixed in report["settings"]["mixing"].items():
-            assert batch.startswith("batch ")
-            assert mixed.keys() < named
-            rivals = {name for name in named if name.startswith((".pt ", "numpy ", "zarr-python"))}
-            assert {"FrameStream, verify never", *rivals} <= mixed.keys()
-            assert sum(name.startswith(".pt ") for name in mixed) == 3
+    for report in reports:
+        assert report.keys() == REPORT_FIELDS
+        assert report["cache"] == ("cold" if report["name"] == "stream_cold" else "warm")
+        assert report["settings"]["quick"] is True
+        assert report["repeats"] == 1
+        for result in report["results"]:
+            check_result(result)
+        limited = [result for result in report["results"] if result["of_limit"] is not None]
+        assert bool(limited) == (report["name"] != "stream_start")  # which has no rates
+        if report["name"] == "stream":
+            check_mixing(report)
+
+
+REPORT_FIELDS = {
+    "name",
+    "machine",
+    "versions",
+    "settings",
+    "cache",
+    "repeats",
+    "load_average_before",
+    "others_busy_cores",
+    "results",
+}
+
+
+def check_result(result):
+    assert result.keys() == RESULT_FIELDS
+    # The little that a quick run opens may fit into memory that the process has already.
+    # Handles and files that are left are counted, and none may be.
+    assert result["low"] > 0 or result["unit"] in ("MB", "")
+    assert result["low"] <= result["median"] <= result["high"]
+    assert (result["of_limit"] is None) == (result["limit"] is None)
+    assert min(result["values"]) == result["low"]
+    assert max(result["values"]) == result["high"]
+
+
+def test_a_contestant_without_a_check_says_why():
+    unit = Unit("x/s", 1)
+    with pytest.raises(ValueError, match="ours: give a check, or say why there is none"):
+        Contestant("ours", lambda: 1.0, [unit])
+    with pytest.raises(ValueError, match="ours: give a check"):
+        Contestant("ours", lambda: 1.0, [unit], check=lambda: None, unchecked="no reason")
+    [result] = measure([Contestant("ours", lambda: 1.0, [unit], unchecked="a reason")], repeats=1)
+    assert result.to_json()["unchecked"] == "a reason"
+
+
+def check_mixing(report):
+    named = {result["name"] for result in report["results"]}
+    rivals = {name for name in named if name.startswith((".pt ", "numpy ", "zarr-python"))}
+    for batch, mixed in report["settings"]["mixing"].items():
+        assert batch.startswith("batch ")
+        assert mixed.keys() < named
+        assert {"FrameStream, verify never", *rivals} <= mixed.keys()
+        assert sum(name.startswith(".pt ") for name in mixed) == 3
 
 
 def test_the_readme_says_which_line_of_it_a_report_lacks():

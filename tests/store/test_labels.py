@@ -10,12 +10,11 @@ from laughstore.annotations import Annotations, Event, Speaker
 from laughstore.bouts import EventFaults, clean_events
 from laughstore.errors import ConfigError, CorruptData
 from laughstore.kinds import Targets
+from laughstore.label_counts import LabelCounts, count
 from laughstore.labels import (
-    LabelCounts,
     LabelSpec,
     check_event,
     check_whose,
-    count,
     frame_targets,
     target_bouts,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from laughstore.new_folder import new_folder
+from laughstore.new_folder import new_folder, write_folder
 
 MAKER = """
 import sys, time
@@ -86,3 +86,14 @@ def test_a_folder_that_was_filled_meanwhile_is_not_touched(tmp_path):
         fill(out, Path(__file__))
     assert [item.name for item in tmp_path.iterdir()] == ["out"]
     assert (out / "part").read_text() == "theirs"
+
+
+def test_a_folder_of_files_is_whole_or_absent(tmp_path):
+    files = {"a": b"1", "b/c/d": b"2", "b/e": b""}
+    write_folder(tmp_path / "new/out", files)
+    found = sorted(path for path in (tmp_path / "new/out").rglob("*") if path.is_file())
+    told = {str(path.relative_to(tmp_path / "new/out")): path.read_bytes() for path in found}
+    assert told == files
+    with pytest.raises(OSError, match="other"):
+        write_folder(tmp_path / "new/other", {"b": b"", "b/c": b""})
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]

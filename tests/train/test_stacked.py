@@ -1,5 +1,7 @@
 """Parts of many probes: tables of targets, losses and heads computed together."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from train.heads import HeadConfig
 from train.losses import EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
+from train.probes.linear_step import linear_step
 from train.probes.stacked import ProbeModel, StackedHeads
 from train.probes.stacked_loss import StackedLoss
 from train.probes.target_table import TargetTable
@@ -96,8 +99,7 @@ def test_heads_together_answer_what_each_does(head):
     x = torch.from_numpy(rng.standard_normal((9, 12)).astype(np.float32)).bfloat16()
     expected = torch.stack([model.score(x) for model in models], dim=1)
     torch.testing.assert_close(stacked.score(x), expected)
-    for number, model in enumerate(models):
-        ours = stacked.alone(number)
+    for ours, model in zip(stacked.alone(range(4)), models, strict=True):
         theirs = {f"head.{name}": value for name, value in model.head.named_parameters()}
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], value) for name, value in theirs.items())
@@ -120,21 +122,49 @@ def test_a_ranking_tells_what_scikit_learn_tells(rows):
         assert ranking.auroc == pytest.approx(roc_auc_score(positive, score), rel=1e-12)
 
 
-def test_two_threads_multiply_what_one_does_in_memory_that_is_used_again(two_threads):
-    """Scored first, as after a resume; then steps of batches of two sizes."""
+@pytest.mark.parametrize("num_rows", [5, 511, 1100])
+def test_threads_step_as_a_plain_loop_does(num_rows, two_threads):
+    """Heads of both kinds, rows that are not counted, parts that no thread has alone."""
     generator = torch.Generator().manual_seed(0)
-    model = ProbeModel(HeadConfig(), 12, ("probability", "probability", "probability"))
+    dim, num_heads = 4096, 5
+    x = (3 + torch.randn(num_rows, dim, generator=generator)).bfloat16()
+    model = ProbeModel(HeadConfig(), dim, ("probability",) * 3 + ("number",) * 2)
+    rows = EpochRows(50, 150, 150, 0.2)
+    kinds: list[tuple[str, Literal["none", "auto"]]]
+    kinds = [("bce", "none"), ("bce", "auto"), ("bce", "auto"), ("mse", "none"), ("mse", "none")]
+    losses = [make_loss(LossConfig(name, pos_weight=weight), rows) for name, weight in kinds]
     with torch.no_grad():
-        model.heads.first.weight.normal_(generator=generator)
-    large, small = (torch.randn(n, 12, generator=generator).bfloat16() for n in (9, 5))
+        model.mean.normal_(3, 1, generator=generator)
+        model.inverse_std.uniform_(0.5, 2, generator=generator)
+        model.heads.first.weight.normal_(0, 0.01, generator=generator)
+        model.heads.first.bias.normal_(generator=generator)
+    y = (torch.rand(num_rows, num_heads, generator=generator) < 0.3).float()
+    counted = torch.rand(num_rows, num_heads, generator=generator) < 0.8
+    weight, bias = (value.detach().double() for value in model.heads.first.parameters())
+    weight.requires_grad_()
+    bias.requires_grad_()
+    standard = (x.double() - model.mean) * model.inverse_std
+    answers = standard @ weight.T + bias
+    each = [item.of_rows(answers[:, k], y[:, k].double()) for k, item in enumerate(losses)]
+    expected = (torch.stack(each, dim=1) * counted).sum(dim=0)
+    expected.sum().backward()
+    parameters = list(model.heads.first.parameters())
+    found: list[list[torch.Tensor]] = []
+    for _ in range(2):
+        for value in parameters:
+            value.grad = torch.zeros_like(value)
+        sums = linear_step(model, StackedLoss(losses, x.device), x, y, counted)
+        torch.testing.assert_close(sums.double(), expected, rtol=1e-5, atol=0)
+        for ours, theirs in zip(parameters, (weight, bias), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            assert (ours.grad - theirs.grad).norm() <= 1e-5 * theirs.grad.norm()
+        found.append([sums, *(value.grad for value in parameters if value.grad is not None)])
+    assert all(torch.equal(first, again) for first, again in zip(*found, strict=True))
+    assert torch.get_num_threads() == 2
     with torch.inference_mode():
-        model.score(small)
-    for x in (large, small, large):
-        model.zero_grad()
-        answers = model(x)
-        answers.square().sum().backward()
-        weight = model.heads.first.weight
-        expected = x.float() @ weight.detach().T
-        torch.testing.assert_close(answers.detach(), expected)
-        assert weight.grad is not None
-        torch.testing.assert_close(weight.grad, 2 * expected.T @ x.float())
+        scores = model.score(x)
+    with torch.no_grad():
+        answers = answers.float() - model.log_pos_weight
+    assert torch.allclose(scores[:, :3], answers[:, :3].sigmoid(), atol=1e-5)
+    assert torch.allclose(scores[:, 3:], answers[:, 3:], atol=1e-4)

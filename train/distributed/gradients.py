@@ -48,17 +48,22 @@ class Gradients:
         Raises:
             RankLost: another rank did not come.
         """
-        found = self.summed(loss, loss.detach()[None], step)
+        self.clear()
+        loss.backward()
+        found = self.summed(loss.detach()[None], step)
         if self._ranks.world_size > 1:
             self._values[: self._num_values] /= self._ranks.world_size
             found /= self._ranks.world_size
         return found[0]
 
-    def summed(self, loss: Tensor, numbers: Tensor, step: int) -> Tensor:
-        """Compute the gradients of this rank's loss; leave their sum over ranks behind.
+    def clear(self) -> None:
+        """Set the gradients to zero."""
+        self._values.zero_()
+
+    def summed(self, numbers: Tensor, step: int) -> Tensor:
+        """Leave the sum over ranks of the gradients behind, which are this rank's so far.
 
         Args:
-            loss: f32[] with its graph.
             numbers: f32[num_numbers] of this rank.
             step: that is made, from 1.
 
@@ -69,8 +74,6 @@ class Gradients:
             RankLost: another rank did not come.
         """
         values = self._values
-        values.zero_()
-        loss.backward()
         here = slice(self._num_values, -TOLD)
         values[here] = numbers
         self._ranks.sum_step(values, step)

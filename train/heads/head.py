@@ -20,6 +20,9 @@ class Head(nn.Module, ABC):
     drops_out: bool = False
     """Training needs a number for each row, from which it is decided what is left out of it."""
 
+    is_first_layer: bool = False
+    """Nothing comes behind the first layer, whose one output is the answer."""
+
     context: int = 0
     """C: rows before a row that its answer depends on, too. A head with any is given sequences."""
 

@@ -16,6 +16,8 @@ _NEAR_ZERO: Final = 0.1
 class LinearHead(Head):
     """One layer on standardised inputs, beginning at zero: the problem is convex."""
 
+    is_first_layer = True
+
     def __init__(self, config: HeadConfig, dim: int) -> None:
         super().__init__(config, dim)
         self.first = linear_of_zeros(dim, 1)

@@ -29,6 +29,8 @@ class ProbeRows:
     """The rows of all probes."""
 
     probes: tuple[Probe, ...]
+    configs: tuple[TrainConfig, ...]
+    """Of each probe, as a run of its own."""
     label_of: tuple[int, ...]
     """Of each probe: which label is its own. Seeds share one."""
     losses: tuple[RowLoss, ...]
@@ -82,11 +84,12 @@ class ProbeRows:
             epochs.append(EpochRows.of(selections[0], None))
         places = {key: number for number, key in enumerate(labels)}
         label_of = tuple(places[repr(probe.label.identity())] for probe in probes)
+        configs = tuple(config.of_probe(probe) for probe in probes)
         losses = [
-            make_loss(config.of_probe(probe).loss, epochs[number])
-            for probe, number in zip(probes, label_of, strict=True)
+            make_loss(own.loss, epochs[number])
+            for own, number in zip(configs, label_of, strict=True)
         ]
-        return cls(probes, label_of, tuple(losses), tuple(counts), digests, *tables)
+        return cls(probes, configs, label_of, tuple(losses), tuple(counts), digests, *tables)
 
     def check_same(self, was: Mapping[str, str]) -> None:
         """Raise a ConfigError unless labels are made of the same rows as when a run was saved."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from ..losses import ScoreKind
 from ..runs.checkpoint import (
     Checkpoint,
     checkpoint_path,
+    first_checkpoint,
     load_checkpoint,
     mark_best,
     prune,
@@ -94,16 +95,38 @@ class ProbeRuns:
 
     def _write(self, number: int, head: BestHead, lines: Mapping[str, bytes]) -> None:
         probe = self._rows.probes[number]
-        config = self._config.of_probe(probe)
-        if is_run(config.out):
-            run = Run.open(config.out)
-        else:
+        config = self._rows.configs[number]
+        log = lines.get(probe.name, b"")
+        told = {"epoch": head.epoch, **head.metrics.to_json()}
+
+        def first(run: Run) -> dict[str, bytes]:
+            best = first_checkpoint(head.step, self._checkpoint(run, head), told)
+            inner = {f"{run.checkpoints.name}/{name}": data for name, data in best.items()}
+            return {**inner, run.metrics_log.name: log}
+
+        if not is_run(config.out):
             counts = self._rows.counts[self._rows.label_of[number]]
             about = {"probe_of": str(self._config.out.absolute()), "order_seed": self._config.seed}
-            run = Run.create(
-                config, self._index, counts, fold=self._fold, skip=self._skip, more=about
+            Run.create(
+                config,
+                self._index,
+                counts,
+                fold=self._fold,
+                skip=self._skip,
+                more=about,
+                holding=first,
             )
-        model = {"head": config.head.to_json(), "dim": self._index.dim, "scores": head.scores}
+            return
+        run = Run.open(config.out)
+        checkpoint = self._checkpoint(run, head)
+        if not _is_there(run, checkpoint):
+            path = save_checkpoint(run.checkpoints, head.step, checkpoint)
+            mark_best(run.checkpoints, path, told)
+            prune(run.checkpoints, best=path.name)
+        write_atomic(run.metrics_log, log)
+
+    def _checkpoint(self, run: Run, head: BestHead) -> Checkpoint:
+        model = {"head": run.config.head.to_json(), "dim": self._index.dim, "scores": head.scores}
         state = {
             "run": run.identity,
             "model": model,
@@ -112,12 +135,7 @@ class ProbeRuns:
             "best": head.metrics.to_json(),
             "threshold": head.metrics.threshold,
         }
-        if not _is_there(run, head, state):
-            path = save_checkpoint(run.checkpoints, head.step, Checkpoint(head.tensors, {}, state))
-            told = {"epoch": head.epoch, **head.metrics.to_json()}
-            mark_best(run.checkpoints, path, told)
-            prune(run.checkpoints, best=path.name)
-        write_atomic(run.metrics_log, lines.get(probe.name, b""))
+        return Checkpoint(head.tensors, {}, state)
 
     def _validations(self) -> dict[str, bytes]:
         """The lines of the run's log that are of one probe, by its name."""
@@ -129,12 +147,12 @@ class ProbeRuns:
         return {name: b"".join(lines) for name, lines in found.items()}
 
 
-def _is_there(run: Run, head: BestHead, state: Mapping[str, Any]) -> bool:  # Any: JSON values
+def _is_there(run: Run, checkpoint: Checkpoint) -> bool:
     """Whether the best checkpoint of a probe's folder is this one."""
     try:
         known = load_checkpoint(checkpoint_path(run.checkpoints, "best"))
     except (NotFound, CorruptData):
         return False
-    return known.state == state and all(
-        torch.equal(known.model[name], value) for name, value in head.tensors.items()
+    return known.state == checkpoint.state and all(
+        torch.equal(known.model[name], value) for name, value in checkpoint.model.items()
     )

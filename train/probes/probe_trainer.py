@@ -21,10 +21,12 @@ from ..runs.log import Interval, Losses, Value
 from ..scoring.metrics import FrameMetrics
 from ..scoring.score import by_stream, metrics_of, score_rows
 from ..streaming.stream import Batch
+from ..threads import one_thread
 from ..training.course import Stopped
 from ..training.fitting import Fitting, Parts
 from ..training.optimiser import make_optimiser
 from ..training.result import ProbeResult, ProbesResult
+from .linear_step import linear_step
 from .probe_rows import ProbeRows
 from .probe_runs import BestHead, ProbeRuns
 from .stacked import ProbeModel, Tensors, keep_moments
@@ -102,7 +104,6 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         super().__init__(parts)
         self.rows, self.runs = rows, runs
         self.standings = [Standing() for _ in rows.probes]
-        self._configs = [parts.config.of_probe(probe) for probe in rows.probes]
         numbers = range(len(rows.probes))
         # Losses of one kind are computed together.
         self.stack = tuple(sorted(numbers, key=lambda number: rows.losses[number].targets))
@@ -156,15 +157,24 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
 
     def _update(self, batch: Batch) -> Tensor:
         """Make one step; return sums of losses and counts of rows, f32[2, K] on the device."""
-        x, _, real = self.copies.copy(batch)
+        x, _, _ = self.copies.copy(batch)
+        # Pad rows count for no label.
         y, counted = self.rows.training.of(batch.frame.numpy(), self._labels)
-        weight = torch.from_numpy(counted).to(x.device) * real[:, None]
-        answers = self.model(x, self._row_keys(batch))
-        losses = self.loss.of_rows(answers, torch.from_numpy(y).to(x.device)) * weight
-        sums, counts = losses.sum(dim=0), weight.sum(dim=0)
-        numbers = torch.cat([sums.detach(), counts])
-        found = self.gradients.summed(sums.sum(), numbers, self.course.step + 1)
-        found = found.view(2, len(self.stack))
+        targets, weight = (torch.from_numpy(item).to(x.device) for item in (y, counted))
+        self.gradients.clear()
+        if self.model.heads.are_first_layers and x.device.type == "cpu":
+            with one_thread():  # torch's others would still wait for work when ours have some
+                sums = linear_step(self.model, self.loss, x, targets, weight)
+                return self._go(sums, weight)
+        losses = self.loss.of_rows(self.model(x, self._row_keys(batch)), targets) * weight
+        sums = losses.sum(dim=0)
+        sums.sum().backward()
+        return self._go(sums.detach(), weight)
+
+    def _go(self, sums: Tensor, weight: Tensor) -> Tensor:
+        """Make the step of the gradients of this rank's sums f32[K]; return as `_update`."""
+        numbers = torch.cat([sums, weight.sum(dim=0)])
+        found = self.gradients.summed(numbers, self.course.step + 1).view(2, len(self.stack))
         # Over the rows of all ranks that the label counts: their number is known only now.
         share = 1 / found[1].clamp(min=1)
         self.model.heads.scale_gradients(torch.where(self.loss.is_sum, 1.0, share))
@@ -223,7 +233,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         """Count this epoch: log it, keep the best heads, let go of the probes that stop."""
         course, patience = self.course, self.config.patience
         course.validated = True
-        num_better = 0
+        better: list[int] = []
         for column, number in enumerate(self.stack):
             metrics = found[number]
             probe, standing = self.rows.probes[number], self.standings[number]
@@ -234,14 +244,15 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
             }
             self.records.write("validation", course.step, values, probe=probe.name)
             standing.epochs = course.epoch + 1
-            if metrics.beats(standing.best, self._configs[number].select_by):
-                num_better += 1
+            if metrics.beats(standing.best, self.rows.configs[number].select_by):
+                better.append(column)
                 standing.best, standing.best_epoch = metrics, course.epoch
-                standing.head = self.model.alone(column)
             standing.has_stopped = course.epoch - standing.best_epoch >= patience
+        for column, head in zip(better, self.model.alone(better), strict=True):
+            self.standings[self.stack[column]].head = head
         left = [number for number in self.stack if not self.standings[number].has_stopped]
         ends = len(self.stack) - len(left)
-        told = f"{num_better} of {len(self.stack)} probes better than before"
+        told = f"{len(better)} of {len(self.stack)} probes better than before"
         if ends:
             told += f", {ends} stopped for want of patience"
         self.report.probes = told
@@ -311,7 +322,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
 
     def _result(self, stopped: Stopped) -> ProbesResult:
         results: list[ProbeResult] = []
-        zipped = zip(self.rows.probes, self._configs, self.standings, strict=True)
+        zipped = zip(self.rows.probes, self.rows.configs, self.standings, strict=True)
         for probe, config, standing in zipped:
             assert standing.best is not None, "the first epoch is the best so far"
             results.append(

@@ -9,13 +9,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from ..heads import HeadConfig, make_head
 from ..heads.head import linear_of_zeros
 from ..losses import ScoreKind
 from ..model import RowModel, ScoreModel
-from ..row_product import row_product
+from ..row_product import float_parts, row_product
+from ..row_threads import RowThreads
 
 type Tensors = dict[str, Tensor]
 """Of a head's parameters, or of what is kept for each, by the names that one head has."""
@@ -35,16 +35,19 @@ class StackedHeads(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         heads: list[nn.Module] = []
-        self.width = make_head(config, dim).first.out_features
+        one = make_head(config, dim)
+        self.width = one.first.out_features
         """H: hidden units of each."""
+        self.are_first_layers = one.is_first_layer
+        """The first layer is all there is: its outputs are the answers."""
         self.first = linear_of_zeros(dim, num_heads * self.width)
-        for _ in range(num_heads):
+        for _ in range(0 if self.are_first_layers else num_heads):
             head = make_head(config, dim)
             del head.first  # a part of ours
             heads.append(head)
         self.rests = nn.ModuleList(heads)
-        """What comes behind the first layer of each."""
-        self.drops_out = make_head(config, 1).drops_out
+        """What comes behind the first layer of each, if anything does."""
+        self.drops_out = one.drops_out
         """Training needs a number for each row and head."""
 
     def forward(self, hidden: Tensor, keys: Tensor | None) -> Tensor:
@@ -54,6 +57,8 @@ class StackedHeads(nn.Module):
             hidden: f32[B, K * H], of the first layer.
             keys: i64[K, B], of training with dropout.
         """
+        if self.are_first_layers:
+            return hidden
         parts = hidden.unflatten(1, (self.num_heads, self.width)).unbind(1)
         each = [None] * self.num_heads if keys is None else keys
         answers = [
@@ -109,16 +114,22 @@ class ProbeModel(RowModel):
         config: of each head.
         dim: D, channels of a frame.
         scores: what the scores of each are.
+        threads: that share the rows of linear heads on the CPU; new ones if None.
     """
 
     inverse_std: Tensor
     log_pos_weight: Tensor
 
-    def __init__(self, config: HeadConfig, dim: int, scores: Sequence[ScoreKind]) -> None:
+    def __init__(
+        self,
+        config: HeadConfig,
+        dim: int,
+        scores: Sequence[ScoreKind],
+        threads: RowThreads | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.scores, self.row_shape = config, tuple(scores), (len(scores),)
-        self._rows: Tensor | None = None
-        """f32[B, D], memory of the latest batch or of a larger one."""
+        self.threads = threads or RowThreads()
         self.heads = StackedHeads(config, dim, len(scores))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("inverse_std", torch.ones(dim))
@@ -143,7 +154,8 @@ class ProbeModel(RowModel):
     @torch.no_grad()
     def keeping(self, kept: Sequence[int]) -> Self:
         """Return a model of some of these heads, on the same device."""
-        model = type(self)(self.config, len(self.mean), [self.scores[number] for number in kept])
+        scores: list[ScoreKind] = [self.scores[number] for number in kept]
+        model = type(self)(self.config, len(self.mean), scores, self.threads)
         parts = self.heads.split(self.heads.state_dict())
         model.heads.load_state_dict(StackedHeads.join([parts[number] for number in kept]))
         model.mean.copy_(self.mean)
@@ -152,10 +164,13 @@ class ProbeModel(RowModel):
         return model.to(self.mean.device)
 
     @torch.no_grad()
-    def alone(self, number: int) -> Tensors:
-        """Return a copy of the parameters of one of these heads as a `ScoreModel` has them."""
-        head = self.heads.split(dict(self.heads.named_parameters()))[number]
-        return {f"head.{name}": value.detach().cpu().clone() for name, value in head.items()}
+    def alone(self, numbers: Sequence[int]) -> list[Tensors]:
+        """Return copies of the parameters of some of these heads as `ScoreModel`s have them."""
+        heads = self.heads.split(dict(self.heads.named_parameters()))
+        return [
+            {f"head.{name}": value.cpu().clone() for name, value in heads[number].items()}
+            for number in numbers
+        ]
 
     @property
     def context(self) -> int:
@@ -182,28 +197,33 @@ class ProbeModel(RowModel):
             x: bf16[B, D].
             keys: i64[K, B], of training with dropout; None leaves no unit out.
         """
+        return self.heads(row_product(x, *self.standardising_layer()), keys)
+
+    def standardising_layer(self) -> tuple[Tensor, Tensor]:
+        """Return weight f32[K * H, D] and bias f32[K * H] of the first layer on rows as stored."""
         first = self.heads.first
         weight = first.weight * self.inverse_std
-        return self.heads(self._product(x, weight, first.bias - weight @ self.mean), keys)
-
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.get_num_threads() == 1:
-            return row_product(x, weight, bias)
-        # Fresh memory for each step's float32 rows (64 MiB) would take longer than filling it. A
-        # step derives by what it has multiplied before the next one begins.
-        if self._rows is None or self._rows.shape[0] < len(x):
-            with torch.inference_mode(mode=False):
-                self._rows = torch.empty(x.shape)
-        return linear(self._rows[: len(x)].copy_(x), weight, bias)
+        return weight, first.bias - weight @ self.mean
 
     def score(self, x: Tensor) -> Tensor:
         """Return scores f32[B, K] of bf16[B, D]; see `ScoreModel.score`."""
-        answers = self(x)
+        if not (self.heads.are_first_layers and x.device.type == "cpu"):
+            return self._scores_of(self(x))
+        weight, bias = self.standardising_layer()
+
+        @torch.no_grad()
+        def of_share(rows: slice) -> list[Tensor]:
+            parts = float_parts(x[rows])
+            return [self._scores_of(torch.addmm(bias, part, weight.t())) for _, part in parts]
+
+        return torch.cat([part for share in self.threads.each(len(x), of_share) for part in share])
+
+    def _scores_of(self, answers: Tensor) -> Tensor:
         shares = torch.sigmoid(answers - self.log_pos_weight)
         numbers = [kind == "number" for kind in self.scores]
         if not any(numbers):
             return shares
-        return torch.where(torch.tensor(numbers, device=x.device), answers, shares)
+        return torch.where(torch.tensor(numbers, device=answers.device), answers, shares)
 
 
 def keep_moments(

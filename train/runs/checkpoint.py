@@ -15,7 +15,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -31,11 +30,9 @@ from laughstore.errors import CorruptData, LaughstoreError, NotFound
 from laughstore.files import (
     TEMPORARY_MARK,
     fsync_dir,
-    make_dirs,
-    named_in_errors,
-    temporary_sibling,
     write_atomic,
 )
+from laughstore.new_folder import write_folder
 from laughstore.sealed import canonical_json, seal, unseal
 
 logger = logging.getLogger(__name__)
@@ -84,9 +81,26 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint durably under `folder` and return its path; nothing is replaced."""
-    make_dirs(folder)
     there = [path for path in _named(folder) if _order(path)[0] == step]
-    name = f"step-{step:09d}" + (f".{_order(there[-1])[1] + 1}" if there else "")
+    name = _name(step) + (f".{_order(there[-1])[1] + 1}" if there else "")
+    write_folder(folder / name, _files(checkpoint))
+    return folder / name
+
+
+def first_checkpoint(
+    step: int, checkpoint: Checkpoint, metrics: Mapping[str, Any]
+) -> dict[str, bytes]:  # Any: JSON values
+    """Return the files of a folder of checkpoints in which this is the only one, and the best."""
+    name = _name(step)
+    files = {f"{name}/{file}": data for file, data in _files(checkpoint).items()}
+    return {**files, _BEST: _best(name, metrics)}
+
+
+def _name(step: int) -> str:
+    return f"step-{step:09d}"
+
+
+def _files(checkpoint: Checkpoint) -> dict[str, bytes]:
     files = {
         "model.safetensors": safetensors.torch.save(checkpoint.model),
         "optimiser.safetensors": safetensors.torch.save(checkpoint.optimiser),
@@ -100,22 +114,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
             for name, data in files.items()
         },
     }
-    path = folder / name
-    temporary = temporary_sibling(path)
-    temporary.mkdir()
-    try:
-        for name, data in {**files, _MANIFEST: seal(manifest)}.items():
-            with named_in_errors(temporary / name), (temporary / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        fsync_dir(temporary)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    fsync_dir(folder)
-    return path
+    return {**files, _MANIFEST: seal(manifest)}
 
 
 def newest_sound(folder: Path) -> tuple[Path, Checkpoint] | None:
@@ -151,7 +150,11 @@ def set_aside(path: Path, error: LaughstoreError) -> None:
 
 def mark_best(folder: Path, path: Path, metrics: Mapping[str, Any]) -> None:  # Any: JSON values
     """Make a finished checkpoint the best one, in one step."""
-    write_atomic(folder / _BEST, seal({"checkpoint": path.name, "metrics": dict(metrics)}))
+    write_atomic(folder / _BEST, _best(path.name, metrics))
+
+
+def _best(name: str, metrics: Mapping[str, Any]) -> bytes:  # Any: JSON values
+    return seal({"checkpoint": name, "metrics": dict(metrics)})
 
 
 def prune(folder: Path, *, best: str | None) -> None:

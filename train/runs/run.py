@@ -12,8 +12,7 @@ probes/<name>/       of a run of many probes: a run for each (see `train.probes.
 """
 
 import platform
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,9 +21,9 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from laughstore.errors import ConfigError, CorruptData, NotFound
-from laughstore.files import fsync_dir, make_dirs, temporary_sibling, write_atomic
 from laughstore.folders import is_url
 from laughstore.index import Index
+from laughstore.new_folder import write_folder
 from laughstore.other_annotations import tables_digest
 from laughstore.sealed import seal, unseal
 from laughstore.spec import FeatureSpec
@@ -111,6 +110,7 @@ class Run:
         fold: Fold | None = None,
         skip: Sequence[str] = (),
         more: Mapping[str, Any] | None = None,
+        holding: Callable[[Self], Mapping[str, bytes]] | None = None,
     ) -> Self:
         """Make the folder of a new run.
 
@@ -122,6 +122,7 @@ class Run:
             fold: the groups of each side, of a run on one of several folds.
             skip: keys of the blocks that are left out as corrupt, of all splits.
             more: JSON object of what else it is to say about itself.
+            holding: returns files that its folder is to begin with, by their paths in it.
 
         Raises:
             ConfigError: the folder exists.
@@ -162,18 +163,10 @@ class Run:
         }
         data = seal(content)
         _, sha256 = unseal(data, where=_CONFIG)
+        run = cls(config.out, kept, index.spec, index.index_id, sha256, about)
         # Under its name only once it is a run: what kills this process leaves one or nothing.
-        parent = config.out.absolute().parent
-        make_dirs(parent)
-        temporary = temporary_sibling(config.out)
-        try:
-            write_atomic(temporary / _CONFIG, data)
-            temporary.rename(config.out)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        fsync_dir(parent)
-        return cls(config.out, kept, index.spec, index.index_id, sha256, about)
+        write_folder(config.out, {_CONFIG: data, **(holding(run) if holding else {})})
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -17,6 +17,7 @@ from laughstore.labels import LabelSpec
 from laughstore.timebase import FRAME_US, US_PER_SECOND
 
 from ..losses import TargetKind, target_kind
+from .ranking import ranks_of
 from .scored_rows import FIT, NOBODY_CHOSE, ScoredRows, UndefinedError
 
 
@@ -83,7 +84,7 @@ def _spearman(rows: ScoredRows) -> float:
     for name, values in (("targets", rows.y), ("scores", rows.score)):
         if values.min() == values.max():
             raise UndefinedError(f"all {name} are equal")
-    return float(np.corrcoef(_ranks(rows.y), _ranks(rows.score))[0, 1])
+    return float(np.corrcoef(ranks_of(rows.y), rows.ranking.ranks)[0, 1])
 
 
 def _wait_mae_s(rows: ScoredRows) -> float:
@@ -94,12 +95,6 @@ def _wait_mae_s(rows: ScoredRows) -> float:
     """
     rows.need_positives()
     return float(np.abs(rows.wait_error_s).mean())
-
-
-def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:  # Any: of either width
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class RankedRows:
     """i64[M]: positive rows down to each of the M scores that there are."""
     rows: NDArray[np.int64]
     """i64[M]: all rows down to each of them; the last is N."""
+    order: NDArray[np.int64]
+    """i64[N]: which row stands in each place."""
 
     @classmethod
     def of(cls, positive: NDArray[np.bool_], score: NDArray[np.float32]) -> Self:
@@ -38,7 +40,12 @@ class RankedRows:
         falling = score[order]
         last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
         hits = np.cumsum(positive[order], dtype=np.int64)[last]
-        return cls(falling[last], hits, last + 1)
+        return cls(falling[last], hits, last + 1, order)
+
+    @property
+    def ranks(self) -> NDArray[np.float64]:
+        """f8[N]: rank of each row by rising score, from 1, equal ones sharing their mean rank."""
+        return _shared_ranks(self.order[::-1], (len(self.order) - self.rows)[::-1])
 
     @property
     def average_precision(self) -> float:
@@ -64,6 +71,26 @@ class RankedRows:
         # Below 2^25 rows, quotients that are equal are equal as f8, and others are not.
         f1 = 2 * self.hits / (self.rows + self.hits[-1])
         return float(self.scores[np.argmax(f1)])
+
+
+def ranks_of(values: NDArray[np.uint8 | np.float32]) -> NDArray[np.float64]:
+    """Return f8[N]: ranks of values among which many are equal, as `RankedRows.ranks`."""
+    order = np.argsort(values, kind="stable")  # a sixth of the default's time for such
+    rising = values[order]
+    return _shared_ranks(order, np.flatnonzero(np.append(True, rising[1:] != rising[:-1])))
+
+
+def _shared_ranks(order: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return f8[N]: mean ranks of groups of equals.
+
+    Args:
+        order: i64[N]: which row stands in each place.
+        first: i64[M], rising: place in which each group begins.
+    """
+    counts = np.diff(first, append=len(order))
+    ranks = np.empty(len(order))
+    ranks[order] = np.repeat(first + (counts + 1) / 2, counts)
+    return ranks
 
 
 class Ranking:

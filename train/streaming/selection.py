@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from laughstore.errors import ConfigError
 from laughstore.index import Index, Stream
 from laughstore.kinds import KINDS, TargetArray
+from laughstore.label_counts import LabelCounts
 from laughstore.labels import (
-    LabelCounts,
     LabelSpec,
     check_event,
     check_intervals,
