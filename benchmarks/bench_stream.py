@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "lanes": 64,
             "window_blocks": 8,
             "torch_threads": 1,
-            "checked": "after each run: every frame, or every one that is claimed, came exactly once",
+            "checked": "after each run: every frame (or every one claimed) came exactly once",
         }
         # First: what is mapped stays in memory.
         if can_forget(data):

@@ -13,7 +13,7 @@ gather an episode and batch.
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
