@@ -10,17 +10,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from laughstore.index import Index
 from train.plan import Plan
 from train.streaming.stream import FrameStream
 
+from .consuming import Consumer, check_once
 from .data import FRAME_BYTES, SPLIT, BenchData
 from .measure import Contestant, Unit
 
 _UNITS = (Unit("GB/s", 1e-9),)
 _LEAST_FROM_DISK = 0.95
+_SEQUENTIAL_BYTES = 8 << 20
 
 
 def drop_from_cache(data: BenchData) -> None:
@@ -50,6 +54,9 @@ class ColdEpoch:
     def __init__(self, data: BenchData, batch: int) -> None:
         self._data, self._batch = data, batch
         self._stack = ExitStack()
+        self._consumer = Consumer()
+        self._frames: list[NDArray[np.int64]] = []
+        """Ids of each batch; -1 in pad rows."""
         self._began_bytes = 0
 
     def before(self) -> None:
@@ -60,15 +67,27 @@ class ColdEpoch:
 
     def run(self) -> float:
         """Deliver an epoch. Returns its bytes."""
-        num_rows = 0
-        for batch in self._stream:
-            num_rows += int(batch.weight.sum())
-        return float(num_rows * FRAME_BYTES)
+        self._frames = []
+        self._consumer.take(self._batches())
+        return float(self._data.num_frames * FRAME_BYTES)
 
     def check(self) -> None:
-        """All frames came, and from the disk."""
+        """All frames came once, and from the disk."""
         self._stack.close()
+        ids = np.concatenate(
+            [
+                ids[frame >= 0]
+                for ids, frame in zip(self._consumer.ids_of_batches(), self._frames, strict=True)
+            ]
+        )
+        check_once(ids, self._data)
         _check_disk(self._data, self._began_bytes)
+
+    def _batches(self) -> Iterator[Tensor]:
+        for batch in self._stream:
+            self._frames.append(batch.frame.numpy())
+            yield batch.x.view(torch.int16)
+            del batch
 
     def blocks(self) -> NDArray[np.int64]:
         """Return i64[R]: blocks in the order in which the stream reads them."""
@@ -89,8 +108,36 @@ class ColdEpoch:
         )
 
 
-def plain_reads(data: BenchData, order: Callable[[], NDArray[np.int64]]) -> Contestant:
-    """Return the limit: one thread preads whole blocks into one buffer."""
+def sequential_reads(data: BenchData) -> Contestant:
+    """Return the limit of the disk: one thread reads the shards from beginning to end."""
+    began_bytes = 0
+
+    def before() -> None:
+        nonlocal began_bytes
+        drop_from_cache(data)
+        began_bytes = num_bytes_from_disk()
+
+    def run() -> float:
+        buffer = bytearray(_SEQUENTIAL_BYTES)
+        total = 0
+        for path in data.shards:
+            with path.open("rb", buffering=0) as file:
+                while got := file.readinto(buffer):
+                    total += got
+        return float(total)
+
+    def check() -> None:
+        _check_disk(data, began_bytes)
+
+    return Contestant(
+        "limit: shards from beginning to end, one thread", run, _UNITS, "cold", None, before, check
+    )
+
+
+def plain_reads(
+    data: BenchData, order: Callable[[], NDArray[np.int64]], limit: Contestant
+) -> Contestant:
+    """Return the limit of the stream: one thread preads whole blocks into one buffer."""
     began_bytes = 0
 
     def before() -> None:
@@ -105,24 +152,28 @@ def plain_reads(data: BenchData, order: Callable[[], NDArray[np.int64]]) -> Cont
         with ExitStack() as stack:
             files = [stack.enter_context(path.open("rb", buffering=0)) for path in data.shards]
             for shard, offset, num_bytes in _places(data.index, order()):
-                total += os.preadv(files[shard].fileno(), [view[:num_bytes]], offset)
+                got = os.preadv(files[shard].fileno(), [view[:num_bytes]], offset)
+                if got != num_bytes:
+                    raise AssertionError(f"{got} bytes were read, {num_bytes} asked for")
+                total += got
         return float(total)
 
     def check() -> None:
         _check_disk(data, began_bytes)
 
     return Contestant(
-        "limit: pread of the same blocks, one thread", run, _UNITS, "cold", None, before, check
+        "limit: pread of the same blocks, one thread", run, _UNITS, "cold", limit, before, check
     )
 
 
 def cold_contestants(data: BenchData, batch: int = 4096) -> list[Contestant]:
-    """Return the stream and its limit."""
+    """Return the stream and its limits."""
     ours = ColdEpoch(data, batch)
     order = ours.blocks()
-    limit = plain_reads(data, lambda: order)
+    disk = sequential_reads(data)
+    limit = plain_reads(data, lambda: order, disk)
     name = f"FrameStream, verify never, batch {batch}"
-    return [limit, Contestant(name, ours.run, _UNITS, "cold", limit, ours.before, ours.check)]
+    return [disk, limit, Contestant(name, ours.run, _UNITS, "cold", limit, ours.before, ours.check)]
 
 
 def _places(index: Index, blocks: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:

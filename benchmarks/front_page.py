@@ -80,7 +80,7 @@ def front_page(reports: Sequence[Report]) -> str:
     ]
     return "\n\n".join(
         [
-            "**Delivering shuffled frames, GB/s (part of memcpy by as many threads)**",
+            "**Delivering shuffled frames, GB/s (part of memcpy; with two threads, by two)**",
             _throughput(by_name["stream"]["results"]),
             "**And the rest**",
             markdown_table([("", "", "of its limit", "which is"), *rows]),

@@ -20,7 +20,7 @@ from .data import DIM, FRAME_BYTES, SPLIT, BenchData
 from .measure import Contestant
 
 _MEMCPY_BYTES = 256 << 20
-_MEMCPY_TIMES = 4
+_MEMCPY_TIMES = 16
 Gather = Callable[[NDArray[np.int64], Tensor], None]
 """Copies rows of these numbers into a tensor."""
 

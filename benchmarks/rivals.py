@@ -63,10 +63,12 @@ def flat_rows(data: BenchData) -> NDArray[np.int16]:
 class Pool:
     """Shuffle rows of blocks: hold blocks, deal their rows out in batches, take the next ones.
 
-    One copy a row, straight from the blocks that a loader gave into the batch: a pool of rows that
-    blocks are copied into took up to twice as long. One gather a block and batch, no Python per
-    frame. A batch's rows come in the order of their blocks; which rows it has is a permutation of
-    all that the pool holds.
+    Rows are dealt once there are `POOL_FRAMES` or more, so that all but fewer than a block's are,
+    whatever lengths blocks have: a pool that stopped short of a whole batch would copy what is left
+    of it again and again. One copy of nearly every row, straight from the blocks that a loader gave
+    into the batch: a pool of rows that blocks are copied into took up to twice as long. One gather
+    a block and batch, no Python per frame. A batch's rows come in the order of their blocks; which
+    rows it has is a permutation of all that the pool holds.
     """
 
     def __init__(self, batch: int) -> None:
@@ -79,10 +81,10 @@ class Pool:
         rng = np.random.default_rng(seed)
         self._blocks, self._num_rows = [], 0
         for block in blocks:
-            if self._num_rows + len(block) > POOL_FRAMES:
-                yield from self._deal(rng)
             self._blocks.append(block)
             self._num_rows += len(block)
+            if self._num_rows >= POOL_FRAMES:
+                yield from self._deal(rng)
         yield from self._deal(rng)
         if self._num_rows:
             yield torch.from_numpy(self._gathered(np.arange(self._num_rows)))

@@ -57,9 +57,10 @@ class TensorStoreBlocks:
                 stop = min(start + data.index.block_frames, stream.num_frames)
                 self._blocks.append(array[start:stop].translate_to[0])
                 counts.append(stop - start)
-        # As many as the pool can hold at a time, those in flight, and the one that is handed over.
+        # As many as the pool can hold at a time, one that fills it up, those in flight, and the one
+        # that is handed over.
         num_buffers = int(np.searchsorted(np.cumsum(np.sort(counts)), POOL_FRAMES, "right"))
-        num_buffers += _IN_FLIGHT + 2
+        num_buffers += _IN_FLIGHT + 3
         frames = data.index.block_frames
         self._buffers = aligned_empty((num_buffers * frames, DIM)).reshape(-1, frames, DIM)
         self._targets = [

@@ -7,13 +7,13 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.front_page import FrontPageError, front_page
 from benchmarks.measure import Contestant, Result, Unit, measure
 from benchmarks.rivals import POOL_FRAMES, Pool
-from benchmarks.scaling_page import AXES
 from benchmarks.table import (
     BEGIN,
     END,
@@ -110,6 +110,20 @@ def test_the_pool_of_rivals_deals_every_row_once(batch):
     assert torch.equal(together.sort().values, numbers)
 
 
+@pytest.mark.parametrize("batch", [512, 4096])
+def test_the_pool_of_rivals_copies_hardly_any_row_twice(batch, monkeypatch):
+    copied = []
+    gathered = Pool._gathered
+    monkeypatch.setattr(
+        Pool, "_gathered", lambda pool, rows: copied.append(len(rows)) or gathered(pool, rows)
+    )
+    # As streams end: blocks that are not full, here and there.
+    lengths = [57 if i % 40 == 39 else 128 for i in range(800)]
+    blocks = [np.zeros((length, 4096), np.int16) for length in lengths]
+    assert sum(map(len, Pool(batch).shuffled(blocks, seed=1))) == sum(lengths)
+    assert sum(lengths) <= sum(copied) < 1.02 * sum(lengths) + batch  # the last, smaller one
+
+
 @pytest.mark.slow
 def test_a_quick_run_runs_all_scripts_and_their_json_has_every_field(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--quick", "--device", "cpu"]
@@ -127,7 +141,6 @@ def test_a_quick_run_runs_all_scripts_and_their_json_has_every_field(tmp_path):
         "train",
         "probes",
         "extract",
-        *(f"scaling_{axis}" for axis in AXES),
     }
     for report in reports:
         assert report.keys() == REPORT_FIELDS
