@@ -14,6 +14,7 @@ import numpy as np
 
 from laughstore.arrays import CODE_STREAMS
 from laughstore.geometry import ShardGeometry
+from laughstore.reading.rows import MAX_MAPPED_PIECES
 from laughstore.timebase import FRAMES_PER_SECOND
 
 from .data import DIM
@@ -29,6 +30,8 @@ CODES_BYTES = 2 * CODE_STREAMS
 SMALL_IDS = 2**31
 """Global frame ids below it are kept in 4 bytes, others in 8 (train.streaming.selection)."""
 _ID_BYTES_MORE = 4
+WINDOW_BYTES = 2 * 64 * 8 * GEOMETRY.data_bytes
+"""That a stream holds of shards it cannot map: a round of its windows and the next, at defaults."""
 
 LM_FLOPS = 2 * 6.577e9 + 4 * 3000 * 4096 * 32
 """Floating-point operations of Moshi 7B for one row-frame: two for each of the transformer's
@@ -222,9 +225,14 @@ def points(report: Report, name: str, unit: str | None = None) -> tuple[list[flo
 
 
 def rank_bytes(size: Size, found: Coefficients) -> float:
-    """Return the memory of a rank: fitted, and 4 bytes a row more once ids take 8."""
+    """Return the memory of a rank.
+
+    Fitted where files are mapped; windows on files that cannot be, and 4 bytes a row more once ids
+    take 8, are added.
+    """
     more = _ID_BYTES_MORE * size.frames if has_large_ids(size) else 0
-    return found.rank_bytes.at(size.recordings) + more
+    windows = WINDOW_BYTES if size.shards > MAX_MAPPED_PIECES else 0
+    return found.rank_bytes.at(size.recordings) + more + windows
 
 
 def has_large_ids(size: Size) -> bool:

@@ -12,8 +12,8 @@ from .features import SYSTEMS, Cell, Feature
 _RANKS = "benchmarks/test_features.py::"
 _FILES = "benchmarks/test_feature_files.py::"
 _SAMPLER_ORDER = Cell(
-    "partly",
-    "with torch's `DistributedSampler`",
+    "yes",
+    "torch's `DistributedSampler`",
     tested=f"{_RANKS}test_torchs_sampler_has_one_order_and_pads_it_by_repeats",
 )
 _SAMPLER_REPEATS = Cell(

@@ -1,6 +1,7 @@
 """What stops a store from growing, and at how many hours: limits of the code, as it stands.
 
-Every number is the constant that the code itself uses, so a limit that is moved there moves here.
+Where the code names a limit, it is taken from there, so that one that is moved there moves here;
+what it does not name (digits of a shard's number, bytes of a number) has a name below.
 """
 
 from collections.abc import Callable

@@ -336,5 +336,7 @@ _LIMITED = {
     "first batch": "mapped shards",
     "shard files": "addresses of a process",
     "memory of a rank": "memory of a rank",
+    "epochs an hour of one process, from memory": "mapped shards",
+    "epochs an hour of one process, from the disk measured": "mapped shards",
 }
 """Rows of the table by the limits that they meet."""

@@ -139,14 +139,14 @@ def _machine(reports: Sequence[Report]) -> str:
     packages = ", ".join(
         f"{name} {versions[name]}" for name in ("python", "numpy", "torch", "zarr", "webdataset")
     )
-    others = " and ".join(f"{item['others_busy_cores']:g}" for item in reports)
+    busiest = max(item["others_busy_cores"] for item in reports)
     frames = first["settings"]["frames"]
     return (
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB"
         f"{virtual}, {machine['kernel']}; {packages}. {frames:,} frames of"
         f" bf16[{first['settings']['dim']}] ({first['settings']['gb']:g} GB), page cache"
         f" {first['cache']}, {first['repeats']} rounds, one torch thread. Other"
-        f" processes kept {others} cores busy meanwhile."
+        f" processes kept at most {busiest:g} cores busy meanwhile."
     )
 
 

@@ -118,12 +118,17 @@ def test_the_residual_is_the_largest_part_of_a_point_that_a_line_misses():
         assert sum(part * part for part in parts) > squares
 
 
-def test_ids_take_four_bytes_more_a_row_once_there_are_too_many():
+def test_a_rank_holds_windows_of_what_is_not_mapped_and_larger_ids_once_there_are_too_many():
     found = _coefficients(rank_bytes=Line(0.0, 1e6, 0.0, 1, 2))
     small, large = Size.of_hours(23_000), Size.of_hours(24_500)
     assert small.blocks * 128 < 2**31 < large.blocks * 128
-    assert extrapolation.rank_bytes(small, found) == small.recordings * 1e6
-    assert extrapolation.rank_bytes(large, found) == large.recordings * 1e6 + 4 * large.frames
+    windows = 2 * 64 * 8 * 2**20
+    mapped = Size.of_hours(2_000)
+    assert mapped.shards < 50_000 < small.shards
+    assert extrapolation.rank_bytes(mapped, found) == mapped.recordings * 1e6
+    assert extrapolation.rank_bytes(small, found) == small.recordings * 1e6 + windows
+    more = 4 * large.frames + windows
+    assert extrapolation.rank_bytes(large, found) == large.recordings * 1e6 + more
 
 
 def test_a_limit_is_passed_where_its_formula_says():
