@@ -7,10 +7,11 @@ def main() -> int:
     """Run the command line of this process. Returns the exit code."""
     try:
         from .cli.main import main as run
-    except KeyboardInterrupt:  # before anything that handles it was there
+
+        return run()
+    except KeyboardInterrupt:  # before what handles it was there, or behind it
         sys.stderr.write("laughstore: interrupted\n")
         return 130
-    return run()
 
 
 if __name__ == "__main__":

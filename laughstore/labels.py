@@ -6,7 +6,6 @@ that it is ignored. Definitions to the frame stand in docs/labels.md; the kinds 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -50,9 +49,8 @@ def frame_targets(
         scene = Scene(num_frames, events, _NO_TIMES, _NO_TIMES, intervals)
         y = kind.legacy(scene, spec.rules)
         return Targets(y=y, ignored=np.zeros(num_frames, np.bool_))
-    (events, unknown), bouts = _with_bouts(
-        tables, speakers, spec.event, spec.min_confidence, spec.merge_gap.us
-    )
+    events, unknown = _select(spec, tables, speakers)
+    bouts = merge_bouts(events, spec.merge_gap.us)
     return kind.paint(Scene(num_frames, events, bouts, unknown, intervals), spec.rules)
 
 
@@ -281,24 +279,13 @@ def _select(
     spec: LabelSpec, tables: RecordingTables, speakers: tuple[int, ...] | None
 ) -> Selection:
     """Return the target events and the unknown events of one assignment."""
-    return _with_bouts(tables, speakers, spec.event, spec.min_confidence, spec.merge_gap.us)[0]
-
-
-@lru_cache(maxsize=1024)  # labels that differ in their rules alone ask it of all streams in turn
-def _with_bouts(
-    tables: RecordingTables,
-    speakers: tuple[int, ...] | None,
-    event: str,
-    min_confidence: float,
-    merge_gap_us: int,
-) -> tuple[Selection, Times]:
-    """Return the events of one assignment, and the bouts of its target events."""
     events, _ = clean_events(tables)
-    of_class = _of_class(event, tables, events)
-    found = select_events(
-        events, of_class=of_class, speakers=speakers, min_confidence=min_confidence
+    return select_events(
+        events,
+        of_class=_of_class(spec.event, tables, events),
+        speakers=speakers,
+        min_confidence=spec.min_confidence,
     )
-    return found, merge_bouts(found.targets, merge_gap_us)
 
 
 def _as_written(

@@ -1,15 +1,19 @@
 """A folder that is whole or absent: made beside its place under another name, then renamed.
 
 Whoever makes one holds a lock of the unfinished folder (flock), which ends with the process however
-that ends. So the next one tells what a kill has left from what another process is still making.
+that ends. So the next one tells what a kill has left from what another process is still making. Of
+folders, network file systems lock for one machine alone: what others have made is left alone.
 """
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import re
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -20,7 +24,6 @@ from .files import (
     fsync_dir,
     make_dirs,
     named_in_errors,
-    temporary_sibling,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,12 +46,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     out = out.absolute()
     make_dirs(out.parent)
     _remove_left_over(out)
-    building = temporary_sibling(out)
-    building.mkdir()
-    descriptor = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+    building, descriptor = _begin(out)
     try:
-        with suppress(OSError):  # no locks here: what a kill leaves is told, not removed
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield building
         fsync_dir(building)
         building.rename(out)
@@ -58,6 +57,38 @@ def new_folder(out: Path) -> Iterator[Path]:
     finally:
         os.close(descriptor)
     fsync_dir(out.parent)
+
+
+def _begin(out: Path) -> tuple[Path, int]:
+    """Make an unfinished folder and lock it. Returns its path, and what holds the lock."""
+    while True:
+        building = out.with_name(f"{out.name}{TEMPORARY_MARK}{_machine()}{secrets.token_hex(4)}")
+        building.mkdir()
+        try:
+            descriptor = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # as below
+            continue
+        except OSError:
+            building.rmdir()
+            raise
+        with suppress(OSError):  # no locks here: what a kill leaves is told, not removed
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_still(building, descriptor):
+            return building, descriptor
+        os.close(descriptor)  # somebody took it for a left-over before it was locked
+
+
+def _machine() -> str:
+    """Four hex digits of this machine's name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the folder that was opened still stands at its path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
@@ -82,7 +113,7 @@ def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _remove_left_over(out: Path) -> None:
-    name = re.compile(rf"{re.escape(out.name + TEMPORARY_MARK)}[0-9a-f]{{12}}")
+    name = re.compile(rf"{re.escape(out.name + TEMPORARY_MARK + _machine())}[0-9a-f]{{8}}")
     for left in out.parent.iterdir():
         if not name.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
             continue
@@ -102,7 +133,8 @@ def _remove_left_over(out: Path) -> None:
                 )
             continue
         else:
-            shutil.rmtree(left, ignore_errors=True)
-            logger.warning("%s was left by a process that was killed: removed", left)
+            if _is_still(left, descriptor):  # else finished between the two calls above
+                shutil.rmtree(left, ignore_errors=True)
+                logger.warning("%s was left by a process that was killed: removed", left)
         finally:
             os.close(descriptor)

@@ -8,6 +8,7 @@ import logging
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -131,6 +132,8 @@ def _train_on(config: TrainConfig, how: _How, place: Place) -> TrainResult | Pro
     interruptible = Interruptible()
     device = choose_device(config.device, place.local_rank)
     check_preload(config.preload, device)
+    # Optimisers import it: not in the block below, where a signal would be raised amid that.
+    import_module("torch._dynamo")
     with (
         interruptible.installed(),
         Ranks(place, device, interruptible) as ranks,

@@ -41,13 +41,16 @@ def signals_raised() -> Iterator[None]:
             if number != signal.SIGINT or handler is not signal.SIG_IGN:
                 signal.signal(number, raise_signal)
         yield
+    except BaseException:
+        _waiting.clear()  # it ends with what is raised, whatever comes then
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if _waiting:
-            number = next(iter(_waiting))
-            _waiting.clear()
-            _raise(number)
+    if _waiting:
+        number = next(iter(_waiting))
+        _waiting.clear()
+        _raise(number)
 
 
 def raise_signal(number: int, frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 It waits in native code then, where Python handles no signal before gloo gives up, after minutes.
 So a thread listens for signals, too, and ends the process when one has come and the wait goes on.
 Nothing is saved, for the step that is waited for is not made: the run goes on from its last
-checkpoint.
+checkpoint. So it must be a rank that hangs, not one that is slow: see `HANGING_S`.
 """
 
 import logging
@@ -18,9 +18,10 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-HANGING_S: Final = 8.0
-"""From the signal, or from the begin of the wait if that is later. Ranks that all live come to a
-step far sooner, and schedulers wait longer before they kill."""
+HANGING_S: Final = 20.0
+"""From the signal, or from the begin of the wait if that is later. A rank that reads from a slow
+disk, saves, or scores its share of the validation may let others wait for some of it; SLURM kills
+after 30 s."""
 _POLL_MS: Final = 200
 _OVER: Final = b"\0"
 """No signal has this number."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from laughstore.errors import LaughstoreError
+from laughstore.errors import ConfigError, CorruptData, IncompleteStore
 from laughstore.index import Index
 from laughstore.other_annotations import Annotate, tables_digest
 
@@ -172,7 +172,7 @@ def validated(
         return Validated(found, None, path)
     try:
         scored = scorer.score(own, VALIDATION_SPLIT)
-    except LaughstoreError as error:
+    except (ConfigError, CorruptData, IncompleteStore) as error:  # trying again would not help
         return _as_kept(kept, f"{_UNSCORED}: {error}", rule, path)
     if kept is not None and found is None:
         logger.info("%s is of other annotations or another store: fitted anew", path)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..heads import HeadConfig, make_head
 from ..heads.head import linear_of_zeros
+from ..heads.linear import LinearHead
 from ..losses import ScoreKind
 from ..model import RowModel, ScoreModel
 from ..row_product import float_parts, row_product
@@ -38,7 +39,8 @@ class StackedHeads(nn.Module):
         one = make_head(config, dim)
         self.width = one.first.out_features
         """H: hidden units of each."""
-        self.are_first_layers = one.is_first_layer
+        # A head derived from a linear one may have more.
+        self.are_first_layers = one.is_first_layer and type(one).rest is LinearHead.rest
         """The first layer is all there is: its outputs are the answers."""
         self.first = linear_of_zeros(dim, num_heads * self.width)
         for _ in range(0 if self.are_first_layers else num_heads):
