@@ -69,6 +69,7 @@ def writing(work: ShardWork, folder: Path) -> list[Contestant]:
     """Return writers of the same bytes, from memory to synced files."""
     geometry = work.geometry
     frames = random_frames(geometry.shard_frames, seed=0)
+    blocks = frames.view(np.uint8).reshape(geometry.blocks_per_shard, -1)
     source, target = folder / "cp-source", folder / "written"
 
     def before() -> None:
@@ -76,9 +77,15 @@ def writing(work: ShardWork, folder: Path) -> list[Contestant]:
         target.mkdir(parents=True)
 
     def check() -> None:
-        found = sum(path.stat().st_size for path in target.rglob("*.tar"))
-        if found != work.num_bytes:
-            raise AssertionError(f"{found} bytes of shards were written, not {work.num_bytes:.0f}")
+        paths = list(target.rglob("*.tar"))
+        if sum(path.stat().st_size for path in paths) != work.num_bytes:
+            raise AssertionError(f"not {work.num_bytes:.0f} bytes of shards were written")
+        for path in paths:
+            written = np.memmap(path, np.uint8, "r")
+            for slot, expected in enumerate(blocks):
+                start = geometry.data_offset(slot)
+                if not np.array_equal(written[start : start + expected.size], expected):
+                    raise AssertionError(f"block {slot} of {path.name} is not what was written")
 
     def shards(into: Path = target) -> float:
         for number in range(work.num_shards):
