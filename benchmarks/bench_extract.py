@@ -6,11 +6,9 @@ CPU: two small random checkpoints. GPU: Moshi 7B and Mimi in full size, random w
 files of sound in, a committed store out, its model loaded before; it is verified off the clock.
 """
 
-import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,20 +21,19 @@ from extract.synthetic.tiny_checkpoint import Size, write_tiny_checkpoint
 from laughstore.spec import Numerics
 from laughstore.timebase import FRAMES_PER_SECOND
 
+from .build_peaks import BuildPeaks
 from .extraction import (
     Build,
-    Config,
-    LmShape,
     Work,
     bare_calls,
     layer_products,
     lm_alone,
     matrix_products,
     mimi_alone,
-    random_model,
     record_calls,
 )
 from .measure import Contestant, Result, Unit, measure, summary
+from .random_models import Config, LmShape, random_model
 from .report import Options, Report, parse_options, working_folder
 
 CPU, GPU = "extract", "extract_gpu"
@@ -68,35 +65,6 @@ class _Timed:
         amount = self.run()
         self.rates.append(amount / (time.perf_counter() - began))
         return amount
-
-
-@dataclass
-class _Memory:
-    """Peaks of builds, one a round."""
-
-    device: torch.device
-    recorded_bytes: int
-    """Of calls that are kept for the other contestants: not counted."""
-    resident_mb: list[float] = field(default_factory=list)
-    device_gb: list[float] = field(default_factory=list)
-
-    def begin(self) -> None:
-        with suppress(OSError):  # not every kernel can: then it is the peak of the whole process
-            Path("/proc/self/clear_refs").write_text("5")
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def note(self) -> None:
-        self.resident_mb.append((_peak_resident_kib() * 1024 - self.recorded_bytes) / 1e6)
-        if self.device.type == "cuda":
-            self.device_gb.append(torch.cuda.max_memory_allocated(self.device) / 1e9)
-
-
-def _peak_resident_kib() -> int:
-    status = Path("/proc/self/status").read_text()
-    if "VmHWM:" in status:
-        return int(status.split("VmHWM:")[1].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @dataclass(frozen=True)
@@ -139,7 +107,7 @@ def measure_work(
     work.prepare()
     calls = record_calls(work, wav)
     rates = _Rates(work)
-    memory = _Memory(work.device, sum(call.audio.nbytes for call in calls))
+    memory = BuildPeaks(work.device, sum(call.audio.nbytes for call in calls))
 
     def contestant(
         name: str,
@@ -225,7 +193,7 @@ def _flag(allow_tf32: bool) -> str:
 
 
 def _build(
-    name: str, build: Build, units: Sequence[Unit], limit: Contestant, memory: _Memory | None
+    name: str, build: Build, units: Sequence[Unit], limit: Contestant, memory: BuildPeaks | None
 ) -> Contestant:
     def before() -> None:
         build.before()

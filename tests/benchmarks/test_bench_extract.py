@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_extract import cpu_work, gpu_work, measure_work, settings_of
-from benchmarks.extraction import LmShape, Work, bare_calls, lm_alone, record_calls
+from benchmarks.extraction import Work, bare_calls, lm_alone, record_calls
+from benchmarks.random_models import LmShape
 from benchmarks.table import tables
 from extract.model import meta_lm
 
