@@ -29,6 +29,7 @@ from .peers import NOT_INSTALLED, OpenPeer, installed, open_peers
 from .report import Report, parse_options, working_folder
 from .rivals import POOL_FRAMES, Memmap, WebDatasetBlocks, ZarrBlocks
 from .tensorstore_blocks import TensorStoreBlocks
+from .warmth import read_files
 
 NAME = "stream"
 BATCHES = (512, 4096)
@@ -58,10 +59,13 @@ class StreamEpochs:
             raise AssertionError("the label leaves frames out; contestants would differ")
 
     def before(self) -> None:
-        """Open the stream anew if each run is to be a first epoch."""
+        """Put frames in memory; open the stream anew if each run is to be a first epoch."""
         if self._reopen:
+            read_files(self._data.shards)
             self._stream.close()
             self._stream = self._open()
+        else:
+            self._stream.source.prepare(np.arange(self._data.index.num_blocks))
         self._epoch += 1
 
     def run(self) -> float:
@@ -228,15 +232,19 @@ def _add(
         "FrameStream, verify first, later epochs": StreamEpochs(data, batch, "first"),
         "FrameStream, verify always": StreamEpochs(data, batch, "always"),
     }
-    rivals = {
-        "numpy memmap, fresh arrays": Memmap(data, batch, reuse=False).epoch,
-        "numpy memmap, tuned: reused buffer": Memmap(data, batch, reuse=True).epoch,
-        "webdataset, blocks + vectorised pool": WebDatasetBlocks(data, batch).epoch,
-        "zarr-python, blocks + vectorised pool": ZarrBlocks(data, batch).epoch,
+    mapped = {
+        "numpy memmap, fresh arrays": Memmap(data, batch, reuse=False),
+        "numpy memmap, tuned: reused buffer": Memmap(data, batch, reuse=True),
     }
+    rivals: dict[str, tuple[Callable[[int], Iterator[Tensor]], Callable[[], None]]] = {
+        name: (memmap.epoch, memmap.warm) for name, memmap in mapped.items()
+    }
+    loaders = [WebDatasetBlocks(data, batch), ZarrBlocks(data, batch)]
     if installed()[TensorStoreBlocks.name] != NOT_INSTALLED:
-        name = f"{TensorStoreBlocks.name}, blocks + vectorised pool"
-        rivals[name] = TensorStoreBlocks(data, batch).epoch
+        loaders.append(TensorStoreBlocks(data, batch))
+    for loader in loaders:
+        name = f"{loader.name}, blocks + vectorised pool"
+        rivals[name] = loader.epoch, lambda: read_files(data.shards)
     group = group_of(batch)
     for bare in bare_gathers(data, batch, streams[_PLAIN].order(), copy, copy_by_two):
         found.add(bare)
@@ -247,9 +255,9 @@ def _add(
     both = StreamEpochs(data, batch, "never", threads=2)
     name = "FrameStream, verify never, threads=2"
     found.add(Contestant(name, both.run, UNITS, group, copy_by_two, both.before, both.check))
-    for name, epoch in rivals.items():
+    for name, (epoch, warm) in rivals.items():
         rival = RivalEpochs(data, epoch)
-        contestant = Contestant(name, rival.run, UNITS, group, copy, check=rival.check)
+        contestant = Contestant(name, rival.run, UNITS, group, copy, warm, rival.check)
         found.add(contestant, rival.ids_of_batches)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from laughstore.reading.memory import memory_bytes
 
 from .data import BenchData
+from .warmth import read_files
 
 _COPIES = 7
 """Of all frames: the store, the flat file, one for each peer, and the episodes' .pt files."""
@@ -39,11 +40,7 @@ class KeptFiles:
 
     def warm(self, paths: Sequence[Path] | None = None) -> None:
         """Put files (None: all) in the page cache. Not timed."""
-        buffer = bytearray(1 << 20)
-        for path in self.paths() if paths is None else paths:
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
+        read_files(self.paths() if paths is None else paths)
 
     def forget(self) -> None:
         """Leave the page cache to the others, where it is too small for all. Not timed."""

@@ -96,7 +96,7 @@ def bare_gathers(
     (five in turn by two threads).
     """
     rows = open_rows(data.index, SPLIT)
-    rows.prepare(np.arange(data.index.num_blocks), verify=False)
+    blocks = np.arange(data.index.num_blocks)
     matrix = torch.from_dlpack(rows.matrix.view(np.int16))
     touching = RowMatrix(rows.matrix)
     numbers = rows.row_numbers(ids)
@@ -130,6 +130,9 @@ def bare_gathers(
         consumer.take(in_order(make, zip(parts, cycle(buffers), strict=False), 2))
         return float(len(ids) * FRAME_BYTES)
 
+    def before() -> None:
+        rows.prepare(blocks, verify=False)
+
     def check() -> None:
         check_once(consumer.ids(), data)
 
@@ -145,6 +148,6 @@ def bare_gathers(
         "bare gather of the same rows, two threads, a batch each": (deliver_by_two, copy_by_two),
     }
     return [
-        Contestant(name, run, UNITS, group, limit, check=check)
+        Contestant(name, run, UNITS, group, limit, before, check)
         for name, (run, limit) in found.items()
     ]

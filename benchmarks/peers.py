@@ -25,6 +25,7 @@ from .data import DIM, SPLIT, BenchData
 from .kept_files import KeptFiles
 from .rivals import Pool, flat_rows
 from .tensorstore_blocks import TensorStoreBlocks
+from .warmth import touch_pages
 
 NOT_INSTALLED = "not installed"
 _FILE_BLOCKS = 32
@@ -43,6 +44,8 @@ class Peer(ABC):
     """That is installed."""
     modules: ClassVar[tuple[str, ...]]
     """That are imported."""
+    maps: ClassVar[bool] = False
+    """Its blocks are views of files that it maps."""
 
     @abstractmethod
     def __init__(self, folder: Path) -> None:
@@ -94,6 +97,7 @@ class LitDataBlocks(Peer):
     name = "litdata"
     package = "litdata"
     modules = ("litdata",)
+    maps = True
 
     def __init__(self, folder: Path) -> None:
         self._dataset: Any = _module("litdata").StreamingDataset(
@@ -155,6 +159,7 @@ class ArrowBlocks(Peer):
     name = "Hugging Face datasets"
     package = "datasets"
     modules = ("datasets", "pyarrow")
+    maps = True
 
     def __init__(self, folder: Path) -> None:
         dataset = _module("datasets").Dataset.from_file(str(folder / "frames.arrow"))
@@ -208,8 +213,11 @@ class OpenPeer:
         self._epoch = -1
 
     def warm(self) -> None:
-        """Put its files in the page cache. Not timed."""
+        """Put its files in memory, and touch what it maps. Not timed."""
         self._files.warm()
+        if self._peer.maps:
+            for block in self._peer.blocks(0):
+                touch_pages(block)
 
     def forget(self) -> None:
         """Leave the page cache to the others, where it is too small for all. Not timed."""

@@ -21,6 +21,7 @@ from laughstore import layout
 from train.streaming.buffers import aligned_empty
 
 from .data import DIM, SPLIT, BenchData
+from .warmth import touch_pages
 
 POOL_FRAMES = 8192
 """Frames among which webdataset's and zarr's batches are shuffled: 64 MiB, 64 blocks."""
@@ -40,6 +41,10 @@ class Memmap:
         self._rows = flat_rows(data)
         self._batch = batch
         self._buffer = aligned_empty((batch, DIM)) if reuse else None
+
+    def warm(self) -> None:
+        """Put its pages in memory. Not timed."""
+        touch_pages(self._rows)
 
     def epoch(self, number: int) -> Iterator[Tensor]:
         """Yield the batches of one epoch."""
@@ -116,6 +121,8 @@ class WebDatasetBlocks:
     Shards are shuffled, blocks in a buffer of 64 of them, rows in a pool of 64 blocks.
     """
 
+    name = "webdataset"
+
     def __init__(self, data: BenchData, batch: int) -> None:
         self._urls = [str(path) for path in data.shards]
         self._pool = Pool(batch)
@@ -134,6 +141,8 @@ class ZarrBlocks:
 
     zarr-python checks the CRC-32C of every chunk, because the arrays' codec says so.
     """
+
+    name = "zarr-python"
 
     def __init__(self, data: BenchData, batch: int) -> None:
         self._block_frames = data.index.block_frames

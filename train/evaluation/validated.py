@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from laughstore.errors import ConfigError, CorruptData, IncompleteStore
+from laughstore.errors import (
+    ConfigError,
+    CorruptData,
+    IncompleteStore,
+    NotFound,
+    SpecMismatch,
+)
 from laughstore.index import Index
 from laughstore.other_annotations import Annotate, tables_digest
 
@@ -27,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 ChosenOn = Literal["validation", "checkpoint", "given"]
 
+_LASTING: Final = (ConfigError, CorruptData, IncompleteStore, NotFound, SpecMismatch)
+"""Trying again would not help: of a store that does not answer it would."""
 _UNSCORED: Final = "the run's validation cannot be scored"
 
 
@@ -129,7 +137,7 @@ def own_validation(
     else:
         try:
             own = index_for(run, shards if same else None, None, annotate)
-        except LaughstoreError as error:
+        except _LASTING as error:
             return f"{_UNSCORED}: {error}"
     if VALIDATION_SPLIT not in own.splits:
         return f"{_UNSCORED}: {own.where} has no split validation"
@@ -172,7 +180,7 @@ def validated(
         return Validated(found, None, path)
     try:
         scored = scorer.score(own, VALIDATION_SPLIT)
-    except (ConfigError, CorruptData, IncompleteStore) as error:  # trying again would not help
+    except _LASTING as error:
         return _as_kept(kept, f"{_UNSCORED}: {error}", rule, path)
     if kept is not None and found is None:
         logger.info("%s is of other annotations or another store: fitted anew", path)
