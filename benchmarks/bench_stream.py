@@ -29,7 +29,7 @@ from .peers import NOT_INSTALLED, OpenPeer, installed, open_peers
 from .report import Report, parse_options, working_folder
 from .rivals import POOL_FRAMES, Memmap, WebDatasetBlocks, ZarrBlocks
 from .tensorstore_blocks import TensorStoreBlocks
-from .warmth import read_files
+from .warmth import read_files, touch_frames
 
 NAME = "stream"
 BATCHES = (512, 4096)
@@ -66,6 +66,7 @@ class StreamEpochs:
             self._stream = self._open()
         else:
             self._stream.source.prepare(np.arange(self._data.index.num_blocks))
+            touch_frames(self._stream.source.gather, self._data.frame_ids)
         self._epoch += 1
 
     def run(self) -> float:

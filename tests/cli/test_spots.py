@@ -19,6 +19,7 @@ import soundfile
 from laughstore import open_store
 from laughstore.annotations import Event
 from laughstore.cli.main import main
+from laughstore.new_folder import _machine
 from laughstore.timebase import FRAME_US, SAMPLES_PER_FRAME
 from tests.store.loopback import FileServer
 from tests.stores import SPEAKERS, Episode, laugh, write_store
@@ -457,7 +458,7 @@ def test_ctrl_c_leaves_nothing_behind(run, place, tmp_path):
 
 
 def test_what_a_killed_search_left_is_removed_and_told(run, place, tmp_path):
-    left = tmp_path / "out.partial-0123456789ab"
+    left = tmp_path / f"out.partial-{_machine()}01234567"
     (left / "clips").mkdir(parents=True)
     code, _, err = search(run, place, tmp_path / "out", "--count", 5)
     assert code == 0
