@@ -32,7 +32,7 @@ def read_files(paths: Iterable[Path]) -> None:
 def touch_frames(
     gather: Callable[[NDArray[np.int64], Tensor], None], numbers: NDArray[np.int64]
 ) -> None:
-    """Read frames of these numbers once, as `gather` does: mapped pages that nobody reads grow old."""
+    """Read frames of these numbers once, by `gather`: mapped pages that nobody reads grow old."""
     out = torch.empty((_TOUCHED_TOGETHER, DIM), dtype=torch.int16)
     for start in range(0, len(numbers), _TOUCHED_TOGETHER):
         part = numbers[start : start + _TOUCHED_TOGETHER]
