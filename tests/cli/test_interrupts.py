@@ -89,7 +89,7 @@ def test_a_signal_at_any_moment_of_start_up_ends_the_command(after_s, number, tm
     out, err = process.communicate(timeout=60)
     if "no-run" in err:  # it was too late
         assert process.returncode == 1
-    elif after_s > 0.1 or process.returncode != -signal.SIGTERM:  # before anything handles it
+    elif process.returncode != -signal.SIGTERM:  # before anything handles it, however slow that is
         assert_ended(process.returncode, out, err, number)
 
 
