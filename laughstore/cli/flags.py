@@ -192,7 +192,7 @@ def parse[T](kind: type[T], command: str, arguments: Sequence[str], description:
                 config=settings,
             )
     except SystemExit as error:
-        if error.code == 0:
+        if error.code != EXIT_USAGE:  # after the help, or a signal that came meanwhile
             raise
         _usage_error(command, _one_line(errors.getvalue()))
 

@@ -8,8 +8,10 @@ import time
 from importlib import import_module
 
 import pytest
+import tyro
 
 from laughstore.cli.interrupts import signals_raised
+from laughstore.cli.main import main
 
 PRESS = """
 import os, signal, sys
@@ -142,3 +144,13 @@ def test_who_ignores_ctrl_c_goes_on_to_ignore_it():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
     assert signal.signal(signal.SIGINT, before) is signal.SIG_IGN
+
+
+def test_a_signal_amid_the_parsing_of_flags_is_no_wrong_flag(monkeypatch, capsys):
+    def parse(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(tyro, "cli", parse)
+    assert main(EVALUATE) == ENDS[signal.SIGTERM]
+    assert capsys.readouterr().err == ""
