@@ -7,11 +7,12 @@ equally many steps, and that together they have every frame once, is checked off
 import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
+
+from laughstore.closing import ClosedAtExit
 
 from .consuming import UNITS
 from .measure import Contestant
@@ -21,7 +22,7 @@ _WAIT_S = 120.0
 _EPOCH, _DELIVERED, _END = "epoch", "delivered", "end"
 
 
-class ReadingRanks:
+class ReadingRanks(ClosedAtExit):
     """Ranks of one stream, each a fresh process. A context manager.
 
     Args:
@@ -67,15 +68,8 @@ class ReadingRanks:
             end.send(what)
         return [end.recv() for end in self._ends]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the processes."""
         for end, process in zip(self._ends, self._processes, strict=True):
             if process.is_alive():
                 end.send(_END)
