@@ -35,18 +35,23 @@ LINES = (
     Line(
         "stream_start",
         "FrameStream(...) to first batch, files mapped, verify first",
-        "from a path to the first batch, of a store as large as PodcastFillers",
+        "from a path to the first batch of 4096, of a store as large as PodcastFillers",
     ),
     Line("stream_start", "planning an epoch of 13,000,000 frames", "planning 13 million frames"),
     Line(
         "resume",
         "first batch of a stream that goes on at step 1,000,000",
-        "first batch after going on at step 1,000,000 of such a store",
+        "first batch of 512 after going on at step 1,000,000 of such a store",
     ),
-    Line("memory", "files mapped: anonymous memory", "memory of a stream, files mapped"),
-    Line("memory", "window reader: anonymous memory", "memory of a stream, files not mapped"),
+    Line(
+        "memory",
+        "files mapped: anonymous memory",
+        "memory of a stream of 16 lanes x 4 blocks, files mapped",
+    ),
+    Line("memory", "window reader: anonymous memory", "the same, files not mapped"),
     Line("train", "training", "training a linear head, one process"),
-    Line("train", "training, 2 processes over gloo", "training a linear head, two processes"),
+    Line("train", "training, 1 process, 2 torch threads", "the same, two torch threads"),
+    Line("train", "training, 2 processes over gloo", "the same, two processes"),
     Line(
         "probes",
         "the command, 64 probes in one pass, beside 64 runs",
@@ -74,7 +79,7 @@ def front_page(reports: Sequence[Report]) -> str:
     """
     by_name = {report["name"]: report for report in reports}
     rows = [
-        _row(line, _result(line, by_name[line.report]["results"]))
+        _row(line, by_name[line.report], by_name["stream"])
         for line in LINES
         if line.report in by_name
     ]
@@ -122,9 +127,29 @@ def _result(line: Line, results: Sequence[Mapping[str, Any]]) -> Mapping[str, An
     return found[0]
 
 
-def _row(line: Line, item: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    value = f"**{number(item['median'])}** {item['unit']}"
+def _row(line: Line, report: Report, first: Report) -> tuple[str, str, str, str]:
+    item = _result(line, report["results"])
+    words, value = line.words, f"**{number(item['median'])}** {item['unit']}"
+    frames = report["settings"].get("frames", first["settings"]["frames"])
+    if frames != first["settings"]["frames"]:
+        words += f" ({frames:,} frames)"
+    if report["machine"]["cpu"] != first["machine"]["cpu"]:
+        words += f" ({report['machine']['cpu']})"
     if item["of_limit"] is None:
-        return line.words, value, "", ""
-    limit = item["limit"].removeprefix("limit: ")
-    return line.words, value, f"{item['of_limit']:.2f}", limit
+        return words, value, "", ""
+    return words, value, f"{item['of_limit']:.2f}", _limit(item, report["results"])
+
+
+def _limit(item: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+    """What an item's limit is, and how much."""
+    name: str = item["limit"]
+    found = [
+        other
+        for other in results
+        if (other["name"], other["unit"]) == (name, item["unit"])
+        and other["group"] in ("", item["group"])
+    ]
+    words = name.removeprefix("limit: ")
+    if len(found) != 1:
+        return words
+    return f"{words}: {number(found[0]['median'])} {item['unit']}"

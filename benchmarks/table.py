@@ -13,7 +13,7 @@ from typing import Any
 
 from . import features, scaling_page
 from .feature_answers import FEATURES
-from .front_page import FrontPageError, front_page
+from .front_page import LINES, FrontPageError, front_page
 from .mixed import mixing_table
 from .plots import plots_of
 from .report import RESULTS
@@ -40,13 +40,16 @@ _WHEN_THERE = ("extract_gpu", "probes", "stream_cold", "stream_start", "resume",
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
-    " speed as a part of the limit's in the same round, and of memory, which has no rounds, its"
-    " part of what the limit says; *cores* counts all threads. Made from"
+    " speed as a part of the limit's in the same round (so of times, above 1 is faster), and of"
+    " memory, which has no rounds, its part of what the limit says; *cores* counts all threads. Made from"
     " `benchmarks/results/*.json` by `uv run python -m benchmarks.table`."
 )
 _LEGEND_IN_FRONT = (
     "Medians of interleaved rounds; each part is the median over rounds of the speed as a part of"
-    " the limit's in the same round. All results, with their ranges, and what each contestant does:"
+    " the limit's in the same round: where times are shown, above 1 is faster than the limit; of"
+    " memory, it is what part of the limit is taken. A flat file that is mapped mixes better and has"
+    " no checksums, labels, resume or ranks (table of features). All results, with their ranges,"
+    " what each contestant does, and what each loader can do:"
     " [benchmarks/README.md](benchmarks/README.md)."
 )
 
@@ -110,7 +113,8 @@ def text_of(readme: Path, reports: Sequence[Report]) -> str:
     }
     if not in_front:
         return tables(reports, images)
-    return "\n\n".join([_machine(reports), front_page(reports), *images.values(), _LEGEND_IN_FRONT])
+    shown = [item for item in reports if item["name"] in ("stream", *(line.report for line in LINES))]
+    return "\n\n".join([_machine(shown), front_page(reports), *images.values(), _LEGEND_IN_FRONT])
 
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
@@ -157,7 +161,8 @@ def _work(report: Report, first: Report) -> str:
     parts: list[str] = []
     frames = first["settings"]["frames"]
     if not works and settings.get("frames", frames) != frames:
-        parts.append(f"{settings['frames']:,} frames ({settings['gb']:g} GB).")
+        num_bytes = 2 * settings["dim"] * settings["frames"]
+        parts.append(f"{settings['frames']:,} frames ({num_bytes / 1e9:.2g} GB).")
     parts += [
         f"{group}: {work['num_layers']} layers of {work['dim']} channels in {work['dtype']}, window"
         f" {work['window']}, {work['rows']} rows of {work['chunk_frames']} frames a call,"
