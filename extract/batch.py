@@ -63,8 +63,10 @@ class PendingFrames:
                 torch.empty_like(item, device="cpu", pin_memory=True).copy_(item, non_blocking=True)
                 for item in self._tensors
             ]
+            # On the stream that copies. By itself an event asks the current device, which may be an
+            # idle one: what the memory held before would pass for the frames.
             self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(features.device))
 
     def wait(self) -> HostFrames:
         """Return the frames; waits until the device has finished them."""

@@ -113,7 +113,8 @@ def load_model(
 
     Args:
         files: from `resolve_model`; None for `logmel`, which needs none.
-        device: where the networks stand.
+        device: where the networks stand; a GPU with a number becomes the current one of this
+            thread.
         dtype: of the language model; Mimi is float32 always.
         tap: as in `FeatureSpec`.
 
@@ -124,6 +125,9 @@ def load_model(
     """
     device = torch.device(device)
     feature_dim(files, tap)  # refuses what is no layer
+    if device.type == "cuda" and device.index is not None:
+        # Else each process of a machine would take memory of its first GPU, too.
+        torch.cuda.set_device(device)
     if files is None or tap == "logmel":
         return FeatureModel(device, dtype)
     refuse_unsupported(files)

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from extract.batch import PendingFrames
+from extract.model import load_model
 from extract.settings import choose_device
 from laughstore.errors import ConfigError
+from tests.fake_cuda import fake_cuda
 
 
 @pytest.fixture
@@ -33,3 +36,24 @@ def test_without_a_gpu_every_process_takes_the_cpu(monkeypatch):
     assert [str(choose_device("auto", rank)) for rank in range(3)] == ["cpu"] * 3
     with pytest.raises(ConfigError, match="finds no CUDA device"):
         choose_device("cuda", 0)
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "cuda:0"])
+def test_frames_are_waited_for_on_the_gpu_that_makes_them(name, monkeypatch):
+    """An event of another GPU is over at once, and memory with older frames would be stored."""
+    device = torch.device(name)
+    with fake_cuda(monkeypatch) as cuda:
+        features = torch.zeros(4, 3, 8, dtype=torch.bfloat16, device=device)
+        codes = torch.zeros(4, 3, 17, dtype=torch.int64, device=device)
+        finite = torch.ones(2, 3, dtype=torch.bool, device=device)
+        pending = PendingFrames(features, codes, finite, [2, 2, 3])
+        assert [event.device for event in cuda.events] == [device]
+        assert {str(item.device) for item in pending._tensors} == {"cpu"}
+        assert cuda.num_pinned == 3
+
+
+def test_a_process_takes_memory_of_its_own_gpu_alone(monkeypatch):
+    with fake_cuda(monkeypatch) as cuda:
+        for device in ("cpu", "cuda:1", "cuda"):
+            load_model(None, device=device, dtype=torch.float32, tap="logmel")
+            assert str(cuda.current) == ("cuda:0" if device == "cpu" else "cuda:1")
