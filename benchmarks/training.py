@@ -105,7 +105,6 @@ class Training:
         for number in range(self.stream.num_steps):
             with threads_for(self.trainer.model.num_outputs):
                 self.trainer._update(batches[number % len(batches)])
-            self.trainer.copies.make_room()
         self._wait()
         return self.num_rows
 
@@ -113,7 +112,6 @@ class Training:
         """Only copy batches to the device, as many as an epoch has. Returns the rows of one."""
         for number in range(self.stream.num_steps):
             self.trainer.copies.copy(batches[number % len(batches)])
-            self.trainer.copies.make_room()
         self._wait()
         return self.num_rows
 
@@ -179,7 +177,7 @@ class Training:
 def opened(store: Path, out: Path, device: str, place: Place = ALONE) -> Iterator[Training]:
     """Yield a trainer, once all ranks have met."""
     with ExitStack() as stack:
-        ranks = stack.enter_context(Ranks(place, torch.device(device)))
+        ranks = stack.enter_context(Ranks(place))
         training = Training(store, out, torch.device(device), ranks, place)
         stack.callback(training.close)
         yield training

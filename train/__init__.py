@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .loop import train, train_probes
     from .report.build import Report, write_report
     from .streaming.batch import Batch
+    from .streaming.device import DeviceCopies
     from .streaming.stream import FrameStream
     from .training.progress import Progress
     from .training.result import ProbesResult, TrainResult
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Comparison",
+    "DeviceCopies",
     "EvaluationResult",
     "FoundSpots",
     "FrameFilter",
@@ -56,6 +58,7 @@ __all__ = [
 _HOMES = {
     "Batch": "streaming.batch",
     "Comparison": "comparison.compared",
+    "DeviceCopies": "streaming.device",
     "EvaluationResult": "evaluation.result",
     "FoundSpots": "evaluation.spots",
     "FrameStream": "streaming.stream",

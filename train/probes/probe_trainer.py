@@ -20,6 +20,7 @@ from ..runs.checkpoint import Checkpoint
 from ..runs.log import Interval, Losses, Value
 from ..scoring.metrics import FrameMetrics
 from ..scoring.score import by_stream, metrics_of, score_rows
+from ..streaming.device import send
 from ..streaming.stream import Batch
 from ..threads import one_thread
 from ..training.course import Stopped
@@ -160,7 +161,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         x, _, _ = self.copies.copy(batch)
         # Pad rows count for no label.
         y, counted = self.rows.training.of(batch.frame.numpy(), self._labels)
-        targets, weight = (torch.from_numpy(item).to(x.device) for item in (y, counted))
+        targets, weight = (send(torch.from_numpy(item), x.device) for item in (y, counted))
         self.gradients.clear()
         if self.model.heads.are_first_layers and x.device.type == "cpu":
             with one_thread():  # torch's others would still wait for work when ours have some
@@ -188,7 +189,7 @@ class ProbeTrainer(Fitting[ProbeModel, ProbesResult]):
         seeds = [self.rows.probes[number].seed for number in self.stack]
         step = self.course.step
         keys = {seed: row_keys(batch.frame, seed=seed, step=step) for seed in set(seeds)}
-        return torch.stack([keys[seed] for seed in seeds]).to(self.model.mean.device)
+        return send(torch.stack([keys[seed] for seed in seeds]), self.model.mean.device)
 
     def _losses_text(self) -> dict[str, Value]:
         interval = self.interval

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from laughstore.errors import ConfigError
 
+from .device import send
 from .gather import RowMatrix
 from .readahead import ReadAhead
 from .selection import Selection
@@ -175,8 +176,7 @@ class DeviceRows(LoadedRows):
 
     def gather(self, rows: NDArray[np.int64], out: Tensor) -> None:
         """Copy rows to a tensor, of this device or another; by one call in any case."""
-        # What is copied from memory that is not page-locked is read before the call returns.
-        index = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        index = send(torch.from_numpy(rows), self.device)
         if out.device == self._matrix.device:
             torch.index_select(self._matrix, 0, index, out=out)
         else:

@@ -50,9 +50,11 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
     A batch keeps its content for as long as it, or any tensor that shares its memory, is referred
     to; memory of batches that were dropped is used again. A loop that drops its batch (`del batch`)
     before it asks for the next gets the same memory each time, which the processor's caches hold:
-    up to a quarter faster at 512 rows. (Page-locked memory is left alone until the third batch
-    after it is made, as a copy to a GPU may still run. Other memory must not be used by its bare
-    address.)
+    up to a quarter faster at 512 rows. (Other memory must not be used by its bare address.)
+
+    Page-locked memory is used again for the third batch after, and a GPU copies from it when it
+    comes to it, which may be later: `train.DeviceCopies` waits for that. A loop without it must not
+    copy asynchronously (`non_blocking`), or would train on rows of other batches.
 
     Each iteration yields what is left of the current epoch when its first batch is asked for: all
     of it, or, for the first iteration after `load_state_dict`, what the saved batch had not
@@ -93,7 +95,8 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
             ahead of it, one each; a step is then copied while the one before is used. Blocks that
             are fetched then stay in memory for so many steps more. Workers of a DataLoader copy by
             themselves.
-        pin_memory: page-locked buffers, for asynchronous copies to a GPU; not in workers.
+        pin_memory: page-locked buffers, for asynchronous copies to a GPU (by `DeviceCopies`); not
+            in workers.
         preload: where the rows that take part are loaded, once, checksums checked: `cpu`: memory of
             this process; `gpu`: a GPU, on which each batch is then made, whatever `threads` (`x` is
             there, the rest is not). The batches are the same. Not with workers of a DataLoader.

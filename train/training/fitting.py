@@ -216,7 +216,6 @@ class Fitting[Model: RowModel, Result](ABC):
                         self._save()
                 self.report.step(epoch, done, num_steps, interval)
                 self.ranks.end_if_told()
-                self.copies.make_room()
                 del batch  # before the next is asked for, which takes its memory
 
     def _learning_rate(self) -> float:

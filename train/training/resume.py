@@ -16,6 +16,7 @@ from ..config import TrainConfig
 from ..distributed.ranks import Ranks
 from ..runs.checkpoint import Checkpoint, load_checkpoint, newest_sound, set_aside
 from ..runs.run import Run, versions
+from ..streaming.device import device_model
 from .course import Course
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ def check_ranks(ranks: Ranks, config: TrainConfig, rows: Mapping[str, str]) -> N
         if differ:
             raise ConfigError(
                 f"ranks 0 and {rank} differ in {', '.join(differ)}, and would not train one model;"
-                " start all with the same command, on the same generation of the store"
+                " start all with the same command, on the same generation of the store and the same"
+                " kind of device"
             )
 
 
@@ -124,7 +126,7 @@ def made_on(device: torch.device, num_ranks: int) -> dict[str, Any]:  # Any: JSO
     """Return what moves low bits, as a JSON object."""
     return {
         **versions(),
-        "device": device.type,
+        "device": device_model(device),
         "threads": torch.get_num_threads(),
         "ranks": num_ranks,
     }

@@ -12,6 +12,7 @@ from ..moments import Standardiser
 from ..runs.checkpoint import Checkpoint
 from ..scoring.metrics import FrameMetrics
 from ..scoring.score import metrics_of, score_streams
+from ..streaming.device import send
 from ..streaming.stream import Batch
 from .course import Stopped
 from .ema import Average
@@ -64,7 +65,7 @@ class Trainer(Fitting[ScoreModel, TrainResult]):
         model, context = self.model, self.model.context
         targets = batch.frame[..., context:]  # of sequences, whose context is not answered
         keys = model.row_keys(targets, seed=self.config.seed, step=step)
-        present = batch.present.to(x.device) if context else None
+        present = send(batch.present, x.device) if context else None
         loss = self.loss(
             model(x, keys, present, bf16=how.autocast == "bf16"),
             y[..., context:],
