@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from laughstore.errors import ConfigError
 
+from ..float32 import full_float32
 from ..model import ScoreModel
 from ..threads import threads_for
 from .stream_scorer import StreamScorer, rows_of_call
@@ -46,7 +47,8 @@ class CallScorer:
         call = np.zeros((rows_of_call(self._call_frames), dim), np.uint16)
         call[:num_frames] = features
         x = torch.from_numpy(call.view(np.int16)).view(torch.bfloat16)
-        with threads_for(self._model.num_outputs):
+        # Whatever the calls of the networks are made with, in which these may be.
+        with threads_for(self._model.num_outputs), full_float32():
             scores = self._scorer.score(x.to(self._model.mean.device), kept=num_frames)
             found = scores.cpu().numpy()
         if not np.isfinite(found).all():

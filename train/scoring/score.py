@@ -17,6 +17,7 @@ from laughstore.kinds import TargetArray
 from laughstore.labels import LabelSpec, Whose, asked_of
 
 from ..distributed.ranks import Ranks
+from ..float32 import full_float32
 from ..model import RowModel, ScoreModel
 from ..streaming.readahead import ReadAhead
 from ..streaming.selection import Selection
@@ -113,7 +114,7 @@ def score_rows(
                 present = torch.zeros(len(rows), dtype=torch.bool)
                 present[: len(frames)] = torch.from_numpy(frames >= 0)
                 present = present.to(device)
-            with threads_for(model.num_outputs):
+            with threads_for(model.num_outputs), full_float32():
                 found = _scores(model, x, present, len(frames)).cpu().numpy()
             here = slice(start - first_row, stop - first_row)
             scores[here] = found if scored is None else found[scored]
