@@ -72,13 +72,13 @@ class Event:
 
 
 class _Pinning(TorchFunctionMode):
-    """Count page-locked tensors and make plain ones: no tensor without values can be page-locked."""
+    """Count page-locked tensors and make plain ones: none without values can be page-locked."""
 
     def __init__(self, cuda: Cuda) -> None:
         super().__init__()
         self._cuda = cuda
 
-    def __torch_function__(self, func, types, args=(), kwargs=None) -> Any:  # noqa: ANN001
+    def __torch_function__(self, func, types, args=(), kwargs=None) -> Any:
         kwargs = dict(kwargs or {})
         if kwargs.pop("pin_memory", False):
             self._cuda.num_pinned += 1

@@ -6,6 +6,7 @@ import numpy as np
 
 from laughstore.errors import ConfigError
 
+from .streaming.balance import num_negatives
 from .streaming.selection import Selection
 
 
@@ -25,6 +26,26 @@ def check_both_classes(selection: Selection, label: str = "") -> None:
                 f"split {selection.split!r} has no {name} row{of} among {selection.num_rows}:"
                 " nothing can be learned or chosen from it; use another label, filter or data set"
             )
+
+
+def balanced_negatives(selection: Selection, balance: float) -> int:
+    """Return K, negatives of an epoch.
+
+    Args:
+        selection: rows that take part.
+        balance: negatives for each positive row.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    counts = selection.counts
+    num_used = num_negatives(counts.positives, counts.negatives, balance)
+    if not num_used:
+        raise ConfigError(
+            f"balance {balance:g} leaves no negative row beside {counts.positives} positive"
+            " ones: nothing can be learned from them alone; use a larger --balance"
+        )
+    return num_used
 
 
 def counts_of(*selections: Selection) -> dict[str, Any]:  # Any: JSON values

@@ -20,10 +20,11 @@ from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
 
 from .config import TrainConfig
-from .counting import check_both_classes, counts_of
+from .counting import balanced_negatives, check_both_classes, counts_of
 from .distributed.place import ALONE, Place
 from .distributed.ranks import Ranks
 from .distributed.signals import Interruptible
+from .float32 import full_float32
 from .moments import Standardiser, merged
 from .probes.probe_rows import ProbeRows
 from .probes.probe_runs import ProbeRuns
@@ -34,8 +35,7 @@ from .runs.records import NoRecords, Records
 from .runs.run import Run, check_absent, is_run
 from .runs.run_lock import RunLock
 from .statistics import stream_moments
-from .streaming.balance import num_negatives
-from .streaming.device import choose_device
+from .streaming.device import choose_device, device_id
 from .streaming.preload import check_preload
 from .streaming.selection import select
 from .streaming.skip import read_skip_list, skipped_blocks, without_blocks
@@ -136,7 +136,8 @@ def _train_on(config: TrainConfig, how: _How, place: Place) -> TrainResult | Pro
     import_module("torch._dynamo")
     with (
         interruptible.installed(),
-        Ranks(place, device, interruptible) as ranks,
+        full_float32(),
+        Ranks(place, interruptible) as ranks,
         RunLock() as lock,
     ):
         begun = _begin(config, how.resume, lock, ranks)
@@ -209,7 +210,8 @@ def _train(
             cache=cache,
         ) as source,
     ):
-        stream.preloading.check_memory(ranks.local_world_size)
+        num_here = ranks.num_with(device_id(device), "the comparison of ranks")
+        stream.preloading.check_memory(ranks.local_world_size, num_here)
         # What the first layer makes of a row, and its derivative.
         outputs = config.head.channels if device.type == "cpu" and stream.sequence else 0
         stream.room.check(ranks.local_world_size, more_row_bytes=2 * outputs * _FLOAT_BYTES)
@@ -221,10 +223,13 @@ def _train(
             check_both_classes(stream.selection)
         counts = counts_of(stream.selection, validation)
         if stream.balance is not None:
-            counts[TRAIN_SPLIT]["balanced_negatives"] = _balanced_negatives(stream)
+            counts[TRAIN_SPLIT]["balanced_negatives"] = balanced_negatives(
+                stream.selection, stream.balance
+            )
         # Before the statistics: ranks share the streams, and must mean the same ones.
         meant = {f"validation {name}": digest for name, digest in validation.digests.items()}
         meant |= {"training rows": stream.identity, **({} if rows is None else rows.digests)}
+        meant["device"] = device.type  # where a driver is broken, auto takes the CPU
         check_ranks(ranks, config, meant)
         # A checkpoint holds its own.
         is_new = begun.checkpoint is None
@@ -330,16 +335,3 @@ def _check_splits(index: Index) -> None:
             " and the best epoch is never chosen on training data; add recordings with this split"
             " to the data set and build them into the store"
         )
-
-
-def _balanced_negatives(stream: FrameStream) -> int:
-    """K, negatives of an epoch. Raises ConfigError when none is left."""
-    assert stream.balance is not None, "only of a balanced stream"
-    counts = stream.selection.counts
-    num_used = num_negatives(counts.positives, counts.negatives, stream.balance)
-    if not num_used:
-        raise ConfigError(
-            f"balance {stream.balance:g} leaves no negative row beside {counts.positives} positive"
-            " ones: nothing can be learned from them alone; use a larger --balance"
-        )
-    return num_used

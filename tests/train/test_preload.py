@@ -22,7 +22,7 @@ from tests.stores import write_store
 from train import FrameFilter, FrameStream, train
 from train.distributed.place import Place
 from train.streaming.device import DeviceCopies
-from train.streaming.loaded_rows import HostRows
+from train.streaming.loaded_rows import DeviceRows, HostRows
 from train.streaming.preload import Preloading
 
 from .conftest import DIM, Planted, config_for, planted_episodes
@@ -200,6 +200,18 @@ def test_what_has_no_room_is_refused_ahead_and_told_in_numbers(
     assert len(kept(stream(planted_shards))) > 0
 
 
+def test_a_gpu_has_the_rows_of_those_ranks_that_share_it(planted_shards, monkeypatch):
+    """Not of all that see one GPU: each rank of a machine may see another."""
+    with stream(planted_shards) as plain:
+        selection = plain.selection
+    needed = (selection.num_rows + 1) * 2 * DIM
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(needed / 0.9) + 1, 2**60))
+    ours = Preloading(selection, "gpu", torch.device("cuda:0"))
+    ours.check_memory(8, 1)
+    with pytest.raises(ConfigError, match=r"in each of 2 processes .* of the memory of cuda:0"):
+        ours.check_memory(8, 2)
+
+
 def test_each_process_of_the_machine_counts(planted_shards, tmp_path):
     config = config_for(planted_shards, tmp_path / "run", preload="cpu")
     with pytest.raises(ConfigError, match="in each of 1000000 processes for the"):
@@ -228,14 +240,26 @@ def test_workers_and_a_missing_gpu_are_refused_in_one_line(planted_shards, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what is missing is there")
+def test_only_what_is_want_of_memory_is_called_so(planted_shards):
+    with (
+        stream(planted_shards) as plain,
+        pytest.raises(RuntimeError, match=r"CUDA|NVIDIA") as raised,
+    ):
+        DeviceRows(plain.selection, torch.device("cuda:0"))
+    assert not isinstance(raised.value, ConfigError)
+
+
 def test_what_is_on_the_device_is_not_copied(planted_shards, where):
     copies = DeviceCopies(CPU)
     with stream(planted_shards, **where) as ours:
         for batch in itertools.islice(ours, 5):
             x, y, weight = copies.copy(batch)
             assert x.data_ptr() == batch.x.data_ptr()
-            assert (y.shape, weight.shape) == (batch.y.shape, batch.weight.shape)
-            copies.make_room()
+            assert (y.data_ptr(), weight.data_ptr()) == (
+                batch.y.data_ptr(),
+                batch.weight.data_ptr(),
+            )
 
 
 def test_a_run_ends_with_the_same_weights_and_does_not_remember_it(planted_shards, tmp_path):

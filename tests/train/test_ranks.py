@@ -170,6 +170,7 @@ def test_what_is_said_among_ranks_comes_as_it_was_said():
             assert ranks.first(lambda: "made", "a test") == ("made" if place.rank == 0 else None)
             mine = b"x" * place.rank * 1000
             assert ranks.gather(mine, "a test") == [b"x" * rank * 1000 for rank in range(3)]
+            assert ranks.num_with(f"gpu {place.rank // 2}", "a test") == [2, 2, 1][place.rank]
             rows = np.full(2 * place.rank, place.rank, np.float32)
             gathered = ranks.gather_rows(rows, [0, 2, 4], "a test")
             assert gathered.tolist() == [1, 1, 2, 2, 2, 2]
@@ -317,6 +318,27 @@ def test_a_signal_ends_a_rank_that_waits_for_one_that_hangs(number, planted_shar
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_rank_tells_its_own_error_at_once_and_the_others_who_is_missing(
+    failing, planted_shards, tmp_path
+):
+    config = short(planted_shards, tmp_path / "run")
+
+    def fail(report: Progress) -> None:
+        if report.phase == "train" and report.done == 4:
+            raise CorruptData("a block of one rank")
+
+    def work(place: Place) -> TrainResult:
+        return train(config, place=place, progress=fail if place.rank == failing else None)
+
+    began_s = time.monotonic()
+    ended = on_ranks(2, work, wait_s=60)
+    assert time.monotonic() - began_s < 15, "nobody waits for the time to be up"
+    assert str(ended[failing].error) == "a block of one rank"
+    assert f"rank {failing} of 2 did not come to step 5: " in str(ended[1 - failing].error)
+
+
+@pytest.mark.slow
 def test_a_rank_that_never_starts_is_named():
     def work(place: Place) -> None:
         if place.rank == 1:
@@ -408,6 +430,7 @@ def test_what_the_first_rank_refuses_is_refused_on_all(planted_shards, tmp_path)
     [
         ({"lr": 0.01}, "ranks 0 and 1 differ in lr, and"),
         ({"seed": 1}, "ranks 0 and 1 differ in seed, training rows, and"),
+        ({"device": "meta"}, "ranks 0 and 1 differ in device, and"),
         (
             {"filter": FrameFilter(exclude="train-part-0*")},
             "ranks 0 and 1 differ in filter.exclude",

@@ -1,8 +1,10 @@
 """Gradients and loss of a step in one vector, which all ranks sum in one go.
 
-The layout is [gradients of all parameters | numbers such as the loss | what ranks tell each other]
-and never changes, so neither does the order in which numbers are added: a run that goes on gets the
-same bits.
+The layout is [gradients of all parameters | numbers such as the loss], and where ranks sum it, what
+they tell each other stands behind. It never changes, so neither does the order in which numbers are
+added: a run that goes on gets the same bits.
+
+Ranks sum in memory of the machine, wherever they compute: see `docs/decisions.md`.
 """
 
 from collections.abc import Iterable
@@ -28,8 +30,10 @@ class Gradients:
         each = list(parameters)
         self._ranks = ranks
         self._num_values = sum(item.numel() for item in each)
-        num_told = num_numbers + TOLD
-        self._values = torch.zeros(self._num_values + num_told, device=each[0].device)
+        self._values = torch.zeros(self._num_values + num_numbers, device=each[0].device)
+        self._numbers = self._values[self._num_values :]
+        is_shared = ranks.world_size > 1
+        self._shared = torch.zeros(len(self._values) + TOLD) if is_shared else None
         start = 0
         for item in each:
             item.grad = self._values[start : start + item.numel()].view_as(item)
@@ -73,11 +77,13 @@ class Gradients:
         Raises:
             RankLost: another rank did not come.
         """
-        values = self._values
-        here = slice(self._num_values, -TOLD)
-        values[here] = numbers
-        self._ranks.sum_step(values, step)
-        return values[here].clone()
+        self._numbers.copy_(numbers)
+        if self._shared is not None:
+            ours = self._shared[:-TOLD]
+            ours.copy_(self._values)  # what the device computes is waited for here
+            self._ranks.sum_step(self._shared, step)
+            self._values.copy_(ours)
+        return self._numbers.clone()
 
     def clip(self, norm: float) -> None:
         """Shorten the gradients that `of` left behind to a norm, if theirs is larger."""

@@ -50,14 +50,12 @@ class Ranks:
 
     Args:
         place: of this process.
-        device: that gradients are on; NCCL sums them on a GPU, gloo all else.
         interruptible: knows which signal this process got.
     """
 
     def __init__(
         self,
         place: Place = ALONE,
-        device: torch.device | None = None,
         interruptible: Interruptible | None = None,
     ) -> None:
         self.rank, self.world_size = place.rank, place.world_size
@@ -65,7 +63,6 @@ class Ranks:
         self._place = place
         self.interruptible = interruptible or Interruptible()
         """What signals of this process go through."""
-        self._device = device or torch.device("cpu")
         self._store: dist.PrefixStore | None = None  # pyright: ignore[reportPrivateImportUsage]
         self._all_attempts: dist.TCPStore | None = None  # pyright: ignore[reportPrivateImportUsage]
         self._agreed: int | None = None
@@ -83,7 +80,7 @@ class Ranks:
         """Sum a step's numbers over ranks, in place, and learn of signals; see `end_if_told`.
 
         Args:
-            values: f32[n + TOLD] on the device; the last ones are filled here.
+            values: f32[n + TOLD] on the CPU; the last ones are filled here.
             step: that is made, from 1.
 
         Raises:
@@ -91,16 +88,9 @@ class Ranks:
         """
         if self.world_size == 1:
             return
-        mine = torch.tensor([step % _STEPS, *self._signals], dtype=torch.float32)
-        if values.device.type == "cpu":
-            values[-TOLD:] = mine
-            self._together(f"step {step}", lambda: dist.all_reduce(values))
-            found = values[-TOLD:].tolist()
-        else:
-            # First on the CPU: whoever is missing is noticed here, not in a kernel of NCCL.
-            self._together(f"step {step}", lambda: dist.all_reduce(mine))
-            found = mine.tolist()
-            self._together(f"step {step}", lambda: dist.all_reduce(values))
+        values[-TOLD:] = torch.tensor([step % _STEPS, *self._signals], dtype=torch.float32)
+        self._together(f"step {step}", lambda: dist.all_reduce(values))
+        found = values[-TOLD:].tolist()
         if found[0] != step % _STEPS * self.world_size:
             raise RankLost(
                 f"rank {self.rank} is at step {step}, and another one is not: they no longer train"
@@ -183,6 +173,10 @@ class Ranks:
         parts = [torch.from_numpy(np.empty_like(padded)) for _ in counts]
         self._together(doing, lambda: dist.all_gather(parts, torch.from_numpy(padded)))
         return np.concatenate([part.numpy()[:n] for part, n in zip(parts, counts, strict=True)])
+
+    def num_with(self, name: str, doing: str) -> int:
+        """Return how many ranks give the same name as this one, itself among them."""
+        return self.gather(name.encode(), doing).count(name.encode())
 
     def keep_in_mind(self, name: str) -> None:
         """Let later attempts of the same launch by torchrun `remember` this."""
@@ -293,12 +287,9 @@ class Ranks:
         self._store = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
             name, store
         )
-        is_cpu = self._device.type == "cpu"
-        if not is_cpu:
-            torch.cuda.set_device(self._device)
         with _no_output():
             dist.init_process_group(
-                "gloo" if is_cpu else "cpu:gloo,cuda:nccl",
+                "gloo",
                 store=self._store,
                 rank=place.rank,
                 world_size=place.world_size,

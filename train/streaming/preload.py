@@ -41,12 +41,12 @@ class Preloading:
         self._device = device if preload == "gpu" else None
         self.check_memory(1)
 
-    def check_memory(self, num_processes: int) -> None:
+    def check_memory(self, num_processes: int, num_on_device: int = 1) -> None:
         """Check that the rows have room, before anything is read.
 
         Args:
-            num_processes: of this machine that load them, each for itself; with a GPU each, if
-                there are so many.
+            num_processes: of this machine that load them, each for itself.
+            num_on_device: of those, how many load them into this one's GPU.
 
         Raises:
             ConfigError: they have not; the message says how much is needed, and how much there is.
@@ -58,7 +58,7 @@ class Preloading:
         free, what = available_bytes(), "memory"
         if device is not None and device.type == "cuda":
             free, what = torch.cuda.mem_get_info(device)[0], f"memory of {device}"
-            num_processes = -(-num_processes // torch.cuda.device_count())
+            num_processes = num_on_device
         if free is None or needed * num_processes <= free * _SHARE_OF_FREE:
             return
         each = f" in each of {num_processes} processes" if num_processes > 1 else ""
