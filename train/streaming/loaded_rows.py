@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laughstore.errors import ConfigError
+from laughstore.memory import is_out_of_memory
 
 from .device import send
 from .gather import RowMatrix
@@ -169,6 +170,8 @@ class DeviceRows(LoadedRows):
                 for _ in range(2)
             ]
         except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
+            if not is_out_of_memory(error):
+                raise
             raise _no_memory("gpu", 2 * shape[0] * shape[1]) from error
         self._matrix[-1] = 0
         self._copied: list[torch.cuda.Event] = []
