@@ -113,7 +113,9 @@ def text_of(readme: Path, reports: Sequence[Report]) -> str:
     }
     if not in_front:
         return tables(reports, images)
-    shown = [item for item in reports if item["name"] in ("stream", *(line.report for line in LINES))]
+    shown = [
+        item for item in reports if item["name"] in ("stream", *(line.report for line in LINES))
+    ]
     return "\n\n".join([_machine(shown), front_page(reports), *images.values(), _LEGEND_IN_FRONT])
 
 
