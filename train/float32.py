@@ -14,10 +14,15 @@ def full_float32() -> Iterator[None]:
     torch so, and where features are extracted as `--allow-tf32` says. Scores would then depend on
     who asks for them.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
+    backends = torch.backends
+    before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
     try:  # a signal may come at any time
-        matmul.allow_tf32 = cudnn.allow_tf32 = False
+        _allow_tf32(matmul=False, cudnn=False)
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        _allow_tf32(matmul=bool(before[0]), cudnn=bool(before[1]))
+
+
+def _allow_tf32(*, matmul: bool, cudnn: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = cudnn

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from extract.numerics import computing_as
 from laughstore.errors import LaughstoreError
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
+from laughstore.spec import Numerics
 from tests.fake_cuda import fake_cuda
 from train import (
     DeviceCopies,
@@ -138,12 +140,10 @@ def may_round() -> bool:
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """TF32 is allowed, as where features are extracted with --allow-tf32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = True
-    yield
-    assert may_round(), "as it was before"
-    matmul.allow_tf32, cudnn.allow_tf32 = before
+    with computing_as(Numerics(1, 16, 1, "float32", allow_tf32=True)):
+        assert may_round()
+        yield
+        assert may_round(), "as it was before"
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
