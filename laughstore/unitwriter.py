@@ -29,6 +29,8 @@ from .shard import ShardRecord, ShardWriter
 from .timebase import FRAME_US, FRAMES_PER_SECOND
 from .unit import UnitRecord, write_unit
 
+_MAX_CLOSERS = 8
+"""Threads that close files, however many streams there are: each has a file or two open."""
 EVENTS_BEFORE_US = 500_000
 EVENTS_AFTER_US = 10_000_000
 """A tar sample tells stock readers the events this far around its block, as of the build."""
@@ -39,7 +41,7 @@ class UnitWriter:
 
     A context manager: left without `finish`, the shards being written are removed; files already
     finished stay until `remove_unit_files`. Memory is bounded: two shards of each stream are open
-    at a time, with six blocks each at most.
+    at a time, with six blocks each at most, and none of a stream that has all its frames.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class UnitWriter:
         self._store = store
         self._recording = recording
         self._device_kind = device_kind
-        self._closers = ThreadPoolExecutor(len(recording.assignments), "close-shard")
+        self._closers = ThreadPoolExecutor(
+            min(len(recording.assignments), _MAX_CLOSERS), "close-shard"
+        )
         self._streams = [
             _StreamWriter(store, plan, recording, number, annotations, self._closers)
             for number in range(len(recording.assignments))
@@ -178,9 +182,8 @@ class _StreamWriter:
         self._events = annotations.events
         self._event_starts_us = np.array([event.start_us for event in self._events], np.int64)
         self._event_ends_us = np.array([event.end_us for event in self._events], np.int64)
-        self._pending = np.empty((self._geometry.block_frames, self._geometry.dim), np.uint16)
+        self._pending, self._codes = self._no_frames(0), self._no_codes(0)
         self._num_pending = 0
-        self._codes = self._no_codes()
         self._num_codes = 0
         self._num_frames = 0
         self._block = 0
@@ -195,8 +198,11 @@ class _StreamWriter:
         """Append u2[n, dim] features and i2[n, 17] codes."""
         assert self._num_frames + len(features) <= self._recording.num_frames, "too many frames"
         self._raise_if_failed()
-        self._num_frames += len(features)
         block_frames = self._geometry.block_frames
+        if not self._num_frames:  # not before: of hundreds of streams a few are written at a time
+            self._pending = self._no_frames(block_frames)
+            self._codes = self._no_codes(self._geometry.shard_frames)
+        self._num_frames += len(features)
         start = 0
         while start < len(features):
             part = slice(start, start + block_frames - self._num_pending)
@@ -211,13 +217,16 @@ class _StreamWriter:
                 if self._num_pending == block_frames:
                     self._flush_block()
             start += taken
+        if self._num_frames == self._recording.num_frames:
+            self.end()
 
     def end(self) -> None:
-        """Write what is pending and begin to close the last shard."""
+        """Write what is pending and begin to close the last shard; harmless when done before."""
         assert self._num_frames == self._recording.num_frames, "frames are missing"
         if self._num_pending:
             self._flush_block()
         self._close_shard()
+        self._pending, self._codes = self._no_frames(0), self._no_codes(0)
 
     def wait(self) -> None:
         """Wait until the shard that is being closed is closed. Raises what went wrong."""
@@ -293,7 +302,8 @@ class _StreamWriter:
         if self._writer is None:
             return
         self.wait()
-        codes, self._codes, self._num_codes = self._codes, self._no_codes(), 0
+        codes, self._num_codes = self._codes, 0
+        self._codes = self._no_codes(self._geometry.shard_frames)
         future = self._closers.submit(self._close, self._writer, self._shard, codes)
         self._closing = self._writer, future
         self._writer = None
@@ -319,8 +329,11 @@ class _StreamWriter:
         if self._closing is not None and self._closing[1].done():
             self.wait()
 
-    def _no_codes(self) -> NDArray[np.int16]:
-        return np.full((self._geometry.shard_frames, CODE_STREAMS), MISSING_CODE, np.int16)
+    def _no_frames(self, num_frames: int) -> NDArray[np.uint16]:
+        return np.empty((num_frames, self._geometry.dim), np.uint16)
+
+    def _no_codes(self, num_frames: int) -> NDArray[np.int16]:
+        return np.full((num_frames, CODE_STREAMS), MISSING_CODE, np.int16)
 
     def _array(self, root: str) -> str:
         recording = self._recording
