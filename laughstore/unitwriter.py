@@ -7,9 +7,10 @@ does not wait for the disk. What is on disk keeps its order: a shard's bytes, it
 its codes; all shards before the arrays' metadata; the unit's record last.
 """
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,15 +26,13 @@ from .buildplan import BuildPlan, PlannedRecording
 from .files import link_or_copy
 from .manifest import FileRecord
 from .naming import block_key
+from .sample_events import SampleEvents
 from .shard import ShardRecord, ShardWriter
 from .timebase import FRAME_US, FRAMES_PER_SECOND
 from .unit import UnitRecord, write_unit
 
 _MAX_CLOSERS = 8
-"""Threads that close files, however many streams there are: each has a file or two open."""
-EVENTS_BEFORE_US = 500_000
-EVENTS_AFTER_US = 10_000_000
-"""A tar sample tells stock readers the events this far around its block, as of the build."""
+"""Threads that close files, and streams that wait for them, however many there are."""
 
 
 class UnitWriter:
@@ -62,6 +61,7 @@ class UnitWriter:
             _StreamWriter(store, plan, recording, number, annotations, self._closers)
             for number in range(len(recording.assignments))
         ]
+        self._ended: deque[_StreamWriter] = deque()
 
     def write(
         self,
@@ -83,6 +83,10 @@ class UnitWriter:
         assert len(features) == len(codes) == len(streams), "one row an assignment"
         for stream, stream_features, stream_codes in zip(streams, features, codes, strict=True):
             stream.write(stream_features, stream_codes)
+            if stream.has_ended:
+                self._ended.append(stream)
+        while len(self._ended) > _MAX_CLOSERS:
+            self._ended.popleft().wait()
 
     def finish(self) -> UnitRecord:
         """Close all files and write the unit's record, last. Returns it.
@@ -179,9 +183,7 @@ class _StreamWriter:
         self._recording = recording
         self._assignment = recording.assignments[number]
         self._first_shard = recording.first_shards[number]
-        self._events = annotations.events
-        self._event_starts_us = np.array([event.start_us for event in self._events], np.int64)
-        self._event_ends_us = np.array([event.end_us for event in self._events], np.int64)
+        self._events = SampleEvents(annotations.events)
         self._pending, self._codes = self._no_frames(0), self._no_codes(0)
         self._num_pending = 0
         self._num_codes = 0
@@ -193,6 +195,11 @@ class _StreamWriter:
         self._closing: tuple[ShardWriter, Future[_Closed]] | None = None
         self.files: list[FileRecord] = []
         self.shards: list[ShardRecord] = []
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all frames have been written; the last shard may still be being closed."""
+        return self._num_frames == self._recording.num_frames
 
     def write(self, features: NDArray[np.uint16], codes: NDArray[np.int16]) -> None:
         """Append u2[n, dim] features and i2[n, 17] codes."""
@@ -217,12 +224,12 @@ class _StreamWriter:
                 if self._num_pending == block_frames:
                     self._flush_block()
             start += taken
-        if self._num_frames == self._recording.num_frames:
+        if self.has_ended:
             self.end()
 
     def end(self) -> None:
         """Write what is pending and begin to close the last shard; harmless when done before."""
-        assert self._num_frames == self._recording.num_frames, "frames are missing"
+        assert self.has_ended, "frames are missing"
         if self._num_pending:
             self._flush_block()
         self._close_shard()
@@ -291,7 +298,7 @@ class _StreamWriter:
                 "annotations_id": self._recording.annotations_id,
                 **codec,
             },
-            {"events": self._events_around(start_frame, len(frames))},
+            {"events": self._events.around(start_frame, len(frames))},
         )
         self._block += 1
         if self._block % self._geometry.blocks_per_shard == 0:
@@ -338,9 +345,3 @@ class _StreamWriter:
     def _array(self, root: str) -> str:
         recording = self._recording
         return layout.array(root, recording.split, recording.id, self._assignment.name)
-
-    def _events_around(self, start_frame: int, num_frames: int) -> list[dict[str, object]]:
-        after_us = start_frame * FRAME_US - EVENTS_BEFORE_US
-        before_us = (start_frame + num_frames) * FRAME_US + EVENTS_AFTER_US
-        around = (self._event_ends_us > after_us) & (self._event_starts_us < before_us)
-        return [asdict(self._events[number]) for number in np.flatnonzero(around)]

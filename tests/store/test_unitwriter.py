@@ -243,11 +243,12 @@ def test_a_stream_that_has_all_its_frames_holds_no_file_open(tmp_path):
         assignments=assignments,
         annotations_id=EPISODE.annotations.content_id(),
     )
-    plan = make_plan(spec_for(64), DEVICE_KIND, [item])
+    plan = make_plan(spec_for(64, block_frames=32, shard_frames=64), DEVICE_KIND, [item])
     rows = random_features(64)("many", 0, 40)[None].repeat(2, 0)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(item.name) for item in Path("/proc/self/fd").iterdir())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 32, limits[1]))
+    used = {int(item.name) for item in Path("/proc/self/fd").iterdir()}
+    free = [number for number in range(limits[0]) if number not in used]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[32], limits[1]))
     try:
         with UnitWriter(tmp_path, plan, plan.recordings[0], EPISODE.annotations) as writer:
             for first in range(0, len(roles), 2):
