@@ -43,7 +43,7 @@ def free(monkeypatch):
 
 @pytest.fixture
 def no_links(monkeypatch):
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", refuse)
