@@ -81,6 +81,17 @@ def test_what_a_checkpoint_holds_is_in_the_event_files_of_a_process_that_was_kil
     log.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_loses_nothing_of_what_the_event_files_have_room_for(tmp_path):
+    log = RunLog(Path("/dev/full"), tmp_path / "events")
+    log.write_scores(9, np.array([0, 1], np.uint8), np.array([0.25, 0.5], np.float32))
+    with pytest.raises(OSError, match="No space left"):
+        log.write("train", 9, {"loss": 2.0})
+    with pytest.raises(OSError, match="No space left"):
+        log.close()
+    assert set(told(tmp_path / "events")) == {CURVE, *HISTOGRAMS}
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=60),
     st.integers(2, 20),
