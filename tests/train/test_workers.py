@@ -1,7 +1,6 @@
 """The stream under a DataLoader with workers: the same batches, and clear ends when one fails."""
 
 import gc
-import mmap
 import multiprocessing
 import os
 import signal
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from laughstore.errors import ConfigError, CorruptData
@@ -129,39 +127,32 @@ def test_epochs_and_resumes_reach_workers(planted_shards, persistent):
         del batches
 
 
-def start_as_one_of_two(position: Position, loader: int, go: NDArray, took: NDArray) -> None:
-    """In a process of its own: begin an iteration whenever the other does."""
-    for trial in range(len(took)):
-        while go[0] <= trial:
-            pass
-        took[trial] = position.take_in_worker(loader)
-        go[1 + loader] += 1
+class Hesitant(np.ndarray):
+    """Words that take a while to be read, so that two processes meet there."""
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        time.sleep(0.1)
+        return found
 
 
 def test_of_loaders_that_are_started_at_once_one_goes_on_where_it_was_set():
-    num_trials, start = 300, 5
-    memory = np.frombuffer(mmap.mmap(-1, 8 * (3 + 2 * num_trials)), np.int64)
-    go, took = memory[:3], memory[3:].reshape(2, -1)
-    position = Position()
-    position.set(0, start)
-    processes = [
-        multiprocessing.get_context("fork").Process(
-            target=start_as_one_of_two, args=(position, loader, go, took[loader]), daemon=True
-        )
-        for loader in range(2)
-    ]
+    fork = multiprocessing.get_context("fork")
+    position, both, pipes = Position(), fork.Barrier(2), [fork.Pipe() for _ in range(2)]
+    position.set(0, 5)
+    position._words = position._words.view(Hesitant)
+
+    def start(loader: int) -> None:
+        both.wait()
+        pipes[loader][1].send(position.take_in_worker(loader))
+
+    processes = [fork.Process(target=start, args=(loader,), daemon=True) for loader in range(2)]
     for process in processes:
         process.start()
-    until_s = time.monotonic() + 60
-    for trial in range(num_trials):
-        go[0] += 1
-        while go[1:].min() <= trial:
-            time.sleep(1e-4)
-            assert time.monotonic() < until_s
-        position.set(0, start)
+    assert all(ours.poll(60) for ours, _ in pipes)
+    assert sorted(ours.recv() for ours, _ in pipes) == [0, 5]
     for process in processes:
         process.join()
-    assert np.array_equal(took.sum(axis=0), np.full(num_trials, start))
 
 
 def test_a_state_under_workers_needs_the_batch_that_was_used(planted_shards):
