@@ -315,5 +315,5 @@ def rows(found: Coefficients, sizes: Sequence[Size]) -> list[Row]:
         ),
         epochs("memory", found.warm_bytes_per_s),
         *([] if cold is None else [epochs("the disk measured", cold)]),
-        row("GPU hours of extraction", "h", "assumed", extraction_hours),
+        row("GPU hours of extraction, not measured", "h", "assumed", extraction_hours),
     ]

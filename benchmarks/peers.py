@@ -148,7 +148,7 @@ class GrainBlocks(Peer):
     def blocks(self, epoch: int) -> Iterator[Block]:
         """Yield every block once, shuffled."""
         grain: Any = _module("grain")
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # threads are slower
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)  # its default is slower
         shuffled = grain.MapDataset.source(self._source).seed(epoch).shuffle()
         return (_rows(record) for record in shuffled.to_iter_dataset(options))
 
@@ -191,9 +191,9 @@ class ArrowBlocks(Peer):
 PEERS: tuple[type[Peer], ...] = (MosaicBlocks, LitDataBlocks, GrainBlocks, ArrowBlocks)
 
 
-def installed() -> dict[str, str]:
-    """Return the version of each peer and of TensorStore, or NOT_INSTALLED."""
-    return {peer.name: _version(peer) for peer in (*PEERS, TensorStoreBlocks)}
+def installed(peers: Iterable[type[Peer]] = PEERS) -> dict[str, str]:
+    """Return the version of each of these and of TensorStore, or NOT_INSTALLED."""
+    return {peer.name: _version(peer) for peer in (*peers, TensorStoreBlocks)}
 
 
 class OpenPeer:
@@ -230,9 +230,9 @@ class OpenPeer:
         return pool.shuffled(self._peer.blocks(self._epoch), self._epoch)
 
 
-def open_peers(data: BenchData) -> list[OpenPeer]:
-    """Return the peers that are installed, with their files written."""
-    return [OpenPeer(peer, data) for peer in PEERS if _version(peer) != NOT_INSTALLED]
+def open_peers(data: BenchData, peers: Iterable[type[Peer]] = PEERS) -> list[OpenPeer]:
+    """Return those that are installed, with their files written."""
+    return [OpenPeer(peer, data) for peer in peers if _version(peer) != NOT_INSTALLED]
 
 
 def file_blocks(data: BenchData) -> Iterator[Block]:

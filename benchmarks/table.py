@@ -41,14 +41,14 @@ _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
     " speed as a part of the limit's in the same round (so of times, above 1 is faster), and of"
-    " memory, which has no rounds, its part of what the limit says; *cores* counts all threads. Made from"
-    " `benchmarks/results/*.json` by `uv run python -m benchmarks.table`."
+    " memory, which has no rounds, its part of what the limit says; *cores* counts all threads."
+    " Made from `benchmarks/results/*.json` by `uv run python -m benchmarks.table`."
 )
 _LEGEND_IN_FRONT = (
     "Medians of interleaved rounds; each part is the median over rounds of the speed as a part of"
     " the limit's in the same round: where times are shown, above 1 is faster than the limit; of"
-    " memory, it is what part of the limit is taken. A flat file that is mapped mixes better and has"
-    " no checksums, labels, resume or ranks (table of features). All results, with their ranges,"
+    " memory, it is what part of the limit is taken. A flat file that is mapped mixes better, and"
+    " has no checksums, labels, resume or ranks (table of features). All results, their ranges,"
     " what each contestant does, and what each loader can do:"
     " [benchmarks/README.md](benchmarks/README.md)."
 )
@@ -113,7 +113,8 @@ def text_of(readme: Path, reports: Sequence[Report]) -> str:
     }
     if not in_front:
         return tables(reports, images)
-    shown = [item for item in reports if item["name"] in ("stream", *(line.report for line in LINES))]
+    names = {"stream", *(line.report for line in LINES)}
+    shown = [item for item in reports if item["name"] in names]
     return "\n\n".join([_machine(shown), front_page(reports), *images.values(), _LEGEND_IN_FRONT])
 
 

@@ -54,8 +54,9 @@ class TrainConfig:
     """What is predicted."""
     probe: Annotated[tuple[str, ...], UseAppendAction] = ()
     """A label to train a head of its own for, instead of --label; give it several times. All heads
-    read the frames together, so that 64 linear ones cost a few times what one does. Settings of one label stand
-    behind it, as in detection,event=Music,whose=any; --event and the like hold for all."""
+    read the frames together, so that 64 linear ones cost a few times what one does. Settings of one
+    label stand behind it, as in detection,event=Music,whose=any; --event and the like hold for
+    all."""
     seeds: int = 1
     """Heads of each probe, with seeds seed, seed + 1, ... of first weights and dropout; the frames
     and their order are the same for all. A linear head begins at zero, but with more than one seed

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import scaling_page
 from benchmarks.front_page import FrontPageError, front_page
 from benchmarks.measure import Contestant, Result, Unit, measure
 from benchmarks.rivals import POOL_FRAMES, Pool
@@ -37,7 +38,7 @@ def test_the_table_in_a_readme_is_what_the_json_gives(path):
 
 
 def test_committed_numbers_name_machine_and_versions_but_no_host_or_path():
-    for report in read_reports():
+    for report in [*read_reports(), *scaling_page.read_reports().values()]:
         assert report["machine"].keys() == {"cpu", "cores", "memory_gib", "kernel", "virtual"}
         assert {"python", "numpy", "torch", "zarr", "webdataset"} <= report["versions"].keys()
         text = json.dumps(report)
