@@ -8,6 +8,7 @@ guesses.
 """
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -50,7 +51,15 @@ def read_diarization(path: Path) -> Diarization:
     statistics = top.record("speaker_statistics")
     if not is_text("".join(statistics.data)):
         raise BadRecording(f"{path}: the name of a speaker is no text; write it again")
-    totals = {name: statistics.record(name).time_us("total_time") for name in statistics.data}
+    totals: dict[str, int | None] = {}
+    for written in statistics.data:
+        name = unicodedata.normalize("NFC", written)  # as segments, events and tracks have it
+        if name in totals:
+            raise BadRecording(
+                f"{path}: speaker {name!r} stands twice in 'speaker_statistics', in two Unicode"
+                " forms; join them"
+            )
+        totals[name] = statistics.record(written).time_us("total_time")
     segments = _segments(top.records("segments"), "diarization segments", path)
     speakers = [
         Speaker(name, spoken_us(segments, name) if total is None else total)

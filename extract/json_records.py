@@ -8,6 +8,7 @@ import difflib
 import json
 import math
 import reprlib
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from laughstore.errors import BadRecording
+from laughstore.files import is_passing, named_in_errors
 from laughstore.timebase import is_finite_time, microseconds
 from laughstore.values import is_text
 
@@ -38,6 +40,7 @@ def read_json(path: Path, *, strict: bool = False) -> object:
 
     Raises:
         BadRecording: it is missing, too large or no JSON, or a key stands twice in an object.
+        OSError: the disk or its server fails.
     """
     try:
         num_bytes = path.stat().st_size
@@ -48,8 +51,11 @@ def read_json(path: Path, *, strict: bool = False) -> object:
             )
         if not path.is_file():  # a pipe would wait for ever
             raise BadRecording(f"{path}: is no plain file; give a JSON file")
-        data = path.read_bytes()
+        with named_in_errors(path):
+            data = path.read_bytes()
     except (OSError, ValueError) as error:
+        if is_passing(error):
+            raise
         raise BadRecording(f"{path}: cannot be read ({error}); check it") from error
     return parse_json(data, where=str(path), strict=strict)
 
@@ -98,12 +104,15 @@ class Record:
         return records_of(values, self.where, self._name(key), once=once)
 
     def text(self, key: str, *, required: bool = True) -> str:
-        """Return a stripped name; the empty string for null, NaN, "None", "" or an optional gap."""
+        """Return a stripped name; the empty string for null, NaN, "None", "" or an optional gap.
+
+        Its Unicode form is NFC: one speaker is one name, whichever tool wrote it.
+        """
         stripped = self.words(key, required=required)
-        return "" if stripped == "None" else stripped
+        return "" if stripped == "None" else unicodedata.normalize("NFC", stripped)
 
     def words(self, key: str, *, required: bool = True) -> str:
-        """Return stripped text, in which "None" is a word; else as `text`."""
+        """Return stripped text as it is written, in which "None" is a word; else as `text`."""
         value = self.value(key) if required else self.data.get(key)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""

@@ -133,17 +133,25 @@ def make_plan(
             behind the last number that any plan before it has given.
 
     Raises:
-        ConfigError: two recordings share an id, one has no assignment, or a split's name cannot
-            stand in a path.
+        ConfigError: two recordings share an id, one has no assignment, a split's name cannot
+            stand in a path, or two differ in case only.
     """
     geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
     next_shard = dict(first_shards or {})
     seen: dict[str, str] = {}
+    splits = {split.casefold(): split for split in next_shard}
     planned: list[PlannedRecording] = []
     for item in recordings:
         if not is_path_part(item.split):
             raise ConfigError(
                 f"split {item.split!r} cannot be part of a file name; use letters, digits, - and _"
+            )
+        # On macOS, Windows and exFAT their files would overwrite one another.
+        same = splits.setdefault(item.split.casefold(), item.split)
+        if item.split != same and item.split not in next_shard:
+            raise ConfigError(
+                f"splits {same!r} and {item.split!r} differ in case only, which some file systems"
+                " do not tell apart; rename one of them"
             )
         if item.id in seen:
             raise ConfigError(

@@ -4,6 +4,7 @@ Whatever kills the process, a reader sees the old file, the new one or none, nev
 """
 
 import ctypes
+import errno
 import hashlib
 import os
 import secrets
@@ -14,6 +15,21 @@ from pathlib import Path, PurePosixPath
 TEMPORARY_MARK = ".partial-"
 """Stands in the name of every file that is being written; whoever finds one may delete it."""
 _HASH_CHUNK_BYTES = 4 << 20
+_PASSING = frozenset(
+    [
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOTCONN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    ]
+)
 _SYNC_FILE_RANGE_WRITE = 2
 """Begin to write dirty pages of the range; do not wait for them (linux/fs.h)."""
 
@@ -92,6 +108,14 @@ def named_in_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def is_passing(error: BaseException) -> bool:
+    """Tell whether an error is of a disk, a server or this machine, and tells nothing of a file.
+
+    Who reads files of others and leaves out what is broken lets it pass: the next run may read it.
+    """
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a whole file durably, replacing an older one in one step.
 
@@ -128,13 +152,39 @@ def create_atomic(path: Path, data: bytes) -> bool:
         try:
             os.link(temporary, path)  # unlike a rename, fails when the name is taken
         except FileExistsError:
-            return False
+            if not path.samefile(temporary):  # of an answer that was lost, see `try_link`
+                return False
         except OSError:
             temporary.replace(path)  # no links here: the last writer wins, with the same bytes
         finally:
             temporary.unlink(missing_ok=True)
     fsync_dir(path.parent)
     return True
+
+
+def try_link(source: Path, target: Path) -> bool:
+    """Give a file a second name, if the file system can. Returns whether it has it.
+
+    Args:
+        source: the file; a symbolic link is not followed.
+        target: the name, which nothing else has.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        # A server may have made the link and its answer been lost: asked again, it says that the
+        # name is taken.
+        return target.exists() and target.samefile(source)
+    return True
+
+
+def try_mode(descriptor: int, mode: int) -> None:
+    """Set the mode of an open file, if the file system can: that of a shard is a sign, not a lock.
+
+    exFAT and VFAT, whose modes are those of the mount, refuse.
+    """
+    with suppress(OSError):
+        os.fchmod(descriptor, mode)
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
@@ -146,16 +196,14 @@ def link_or_copy(source: Path, target: Path) -> bool:
     make_dirs(target.parent)
     temporary = temporary_sibling(target)
     with removed_on_error(temporary):
-        try:
-            os.link(source, temporary)
-            linked = True
-        except OSError:
-            linked = False
-            with source.open("rb") as reader, temporary.open("wb") as writer:
+        linked = try_link(source, temporary)
+        if not linked:
+            # Never "wb": should the name be one of the source after all, it would be emptied.
+            with source.open("rb") as reader, temporary.open("xb") as writer:
                 while chunk := reader.read(_HASH_CHUNK_BYTES):
                     writer.write(chunk)
                 writer.flush()
-                os.fchmod(writer.fileno(), source.stat().st_mode & 0o777)
+                try_mode(writer.fileno(), source.stat().st_mode & 0o777)
                 os.fsync(writer.fileno())
         temporary.replace(target)
     # Renaming one name of an inode over another name of it does nothing: drop the spare name.

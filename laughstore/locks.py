@@ -25,7 +25,7 @@ from pathlib import Path
 
 from . import layout
 from .closing import ClosedAtExit
-from .errors import CorruptData
+from .errors import CorruptData, LaughstoreError
 from .process_lock import ProcessLock
 from .progress import NoProgress, Progress
 
@@ -47,8 +47,8 @@ class _LockFile:
 
     descriptor: int
     num_users: int = 0
-    works: bool = True
-    """False once the file system has said that it knows no locks."""
+    works: bool | None = None
+    """Whether its file system knows locks, as the first try for one has told; None before it."""
     claims: set[int] = field(default_factory=set)
     store_held: bool = False
 
@@ -163,22 +163,42 @@ class StoreLocks(ClosedAtExit):
         return self._file
 
     def _lock(self, byte: int, how: int) -> bool:
-        """Try to lock or unlock one byte. Returns False when another process holds it."""
-        if not self._file.works:
+        """Try to lock or unlock one byte. Returns False when another process holds it.
+
+        Raises:
+            LaughstoreError: the file system, which knows locks, gives none now. To go on without
+                could remove what another process writes.
+        """
+        if self._file.works is False:
             return True
         try:
             fcntl.lockf(self._file.descriptor, how, 1, byte)
         except OSError as error:
             if error.errno in _BUSY:
+                self._file.works = True
                 return False
             if error.errno not in _UNSUPPORTED:
                 raise
+            if self._file.works and how == fcntl.LOCK_UN:
+                _log.warning(
+                    "%s: a lock could not be given up (%s); others wait for this process to end",
+                    self._path,
+                    error.strerror,
+                )
+                return True
+            if self._file.works:
+                raise LaughstoreError(
+                    f"{self._path}: its file system gives no lock any more ({error.strerror});"
+                    " see that its server is well, and run the same command again"
+                ) from error
             self._file.works = False
             _log.warning(
                 "%s: its file system knows no locks (%s); build it with one process at a time",
                 self._store,
                 error.strerror,
             )
+            return True
+        self._file.works = True
         return True
 
 

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codec import Codec, encode_block, member_suffix
-from .files import fsync_dir, make_dirs, named_in_errors, start_writeback, temporary_sibling
+from .files import (
+    fsync_dir,
+    make_dirs,
+    named_in_errors,
+    start_writeback,
+    temporary_sibling,
+    try_mode,
+)
 from .geometry import CRC_BYTES, TAR_BLOCK, ShardGeometry
 from .hashing import BackgroundSha256, Piece
 from .sealed import canonical_json
@@ -27,7 +34,8 @@ PREAMBLE_NAME = f"__laughstore__/{FORMAT_VERSION}"
 """Zero-length first member; webdataset skips names that begin and end with underscores."""
 EMPTY_SLOT = 2**64 - 1
 """Offset and size of a Zarr index slot that holds no block."""
-_READ_ONLY = 0o444
+READ_ONLY = 0o444
+"""Mode of a shard."""
 _WRITEBACK_BYTES = 8 << 20
 """Written to disk in parts of this size while the shard grows, so that its fsync is short."""
 
@@ -120,7 +128,7 @@ class ShardWriter:
         tail = zarr_index(geometry, self._sizes)
         end = geometry.encoded_shard_bytes(self._sizes)
         self._write(bytes(end - self._num_bytes - len(tail)) + tail)
-        os.fchmod(self._file.fileno(), _READ_ONLY)
+        try_mode(self._file.fileno(), READ_ONLY)
         with named_in_errors(self.path):
             os.fsync(self._file.fileno())  # while the last blocks are hashed
         self._file.close()
@@ -163,7 +171,7 @@ def tar_header(name: str, num_bytes: int) -> bytes:
     member = tarfile.TarInfo(name)
     member.size = num_bytes
     member.mtime = 0
-    member.mode = _READ_ONLY
+    member.mode = READ_ONLY
     return member.tobuf(tarfile.USTAR_FORMAT)
 
 

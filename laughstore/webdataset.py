@@ -1,7 +1,9 @@
 """Samples of stock WebDataset as tensors, checked; nothing of a sample is unpickled or executed.
 
-    urls = sorted(map(str, Path("STORE/shards").glob("train-*.tar")))
-    dataset = webdataset.WebDataset(urls).map(laughstore.webdataset.decode)
+    shards = Path("STORE/shards").glob("train-" + "[0-9]" * 6 + ".tar")
+    dataset = webdataset.WebDataset(sorted(map(str, shards))).map(laughstore.webdataset.decode)
+
+The digits matter: `train-*.tar` are also the shards of a split `train-clean`.
 
 WebDataset's own `.decode()` must not be used on files of others: it runs pickles.
 """

@@ -148,7 +148,7 @@ class _Columns:
 
     def _text(self, cells: Sequence[str], column: str) -> str:
         text = cells[self.place[column]].strip() if column in self.place else ""
-        return "" if text.lower() in NOTHING else text
+        return "" if text.lower() in NOTHING else unicodedata.normalize("NFC", text)
 
     def _time_us(self, cells: Sequence[str], column: str) -> int | None:
         text = cells[self.place[column]].strip()

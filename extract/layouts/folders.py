@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from laughstore.errors import ConfigError
+from laughstore.files import is_passing
 
 AUDIO_FOLDER = "audio"
 METADATA_FOLDERS = ("metadata", "meta_data")
@@ -94,6 +95,8 @@ def same_file(paths: Sequence[Path]) -> tuple[Path | None, str | None]:
         try:
             are_same = filecmp.cmp(first, other, shallow=False)
         except OSError as error:
+            if is_passing(error):
+                raise
             return None, f"{other}: cannot be read ({error.strerror}); check it"
         if not are_same:
             return None, (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from laughstore.annotations import Annotations, Event, Speaker
 from laughstore.errors import BadRecording, ConfigError
+from laughstore.files import is_passing, named_in_errors
 
 from ..json_records import MAX_JSON_BYTES, Record, parse_json
 from ..sound.tracks import AudioFile
@@ -60,10 +61,12 @@ class Line:
     def read(self) -> Record:
         """Return the line's object. Raises BadRecording when the file has changed."""
         try:
-            with self.path.open("rb") as file:
+            with named_in_errors(self.path), self.path.open("rb") as file:
                 file.seek(self.offset)
                 data = file.read(self.num_bytes)
         except OSError as error:
+            if is_passing(error):
+                raise
             raise BadRecording(f"{self.where}: cannot be read ({error}); check it") from error
         if zlib.crc32(data) != self.crc32:
             raise BadRecording(

@@ -162,8 +162,8 @@ class LineReader:
         return Event(
             _time_us(item, "start_s"),
             _time_us(item, "end_s"),
-            item.words("label"),
-            item.words("full_label", required=False),
+            _class(item, "label"),
+            _class(item, "full_label", required=False),
             self._name(item),
             _confidence(item),
         )
@@ -273,6 +273,11 @@ def _speaker_name(item: Record, key: str) -> str:
     if name == MIX:
         raise item.fault(key, "stands for a mix; rename the speaker")
     return name
+
+
+def _class(item: Record, key: str, *, required: bool = True) -> str:
+    """Return a class, which may be empty; "None" is one, too. In form NFC, as flags name it."""
+    return unicodedata.normalize("NFC", item.words(key, required=required))
 
 
 def _has(item: Record, key: str) -> bool:

@@ -310,9 +310,10 @@ def _tracks(folders: Sequence[Path]) -> tuple[dict[str, Path], str | None]:
         return {}, f"{folders[0]} and {folders[1]} are of one recording; keep one of them"
     tracks: dict[str, Path] = {}
     for entry in visible(folders[0]) if folders else ():
-        speaker = sound_name(entry)
-        if speaker is None:
+        found = sound_name(entry)
+        if found is None:
             continue
+        speaker = readable(found)
         if speaker == MIX:
             return {}, f"{entry}: a speaker is named {MIX!r}, which stands for a mix; rename it"
         if speaker in tracks:

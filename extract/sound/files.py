@@ -14,6 +14,7 @@ from pathlib import Path
 import soundfile
 
 from laughstore.errors import BadRecording, ConfigError
+from laughstore.files import is_passing, named_in_errors
 from laughstore.timebase import num_frames, num_samples_24k
 
 from .chunks import missing_audio
@@ -23,6 +24,10 @@ MIN_SAMPLE_RATE = 8_000
 MAX_SAMPLE_RATE = 192_000
 MAX_CHANNELS = 8
 MAX_HOURS = 24
+MAX_CHECKED_BYTES = 4 << 30
+_HEADER_BYTES = 16 << 20
+"""Pictures in the tags of an MP3 stand before its sound."""
+_PIECE_BYTES = 1 << 20
 _UNKNOWN_LENGTH = (1 << 63) - 1
 """What libsndfile says of a FLAC file without a length."""
 
@@ -72,6 +77,7 @@ def probe_audio(file: Path | AudioFile) -> AudioInfo:
     Raises:
         BadRecording: no such file, no sound file, no such channel, cut as far as its format can
             tell, or a header outside the limits of this module.
+        OSError: the disk or its server fails.
     """
     return _examine(AudioFile.of(file))[0]
 
@@ -159,6 +165,8 @@ def _check_is_file(path: Path) -> None:
     try:
         kind = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        if is_passing(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise BadRecording(
             f"{path}: no such file ({reason}); put the track there or leave the recording out"
@@ -168,15 +176,36 @@ def _check_is_file(path: Path) -> None:
         raise BadRecording(f"{path}: no such file, it is {what}; give the path of a sound file")
 
 
+def check_readable(path: Path, num_bytes: int = MAX_CHECKED_BYTES) -> None:
+    """Read the beginning of a file that could not be decoded, for what its decoder does not tell.
+
+    libsndfile takes a disk or server that fails for another format, or for the end of the file.
+
+    Raises:
+        OSError: the disk or server fails, which tells nothing of the recording.
+    """
+    try:
+        with named_in_errors(path), path.open("rb", buffering=0) as file:
+            while num_bytes > 0 and (piece := file.read(min(num_bytes, _PIECE_BYTES))):
+                num_bytes -= len(piece)
+    except (OSError, ValueError) as error:
+        if is_passing(error):
+            raise
+
+
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Turn what reading a header can raise into a BadRecording."""
+    """Turn what reading a header can raise into a BadRecording, but for errors of the disk."""
     try:
-        yield
+        with named_in_errors(path):
+            yield
     except UnicodeEncodeError as error:  # soundfile opens no such name
         raise BadRecording(f"{path}: this name is not UTF-8; rename the file or folder") from error
     # TypeError: soundfile's answer to headerless files, by their suffix.
     except (soundfile.SoundFileError, TypeError, OSError) as error:
+        if is_passing(error):
+            raise
+        check_readable(path, _HEADER_BYTES)
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = " ".join(text.removeprefix(f"Error opening {str(path)!r}: ").split()).rstrip(".")
         if not reason or "possibly a pipe?" in reason:  # its guess when nothing looks like an MP3
@@ -215,4 +244,5 @@ def _reaches_its_end(path: Path, num_samples: int) -> bool:
             sound.seek(num_samples - 1)
             return len(sound.read(1)) == 1
     except soundfile.SoundFileError:
+        check_readable(path)
         return False

@@ -13,7 +13,9 @@ Tracks hold no state in common: several threads may read several tracks, each tr
 time.
 """
 
+import errno
 import math
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from laughstore.closing import ClosedAtExit
 from laughstore.errors import BadRecording
 
-from .files import AudioFile, AudioInfo, open_sound, probe_audio
+from .files import AudioFile, AudioInfo, check_readable, open_sound, probe_audio
 from .resampling import kernel_of
 
 if TYPE_CHECKING:  # torch is not loaded for it
@@ -39,6 +41,8 @@ MAX_MAGNITUDE = 1e3
 of whole numbers read as floats do, and from about 1e19 on the squares overflow inside Mimi."""
 BLOCK_SECONDS = 4
 """Audio decoded and resampled at a time."""
+_SYSTEM_ERROR = 2
+"""Code of libsndfile (SF_ERR_SYSTEM) for a read that the system refused, whatever the format."""
 
 
 class AudioTrack(ClosedAtExit):
@@ -51,13 +55,13 @@ class AudioTrack(ClosedAtExit):
         """Check the header and open the file.
 
         Raises:
-            BadRecording: as `probe_audio`.
+            BadRecording, OSError: as `probe_audio`.
         """
         self.file = AudioFile.of(file)
         self._closing = ExitStack()
         try:
             self._sound, self.info = open_sound(self.file, self._closing)
-        except BadRecording:
+        except (BadRecording, OSError):
             self.close()
             raise
         self._num_decoded = 0
@@ -71,7 +75,7 @@ class AudioTrack(ClosedAtExit):
         self._num_resampled = 0
         try:
             self._decode_into(self._window[self._window.size - context :])
-        except BadRecording:
+        except (BadRecording, OSError):
             self.close()
             raise
 
@@ -84,6 +88,7 @@ class AudioTrack(ClosedAtExit):
         Raises:
             BadRecording: decoding failed, ended early, or gave numbers that are not finite or
                 above `MAX_MAGNITUDE` in any channel that is used.
+            OSError: the disk or its server fails: nothing is known of the file.
         """
         filled = 0
         while filled < wave.size:
@@ -127,8 +132,12 @@ class AudioTrack(ClosedAtExit):
                 self._sound.read(wanted, dtype="float32", always_2d=True), np.float32
             )
         except soundfile.SoundFileError as error:
+            check_readable(self.file.path)
+            if getattr(error, "code", None) == _SYSTEM_ERROR:  # and it has passed by now
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.file.path)) from error
             raise self._fault("is damaged and cannot be decoded", self._num_decoded) from error
         if len(decoded) < wanted:
+            check_readable(self.file.path)
             raise self._fault("ends, before its header says", self._num_decoded + len(decoded))
         if self.file.channel is not None:
             decoded = decoded[:, self.file.channel, None]

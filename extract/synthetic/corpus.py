@@ -10,6 +10,7 @@ Deterministic for a seed: the same files, byte for byte. A folder appears whole 
 """
 
 import csv
+import io
 import json
 import math
 import zlib
@@ -189,7 +190,9 @@ def _write_episode(root: Path, episode: _Episode, *, first_id: int) -> list[dict
     folder = root / AUDIO_FOLDER / TRACKS_FOLDER / episode.split / episode.name
     folder.mkdir(parents=True)
     for speaker, track in zip(SPEAKERS, episode.tracks, strict=True):
-        soundfile.write(folder / f"{speaker}.wav", track, SAMPLE_RATE, subtype="PCM_16")
+        sound = io.BytesIO()  # libsndfile itself does not say that a disk is full
+        soundfile.write(sound, track, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        (folder / f"{speaker}.wav").write_bytes(sound.getvalue())
     rows = [_event_row(episode, sound, first_id + k) for k, sound in enumerate(episode.sounds)]
     head = {"episode_name": episode.name, "split": episode.split}
     events = [

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from unicodedata import normalize
 
 from laughstore.annotations import Annotations, Event, Segment
 from laughstore.errors import BadRecording
@@ -144,7 +145,8 @@ class _Speakers:
         self._names = frozenset(names)
         self._by_fold: dict[str, list[str]] = {}
         for name in dict.fromkeys(names):
-            self._by_fold.setdefault(name.casefold(), []).append(name)
+            # Spans are in form NFC; stores may have been built from names in NFD.
+            self._by_fold.setdefault(normalize("NFC", name).casefold(), []).append(name)
         self._found: dict[tuple[str | None, str | None], str | None] = {}
 
     def of(self, span: LabelledSpan) -> str | None:

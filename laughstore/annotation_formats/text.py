@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from laughstore.errors import BadRecording, NotFound
+from laughstore.files import is_passing, named_in_errors
 
 MAX_FILE_BYTES = 32 << 20
 """A TextGrid of all phones of an hour has 5 MB, PodcastFillers.csv 20. Larger ones are not read."""
@@ -20,6 +21,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         NotFound: no such file.
         BadRecording: it is no plain file, too large or unreadable.
+        OSError: the disk or its server fails.
     """
     try:
         # A pipe or a device would wait for ever.
@@ -27,10 +29,10 @@ def read_bytes(path: Path) -> bytes:
             if path.exists():
                 raise BadRecording(f"{path}: is no plain file; give an annotation file")
             raise NotFound(f"{path}: no such file; give an annotation file")
-        with path.open("rb") as file:
+        with named_in_errors(path), path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
-        if isinstance(error, NotFound):
+        if isinstance(error, NotFound) or is_passing(error):
             raise
         raise BadRecording(f"{path}: cannot be read ({error}); check it") from error
     if len(data) > MAX_FILE_BYTES:

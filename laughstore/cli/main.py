@@ -1,7 +1,7 @@
 """Find the command, run it, and turn every ending into one line and an exit code.
 
-Exit codes: 0 done; 1 failed; 2 usage; 3 finished, but recordings were left out or faults found; 130
-Ctrl-C; 143 SIGTERM.
+Exit codes: 0 done; 1 failed, or what was printed could not be written; 2 usage; 3 finished, but
+recordings were left out or faults found; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import difflib
@@ -10,12 +10,15 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
 from .. import __version__
 from ..errors import ConfigError, LaughstoreError
+from ..files import is_passing
 from . import logs
 from .interrupts import EXIT_INTERRUPTED, signals_raised
 
@@ -49,14 +52,19 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line. Returns the exit code."""
+    """Run a command line. Returns the exit code, once what was printed is out."""
+    exit_code = _command_line(argv)
+    for stream in (sys.stdout, sys.stderr):
+        exit_code = _flush(stream, exit_code)
+    return exit_code
+
+
+def _command_line(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
+        return _answer(_overview())
     if arguments[0] == "--version":
-        print(f"laughstore {__version__}")
-        return 0
+        return _answer(f"laughstore {__version__}")
     command, *rest = arguments
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
@@ -86,8 +94,7 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         # A command that can go on has said how; see each command's own message.
         return _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read has read enough, as in `laughstore ... | head`
         return EXIT_FAILED
     except (LaughstoreError, OSError) as error:
         if debug:
@@ -111,13 +118,53 @@ def one_line(error: LaughstoreError | OSError) -> str:
             " use another file system, and run the same command again"
         )
     if error.filename is not None and error.strerror is not None:
+        if is_passing(error):
+            return (
+                f"{error.filename}: {error.strerror.lower()}, which is of the disk, its server or"
+                " this machine; run the same command again when that is well"
+            )
         return f"{error.filename}: {error.strerror.lower()}"
     return text
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"laughstore: {message}", file=sys.stderr)
+    with suppress(OSError):  # nobody takes it
+        print(f"laughstore: {message}", file=sys.stderr)
     return exit_code
+
+
+def _flush(stream: TextIO | None, exit_code: int) -> int:
+    """Write out what was printed. Returns the exit code, 1 instead of 0 where that cannot be.
+
+    Left to the interpreter, it would fail as the process ends, with a traceback and code 120.
+    """
+    if stream is None:  # closed from the beginning
+        return exit_code
+    try:
+        stream.flush()
+    except OSError as error:
+        # What is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if exit_code != EXIT_FAILED:  # which has been told already
+            failed = _unwritten(error)
+            return exit_code or failed
+    return exit_code
+
+
+def _answer(text: str) -> int:
+    try:
+        print(text)
+    except OSError as error:  # where Python does not buffer
+        return _unwritten(error)
+    return 0
+
+
+def _unwritten(error: OSError) -> int:
+    """Say why what was printed is not out, but to who closed the pipe (`laughstore ... | head`)."""
+    if not isinstance(error, BrokenPipeError):
+        error.filename = "standard output"
+        _fail(one_line(error), EXIT_FAILED)
+    return EXIT_FAILED
 
 
 def check_packages() -> None:

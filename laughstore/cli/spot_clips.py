@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from wave import Wave_write
 
 import numpy as np
 import soundfile
@@ -20,7 +21,7 @@ from extract.roles import Side, choose_roles
 from extract.sound.tracks import AudioFile, probe_audio
 
 from ..errors import BadRecording, ConfigError
-from ..files import write_atomic
+from ..files import named_in_errors, write_atomic
 from ..index import Index
 from ..progress import Progress
 from ..spots import Clip, Spot
@@ -204,23 +205,23 @@ def _write_reel(
     path = folder / SOUND_FILE
     if not written:
         return tuple(cut.spot for cut in cuts)
-    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as reel:
-        for cut in cuts:
-            file = written.get(cut.spot.rank)
-            if file is None:
-                spots.append(cut.spot)
-                continue
-            reel.write(silence)
-            reel.write(soundfile.read(folder / file, dtype="int16")[0])
-            reel_us += SILENCE_US
-            length_us = (cut.stop - cut.first) * FRAME_US
-            clip = Clip(file.as_posix(), cut.first * FRAME_US, reel_us, length_us)
-            spots.append(replace(cut.spot, clip=clip))
-            reel_us += length_us
-        reel.write(silence)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # Not by libsndfile, which does not say why it could not write.
+    with named_in_errors(path), path.open("wb") as sound:
+        with Wave_write(sound) as reel:
+            reel.setparams((1, silence.itemsize, SAMPLE_RATE, 0, "NONE", ""))
+            for cut in cuts:
+                file = written.get(cut.spot.rank)
+                if file is None:
+                    spots.append(cut.spot)
+                    continue
+                reel.writeframesraw(silence.tobytes())
+                reel.writeframesraw(soundfile.read(folder / file, dtype="int16")[0].tobytes())
+                reel_us += SILENCE_US
+                length_us = (cut.stop - cut.first) * FRAME_US
+                clip = Clip(file.as_posix(), cut.first * FRAME_US, reel_us, length_us)
+                spots.append(replace(cut.spot, clip=clip))
+                reel_us += length_us
+            reel.writeframesraw(silence.tobytes())
+        sound.flush()
+        os.fsync(sound.fileno())
     return tuple(spots)

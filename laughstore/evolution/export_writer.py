@@ -15,17 +15,25 @@ from ..arrays import CODE_STREAMS
 from ..buildplan import BuildPlan, PlannedRecording
 from ..codec import decode_block
 from ..errors import CorruptData
-from ..files import fsync_dir, link_or_copy, make_dirs, removed_on_error, temporary_sibling
+from ..files import (
+    fsync_dir,
+    link_or_copy,
+    make_dirs,
+    removed_on_error,
+    temporary_sibling,
+    try_link,
+    try_mode,
+)
 from ..geometry import CRC_BYTES
 from ..index import Recording
 from ..manifest import FileRecord
 from ..sealed import read_small
+from ..shard import READ_ONLY
 from ..store import Store
 from ..unit import UnitRecord, is_whole, read_unit, write_unit
 from ..unitwriter import UnitWriter
 
 _CHUNK_BYTES = 8 << 20
-_SHARD_MODE = 0o444
 
 
 def bare_annotations(item: Recording) -> Annotations:
@@ -121,7 +129,7 @@ class ExportWriter:
         make_dirs(target.parent)
         temporary = temporary_sibling(target)
         with removed_on_error(temporary):
-            if self._root is not None and _link(self._root / record.path, temporary):
+            if self._root is not None and try_link(self._root / record.path, temporary):
                 self.num_linked += 1
             else:
                 self._copy(record, temporary)
@@ -131,7 +139,7 @@ class ExportWriter:
 
     def _copy(self, record: FileRecord, target: Path) -> None:
         digest = hashlib.sha256()
-        with target.open("wb") as file:
+        with target.open("xb") as file:
             for start in range(0, record.num_bytes, _CHUNK_BYTES):
                 num_bytes = min(_CHUNK_BYTES, record.num_bytes - start)
                 data = self._folder.read_range(record.path, start, num_bytes)
@@ -139,7 +147,7 @@ class ExportWriter:
                 file.write(data)
             file.flush()
             if record.also is not None:
-                os.fchmod(file.fileno(), _SHARD_MODE)
+                try_mode(file.fileno(), READ_ONLY)
             os.fsync(file.fileno())
         if digest.hexdigest() != record.sha256:
             raise CorruptData(
@@ -211,12 +219,3 @@ def _shard_paths(plan: BuildPlan, planned: PlannedRecording) -> Iterator[str]:
     num_shards = plan.geometry.num_shards(planned.num_frames)
     for first in planned.first_shards:
         yield from (layout.shard(planned.split, first + i) for i in range(num_shards))
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Give a file a second name. Returns False where the file system cannot."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        return False
-    return True

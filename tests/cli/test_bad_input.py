@@ -52,6 +52,19 @@ def test_an_empty_folder_as_data_set(run, tmp_path, nano_checkpoint):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_disk_that_fails_stops_a_build_and_leaves_no_recording_out(
+    run, own_corpus, tmp_path, nano_checkpoint
+):
+    track = next(path for path in sorted((own_corpus / TRACKS).rglob("*.wav")))
+    track.unlink()
+    track.symlink_to("/proc/self/mem")  # a plain file, to who asks, that cannot be read: EIO
+    code, _, err = run("build", own_corpus, "--store", tmp_path / "s", "--model", nano_checkpoint)
+    assert code == 1
+    assert f"{track}: input/output error, which is of the disk" in err.splitlines()[-1]
+    assert "run the same command again" in err.splitlines()[-1]
+    assert not list((tmp_path / "s").rglob("*.json"))
+
+
 def test_a_missing_model_directory(run, corpus, tmp_path):
     code, _, err = run("build", corpus, "--store", tmp_path / "s", "--model", tmp_path / "nowhere")
     assert code == 1

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -455,6 +456,22 @@ def test_ctrl_c_leaves_nothing_behind(run, place, tmp_path):
     assert "interrupted" in err
     assert not out.exists()
     assert not list(tmp_path.glob("*.partial-*"))
+
+
+def test_clips_that_do_not_fit_on_the_disk_are_one_line(run, place, tmp_path):
+    assert search(run, place, tmp_path / "whole", "--count", 5)[0] == 0
+    reel = (tmp_path / "whole/spots.wav").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (reel - 1, before[1]))
+    try:
+        code, _, err = search(run, place, tmp_path / "out", "--count", 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("laughstore: a file would be larger than it may be here ([Errno 27]")
+    assert str(tmp_path / "out") in last
+    assert [item.name for item in tmp_path.iterdir()] == ["whole"]
 
 
 def test_what_a_killed_search_left_is_removed_and_told(run, place, tmp_path):

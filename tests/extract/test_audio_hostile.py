@@ -1,5 +1,6 @@
 """Files made to hurt: each is refused in one line or read rightly; the process lives."""
 
+import errno
 import json
 import os
 import struct
@@ -11,10 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from .sound_writers import cut, id3_tag, mp3_frames, noise, raw_wav, write
+from extract.json_records import read_json
+from extract.sound.tracks import AudioTrack, probe_audio
+from laughstore.annotation_formats.text import read_bytes
+from laughstore.errors import BadRecording
+
+from .sound_writers import cut, id3_tag, mp3_frames, noise, raw_wav, read, write
 
 READER = Path(__file__).with_name("read_hostile.py")
 REFUSED = "refused"
+FAILING = "/proc/self/mem"
+"""A plain file, to who asks, of which the system cannot read the first byte: EIO."""
 NUM_FUZZED = 504
 
 
@@ -155,6 +163,47 @@ def test_hostile_files_are_refused_in_one_line_or_read_and_the_process_lives(hos
             if outcome != REFUSED:
                 assert outcome in found["refused"]
         assert found["seconds"] < 5, found
+
+
+@pytest.mark.parametrize("read_it", [probe_audio, AudioTrack, read_json, read_bytes])
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3"])
+def test_a_disk_that_fails_is_no_fault_of_a_recording(tmp_path, name, read_it):
+    (tmp_path / name).symlink_to(FAILING)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        read_it(tmp_path / name)
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / name))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_track_that_ends_early_is_bad_unless_its_disk_fails(tmp_path, fails):
+    sound = write(tmp_path / "sound.wav", noise(20 * 24_000))
+    name = tmp_path / "track.wav"
+    name.symlink_to(sound)
+    with AudioTrack(name) as track:
+        read(track, 10)
+        os.truncate(sound, 10 * 24_000 * 4)
+        if fails:
+            name.unlink()
+            name.symlink_to(FAILING)
+        with pytest.raises(OSError if fails else BadRecording) as caught:
+            read(track, 250)
+    assert ("Input/output error" if fails else "ends, before its header says") in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_disk_that_failed_for_a_moment_is_no_fault_of_a_track(tmp_path, suffix):
+    path = tmp_path / f"track.{suffix}"
+    soundfile.write(path, noise(20 * 24_000), 24_000)
+    with AudioTrack(path) as track:
+        read(track, 10)
+        opened = Path("/proc/self/fd").iterdir()
+        (number,) = (int(link.name) for link in opened if os.path.realpath(link) == str(path))
+        failing = os.open(FAILING, os.O_RDONLY)
+        os.dup2(failing, number)  # libsndfile's own reads fail; the file can be read again
+        os.close(failing)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            read(track, 230)
+    assert caught.value.filename == str(path)
 
 
 def test_names_that_cannot_be_are_bad_recordings(tmp_path):

@@ -42,6 +42,7 @@ def test_what_is_written_as_csv_is_read_exactly(tmp_path_factory, rows):
     for name, start, end, label, confidence in rows:
         label = "" if label.strip().lower() in ("", "nan", "none", "null") else label.strip()
         label = label.replace("\r\n", "\n").replace("\r", "\n")
+        label = unicodedata.normalize("NFC", label)
         event = Event(
             int(start * 10**6), int(end * 10**6), "Laughter", label, None, float(confidence)
         )

@@ -165,8 +165,10 @@ def test_times_are_read_as_the_decimals_that_are_written(tmp_path_factory, times
 def test_names_are_one_in_either_unicode_form(corpus):
     ann = unicodedata.normalize("NFD", "Än")
     content = line(speakers=[{"name": ann}], words=None, turns=None, intervals=None, segments=None)
-    content["events"] = [EVENT | {"speaker": unicodedata.normalize("NFC", ann)}]
-    assert corpus.write(content).only.events()[0].speaker == "Än"
+    event = {"speaker": unicodedata.normalize("NFC", ann), "label": ann, "full_label": ann}
+    content["events"] = [EVENT | event]
+    (found,) = corpus.write(content).only.events()
+    assert {found.speaker, found.label, found.full_label} == {"Än"}
 
 
 def test_objects_are_dropped_as_they_become_words(corpus):

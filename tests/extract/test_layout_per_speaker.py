@@ -79,6 +79,33 @@ def test_one_name_in_two_unicode_forms_is_one_recording(tmp_path):
     assert tree.only.problem is None
 
 
+@pytest.mark.parametrize("odd", ["track", *(kind for kind in CONTENT if kind != TRANSCRIPTS)])
+def test_a_speaker_in_two_unicode_forms_is_one_speaker(tmp_path, odd):
+    def named(what):
+        return unicodedata.normalize("NFD" if what == odd else "NFC", "José")
+
+    tree = Tree(tmp_path).episode()
+    tree.track("SPEAKER_01").unlink()
+    tree.track(named("track"))
+    for kind, content in CONTENT.items():
+        tree.write(kind, json.dumps(content).replace("SPEAKER_01", named(kind)))
+    tree.write(TURNS, {"turns": [{"start": 0, "end": 1.2, "speaker_id": named(TURNS)}]})
+    recording = tree.only
+    assert (recording.problem, recording.track_problem(["José", "SPEAKER_00"])) == (None, None)
+    found = recording.annotations()
+    assert [speaker.name for speaker in found.speakers] == ["José", "SPEAKER_00"]
+    assert [item.speaker for item in (*found.events, *(found.intervals or ()))] == ["José"] * 2
+    assert [item.speaker for item in found.segments] == ["SPEAKER_00", "José"]
+    assert [item.speaker for item in found.turns or ()] == ["José"]
+
+
+def test_a_speaker_listed_in_both_unicode_forms_is_a_problem(tree):
+    forms = [unicodedata.normalize(form, "José") for form in ("NFC", "NFD")]
+    totals = {name: {"total_time": 1.0} for name in forms}
+    tree.write(DIARIZATIONS, diarization(speaker_statistics=totals))
+    assert "speaker 'José' stands twice in 'speaker_statistics'" in str(tree.only.problem)
+
+
 def test_hidden_files_are_not_episodes(tree):
     for path in (tree.annotation(EVENTS), tree.root / "audio/episode_wav_dial/train/x"):
         (path.parent / f"._{path.name}").write_text("junk")

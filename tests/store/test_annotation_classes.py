@@ -1,5 +1,6 @@
 """Which spans of a source are events, of which class, and whose."""
 
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -153,3 +154,13 @@ def test_a_named_speaker_counts_before_the_tier(tmp_path):
     rule = EventRule.of(a_source(tmp_path, both))
     events = to_events([both, new, stranger], rule, SPEAKERS)
     assert [event.speaker for event in events] == ["SPEAKER_01", "SPEAKER_00", "Bob"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_speaker_is_the_stores_one_in_any_unicode_form(tmp_path, form):
+    stored = unicodedata.normalize(form, "José")
+    named = a_span(1, 2, "laugh", speaker="José")  # readers give form NFC
+    tier = a_span(3, 4, "laugh", tier="Laughter JOSÉ")
+    rule = EventRule.of(a_source(tmp_path, named))
+    events = to_events([named, tier], rule, (stored, "SPEAKER_00"))
+    assert [event.speaker for event in events] == [stored, stored]

@@ -123,6 +123,33 @@ def test_a_part_has_its_own_numbers_and_the_newest_annotations(store, tmp_path, 
         assert rows.matrix.shape[1] == DIM
 
 
+def test_a_file_system_without_links_and_modes_takes_a_store_and_an_export(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    for name in ("link", "fchmod"):
+        monkeypatch.setattr(os, name, refuse)
+    store = write_first(tmp_path / "store")
+    assert export(open_store(store), tmp_path / "out").num_linked == 0
+    check_whole(tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(store)
+
+
+def test_links_whose_answer_was_lost_are_links_and_the_store_stays_whole(
+    store, tmp_path, monkeypatch
+):
+    make, before = os.link, tree(store)
+
+    def asked_twice(*names: Path, **options: bool) -> None:
+        make(*names, **options)
+        make(*names, **options)
+
+    monkeypatch.setattr(os, "link", asked_twice)
+    assert export(open_store(store), tmp_path / "out").num_copied == 0
+    assert tree(store) == before
+    check_whole(tmp_path / "out")
+
+
 def test_recordings_are_chosen_by_name_or_id(store, tmp_path):
     export(open_store(store), tmp_path / "a", recordings="t*")
     assert [item.name for item in open_store(tmp_path / "a").recordings] == ["two", "three"]

@@ -5,13 +5,14 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from laughstore.errors import CorruptData
-from laughstore.files import link_or_copy, make_dirs, write_atomic
+from laughstore.files import create_atomic, link_or_copy, make_dirs, write_atomic
 from laughstore.sealed import canonical_json, seal, unseal
 
 json_values = st.recursive(
@@ -62,8 +63,8 @@ def test_a_link_is_one_inode_and_may_be_made_again(tmp_path):
 
 
 def test_where_links_cannot_be_made_the_bytes_are_copied(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EXDEV, "no links here")
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
     write_atomic(tmp_path / "source", b"bytes" * 1000)
@@ -71,6 +72,27 @@ def test_where_links_cannot_be_made_the_bytes_are_copied(tmp_path, monkeypatch):
     assert not link_or_copy(tmp_path / "source", tmp_path / "name")
     assert (tmp_path / "name").read_bytes() == b"bytes" * 1000
     assert (tmp_path / "name").stat().st_mode & 0o777 == 0o444
+    # exFAT has neither links nor modes of files.
+    monkeypatch.setattr(os, "fchmod", refuse)
+    assert not link_or_copy(tmp_path / "source", tmp_path / "other")
+    assert (tmp_path / "other").read_bytes() == b"bytes" * 1000
+
+
+def test_a_link_whose_answer_was_lost_is_one_and_the_source_is_not_emptied(tmp_path, monkeypatch):
+    make = os.link
+
+    def asked_twice(*names: Path, **options: bool) -> None:
+        make(*names, **options)
+        make(*names, **options)  # as a client of NFS does when no answer comes: it is taken
+
+    monkeypatch.setattr(os, "link", asked_twice)
+    write_atomic(tmp_path / "source", b"bytes" * 1000)
+    assert link_or_copy(tmp_path / "source", tmp_path / "name")
+    assert (tmp_path / "source").read_bytes() == b"bytes" * 1000
+    assert (tmp_path / "name").samefile(tmp_path / "source")
+    assert create_atomic(tmp_path / "new", b"mine")
+    assert not create_atomic(tmp_path / "new", b"of another")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["name", "new", "source"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -1,6 +1,7 @@
 """Readers that know nothing of laughstore: TensorStore, xarray, WebDataset with a decoder."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ from webdataset.compat import WebDataset
 import laughstore.webdataset
 from laughstore import CorruptData, open_shards, open_store
 from laughstore.codec import CODECS, Codec, member_suffix
+from laughstore.naming import shard_name
 from tests.stores import Episode, laugh, random_features, write_store
 
+REPOSITORY = Path(__file__).parents[2]
 DIM = 64
 SHARD_FRAMES = 512
 LENGTHS = {"one frame": 1, "ragged, three shards": 1024 + 128 + 37}
@@ -165,6 +168,16 @@ def test_stock_webdataset_yields_tensors_without_the_rows_that_fill_a_block(buil
     for key, parts in found.items():
         bits = torch.cat(parts).view(torch.int16).numpy().view(np.uint16)
         np.testing.assert_array_equal(bits, expected[key])
+
+
+@pytest.mark.parametrize("document", ["laughstore/webdataset.py", "docs/guide.md"])
+def test_the_documented_pattern_takes_the_shards_of_one_split(tmp_path, document):
+    written = re.findall(r'glob\(("[^"]*train-.*?\.tar")\)', (REPOSITORY / document).read_text())
+    (pattern,) = (Path(eval(expression)).name for expression in written)
+    names = {split: shard_name(split, 42) for split in ("train", "train-clean", "train-000000")}
+    for name in names.values():
+        (tmp_path / name).touch()
+    assert [path.name for path in tmp_path.glob(pattern)] == [names["train"]]
 
 
 def test_it_composes_and_batches_as_any_decoder_does(built):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from laughstore import layout, locks
-from laughstore.errors import CorruptData
+from laughstore.errors import CorruptData, LaughstoreError
 from laughstore.locks import StoreLocks, claim_number
 from laughstore.progress import NoProgress
 
@@ -177,6 +177,34 @@ def test_without_locks_of_the_file_system_work_goes_on_with_one_warning(
             assert alone
     assert len(caplog.records) == 1
     assert "one process at a time" in caplog.text
+
+
+def test_a_lock_that_is_not_given_where_others_were_is_an_error_and_not_held(
+    tmp_path, monkeypatch, caplog
+):
+    def lockf(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with StoreLocks(tmp_path) as locks:
+        assert locks.claim(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(fcntl, "lockf", lockf)
+            for lock in (locks.shared(), locks.exclusive(), locks.exclusive(wait=False)):
+                with pytest.raises(LaughstoreError, match="gives no lock any more"), lock:
+                    pass
+            with pytest.raises(LaughstoreError, match="run the same command again"):
+                locks.claim(2)
+            assert not caplog.records
+            locks.release(1)  # that it could not be given up hides no error of a body
+            assert "could not be given up" in caplog.text
+        # None was taken for held, and the first one is still kept from others.
+        assert locks.claim(2)
+        with locks.exclusive(wait=False) as alone:
+            assert alone
+        with pytest.raises(AssertionError), another_process(claims(1), tmp_path):
+            pass
+    with another_process(claims(1, 2), tmp_path):
+        pass
 
 
 def test_the_lock_file_is_empty_and_never_a_link(tmp_path):

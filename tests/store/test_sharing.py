@@ -100,6 +100,17 @@ def test_a_recording_without_assignments_is_no_plan(store):
         read_plan(store)
 
 
+def test_splits_that_differ_in_case_only_are_no_plan():
+    lower, upper = (Episode(name, name, num_frames=40) for name in ("test", "Test"))
+    with pytest.raises(ConfigError, match="'test' and 'Test' differ in case only"):
+        plan_for([lower, upper], SPEC)
+    with pytest.raises(ConfigError, match="'test' and 'Test' differ in case only"):
+        plan_for([upper], SPEC, first_shards={"test": 3})
+    # A store that has both, from a file system that tells them apart, can be added to.
+    both = plan_for([lower, upper], SPEC, first_shards={"Test": 1, "test": 3})
+    assert [item.first_shards for item in both.recordings] == [(3, 4), (1, 2)]
+
+
 def test_suspects_are_taken_last_and_alone(tmp_path):
     episodes = [Episode(f"e{i}", num_frames=100 - 10 * i, speakers=("A",)) for i in range(4)]
     many = plan_for(episodes, SPEC)
