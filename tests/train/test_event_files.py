@@ -9,6 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from tensorboard.util.tensor_util import make_ndarray
 
 from train import train
@@ -19,6 +20,12 @@ from .test_resume import STEPS_AN_EPOCH, Press, short
 
 CURVE = "validation/precision-recall"
 HISTOGRAMS = ("validation/scores of negatives", "validation/scores of positives")
+
+
+@pytest.fixture(autouse=True)
+def _few_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second are read in the order of their names: a tenth one before the ninth."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def told(folder: Path) -> dict[str, list]:
