@@ -28,7 +28,7 @@ EARLIER_FLAGS = {
     "--transformer_dir": "use --shards STORE/shards (`laughstore import` makes a store of it)",
     "--features_dir": "use --shards STORE/shards (`laughstore import` makes a store of it)",
     "--labels_dir": "labels are made at read time: use --label",
-    "--turns_dir": "turns are read with the data set: by `build`, or by `import --dataset`",
+    "--turns_dir": "turns are read with the data set, by `build` or by `import`",
     "--shift_frames": "use --label shift:1f, or --label onset:0.8s for what comes",
     "--learning_rate": "use --lr",
     "--num_epochs": "use --epochs",
