@@ -261,12 +261,12 @@ def _listed(path: Path, beside: Path, split: str | None) -> Iterator[FoundFeatur
         return
     for name in dict.fromkeys(run.recording for run in runs):
         own = sorted((run for run in runs if run.recording == name), key=lambda run: run.assignment)
-        mains = [run.main for run in own]
+        mains = [readable(run.main) for run in own]
         # The list tells who is main. Each of two is the other's other.
         others = mains[::-1] if len(set(mains)) == len(mains) == 2 else None
         streams = [
-            FoundStream(path, 0, run.first_row, run.num_rows, file.dim, listed_main=run.main)
-            for run in own
+            FoundStream(path, 0, run.first_row, run.num_rows, file.dim, listed_main=main)
+            for run, main in zip(own, mains, strict=True)
         ]
         if others is not None:
             streams = [
@@ -291,7 +291,7 @@ def _roles(item: Record) -> tuple[str, str | None]:
                 f"{item.where}: {main!r} against {len(others)} others at once; a stream here has"
                 " one other"
             )
-        return main, others[0] if others else None
+        return main, readable(others[0]) if others else None
     key = next((key for key in _OTHER if key in item.data), _OTHER[0])
     return main, item.text(key) or None
 
