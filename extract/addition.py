@@ -23,7 +23,8 @@ from laughstore.store import open_store
 
 from .config import AddConfig, BuildConfig
 from .extraction import Extraction
-from .run import check_disk, plan_of, refuse_if_strict
+from .room import check_disk
+from .run import plan_of, refuse_if_strict
 from .settings import choose_device, device_kind, find_model, spec_of
 from .survey import Survey, chosen_recordings, survey
 
@@ -146,7 +147,7 @@ def _build_config(config: AddConfig, spec: FeatureSpec) -> BuildConfig:
             " be the same numbers; import the others with them into another store (laughstore"
             " import)"
         )
-    if config.model is None and spec.revision is None:
+    if config.model is None and spec.revision is None and spec.tap != "logmel":
         raise ConfigError(
             f"{config.store} was built with a model from a directory; give that one: --model DIR"
         )

@@ -27,6 +27,8 @@ LayoutName = Literal["auto", "podcastfillers", "per-speaker", "manifest"]
 DEFAULT_MODEL = "kyutai/moshiko-pytorch-bf16"
 MOSHI_DIM = 4096
 """Channels of Moshi 7B's hidden state: what a dry run counts with before the model is fetched."""
+MIMI_DIM = 1024
+"""Of Mimi's latents, both sides together."""
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 ROWS_PER_RECORDING = 2
 """Rows of the language model's batch that a pair of speakers takes: one for each assignment."""
@@ -50,7 +52,8 @@ class BuildConfig:
     model: str = DEFAULT_MODEL
     """Hugging Face repository, or a directory with config.json and the files it names."""
     revision: str | None = None
-    """Commit, branch or tag of the repository; the commit it stands for is recorded."""
+    """Commit, branch or tag of the repository; the commit it stands for is recorded (default: the
+    one that the store was begun with, or else main)."""
     split: str = "all"
     """Build one split only."""
     recordings: str | None = None

@@ -7,7 +7,7 @@ is loaded when the first recording has been taken.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from laughstore import layout
 from laughstore.annotations import write_annotations
 from laughstore.buildplan import BuildPlan, PlannedRecording
-from laughstore.memory import release_free_memory
+from laughstore.errors import BadRecording
+from laughstore.memory import out_of_memory_told, release_free_memory
 from laughstore.progress import Progress
 from laughstore.sharing import Share
 
@@ -25,6 +26,7 @@ from .config import BuildConfig
 from .features import FeatureFailure, Source, extract_features
 from .model import FeatureModel, ModelFiles, load_model
 from .numerics import compute_dtype, set_numerics
+from .reasons import reason_of
 from .roles import Pair
 from .stored_annotations import stored_annotations
 from .survey import SurveyedRecording
@@ -57,7 +59,21 @@ class Extraction:
         return len(self._built)
 
     def run(self, share: Share) -> None:
-        """Extract until there is no recording to take."""
+        """Extract until there is no recording to take.
+
+        Raises:
+            LaughstoreError: memory of this machine or of the GPU was used up.
+        """
+        numerics = self.plan.spec.how_extracted().numerics
+        rows = numerics.slots * self.config.rows_per_slot
+        with out_of_memory_told(
+            f"each call of the model has {rows} rows (--rows: streams side by side) of"
+            f" {numerics.chunk_frames} frames (--chunk-frames); free some memory, or begin another"
+            " --store with lower ones: those of a store that was begun stay as they are"
+        ):
+            self._extract(share)
+
+    def _extract(self, share: Share) -> None:
         first = share.take()
         if first is None:
             return
@@ -83,13 +99,15 @@ class Extraction:
                 closing(chunks),
             ):
                 for item in chunks:
-                    if isinstance(item, FeatureFailure) and self.config.strict:
-                        raise item.error
-                    writer.put(item)
                     if isinstance(item, FeatureFailure):
+                        if self.config.strict:
+                            raise item.error
+                        reason = reason_of(item.error, self.config.dataset)
+                        writer.put(replace(item, error=BadRecording(reason)))
                         self._built.discard(item.source.key)
-                        self.progress.message(f"left out: {item.error}")
+                        self.progress.message(f"left out: {reason}")
                         continue
+                    writer.put(item)
                     self._built.add(item.source.key)
                     if item.source.first_assignment == 0:
                         self.progress.advance(item.features.shape[1])
@@ -113,7 +131,7 @@ class Extraction:
             yield Source(
                 recording.source.id,
                 recording.num_frames,
-                pair.open,
+                partial(pair.open, recording.lengths),
                 num_assignments=pair.num_assignments,
                 first_assignment=first_assignment,
                 text=None if self._encode is None else partial(self._text, recording, pair),

@@ -24,6 +24,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from laughstore.errors import ConfigError, CorruptData
+from laughstore.memory import is_out_of_memory
 from laughstore.spec import tap_layers
 from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -211,6 +212,8 @@ def _load_lm(
             state = {name: weights.get_tensor(name).to(dtype) for name in names}
         lm.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CorruptData(
             f"{files.lm_path} cannot be loaded ({first_line(error)}): download it again, or "
             "correct config.json"
@@ -236,6 +239,8 @@ def _load_mimi(files: ModelFiles, device: torch.device) -> MimiModel:
             num_codebooks=NUM_CODEBOOKS,
         )
     except (SafetensorError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise CorruptData(
             f"{files.mimi_path} cannot be loaded ({first_line(error)}): download it again, or "
             "correct its configuration"

@@ -8,7 +8,7 @@ of a recording without a track a speaker, main's side is silent and other's side
 It opens no file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,6 +17,7 @@ from laughstore.buildplan import Assignment
 from laughstore.errors import BadRecording
 from laughstore.naming import MIX, assignment_names
 from laughstore.spec import Speakers
+from laughstore.timebase import SAMPLE_RATE
 
 from .datasets import DatasetRecording
 from .feeding import TrackReader
@@ -32,13 +33,22 @@ class Side:
     files: tuple[AudioFile, ...]
     """Their sum is heard; none is silence."""
 
-    def open(self) -> TrackReader | None:
-        """Return the sound, or None for silence. Raises BadRecording."""
+    def open(self, lengths: Mapping[AudioFile, int] | None = None) -> TrackReader | None:
+        """Return the sound, or None for silence.
+
+        Args:
+            lengths: audio samples at 24 kHz that each file had when it was looked at.
+
+        Raises:
+            BadRecording: a file cannot be opened, or has another length now.
+        """
         with ExitStack() as opened:
             tracks = []
             for file in self.files:
                 tracks.append(AudioTrack(file))
                 opened.callback(tracks[-1].close)
+                if lengths is not None:
+                    _refuse_other_length(tracks[-1], lengths[file])
             opened.pop_all()
         if len(tracks) > 1:
             return MixedTrack(tracks)
@@ -61,12 +71,12 @@ class Pair:
         heard = [side.speaker or "the mix of all" for side in self.sides if side.files]
         return " and ".join(heard)
 
-    def open(self) -> list[TrackReader | None]:
-        """Return both sides' sound. Raises BadRecording."""
+    def open(self, lengths: Mapping[AudioFile, int] | None = None) -> list[TrackReader | None]:
+        """Return both sides' sound; arguments and errors as of `Side.open`."""
         with ExitStack() as opened:
             tracks: list[TrackReader | None] = []
             for side in self.sides:
-                track = side.open()
+                track = side.open(lengths)
                 tracks.append(track)
                 if track is not None:
                     opened.callback(track.close)
@@ -90,6 +100,17 @@ class Roles:
         """Every file that is heard, once."""
         sides = [side for pair in self.pairs for side in pair.sides]
         return tuple(dict.fromkeys(file for side in sides for file in side.files))
+
+
+def _refuse_other_length(track: AudioTrack, num_samples: int) -> None:
+    """Refuse a file that was replaced: its end would be cut, or filled with zeros."""
+    now = track.info.num_samples_24k
+    if now != num_samples:
+        raise BadRecording(
+            f"{track.file}: lasts {now / SAMPLE_RATE:.3f} s, and {num_samples / SAMPLE_RATE:.3f} s"
+            " when the build began: it was replaced; restore it and run the build again, or build"
+            " into another --store"
+        )
 
 
 def choose_roles(recording: DatasetRecording, policy: Speakers) -> Roles:

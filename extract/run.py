@@ -5,7 +5,6 @@ recordings are skipped, and the last step gives the same bytes whoever does it. 
 processes may run the same build at once: they share the recordings (`laughstore.sharing`).
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,14 +27,15 @@ from laughstore.locks import StoreLocks
 from laughstore.manifest import read_manifest
 from laughstore.parts import Part
 from laughstore.progress import NoProgress, Progress
-from laughstore.sharing import ALONE, Worker, build_part, build_together, unfinished
+from laughstore.sharing import ALONE, Worker, build_part, build_together
 from laughstore.spec import FeatureSpec
 
 from .config import BuildConfig
 from .extraction import Extraction
 from .result import BuildResult
+from .room import check_disk
 from .settings import choose_device, device_kind, find_model, spec_of
-from .survey import Survey, settle, store_bytes, survey
+from .survey import Survey, settle, survey
 
 
 def build(
@@ -154,20 +154,3 @@ def plan_of(
         found.skipped,
         first_shards,
     )
-
-
-def check_disk(store: Path, plan: BuildPlan) -> None:
-    """Refuse to begin what the disk cannot hold."""
-    needed = store_bytes(unfinished(store, plan), plan.geometry)
-    free = free_disk_bytes(store)
-    if needed > free:
-        raise LaughstoreError(
-            f"{store}: {needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free; free some"
-            " space, give another --store, or build a part with --split or --recordings"
-        )
-
-
-def free_disk_bytes(path: Path) -> int:
-    """Return the bytes free on the file system that a path is, or will be, on."""
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(existing).free

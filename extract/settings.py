@@ -58,13 +58,20 @@ def device_kind(device: torch.device) -> str:
 def find_model(config: BuildConfig) -> ModelFiles | None:
     """Return the files of the model that a build needs; None when it needs none.
 
+    Without a revision it is the commit that the store was begun with, if it is of that repository.
+
     Raises:
         NotFound: there is no such model, or it cannot be fetched.
         ConfigError: it cannot be used.
     """
     if config.tap == "logmel":
         return None
-    files = resolve_model(config.model, config.revision)
+    there = _spec_there(config.store)
+    revision = config.revision
+    # The repository may have a newer commit since.
+    if revision is None and there is not None and there.model == config.model:
+        revision = there.revision
+    files = resolve_model(config.model, revision)
     refuse_unsupported(files)
     return files
 
@@ -77,7 +84,8 @@ def spec_of(config: BuildConfig, files: ModelFiles | None, device: torch.device)
         files: of its model; None for `logmel`, which needs none.
         device: that extracts.
     """
-    auto = _numerics_there(config.store) or Numerics(
+    there = _spec_there(config.store)
+    auto = (None if there is None else there.numerics) or Numerics(
         slots=DEFAULT_ROWS[device.type] // config.rows_per_slot,
         chunk_frames=DEFAULT_CHUNK_FRAMES[device.type],
         # Whatever the machine or its launcher offers: all processes of a build have to agree.
@@ -112,9 +120,9 @@ def spec_of(config: BuildConfig, files: ModelFiles | None, device: torch.device)
     )
 
 
-def _numerics_there(store: Path) -> Numerics | None:
-    """Numerics of a store that was begun: what no flag sets goes on as it was."""
+def _spec_there(store: Path) -> FeatureSpec | None:
+    """Spec of a store that was begun: what no flag sets goes on as it was."""
     try:
-        return read_plan(store).spec.numerics
+        return read_plan(store).spec
     except IncompleteStore:
         return None

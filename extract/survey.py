@@ -4,32 +4,26 @@ Reads every header and annotation file, decodes no audio, loads no model, writes
 """
 
 import fnmatch
-from collections.abc import Container, Iterable
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from laughstore.annotations import Annotations
 from laughstore.bouts import clean_events
 from laughstore.buildplan import Assignment, SkippedRecording
 from laughstore.errors import BadRecording, ConfigError
-from laughstore.geometry import ShardGeometry
 from laughstore.progress import NoProgress, Progress
 from laughstore.tables import Vocabulary, recording_tables
 from laughstore.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME, US_PER_SECOND
 
 from .config import BuildConfig
 from .datasets import DatasetRecording, open_dataset
+from .reasons import reason_of
 from .roles import Roles, choose_roles
-from .sound.tracks import probe_audio
+from .sound.tracks import AudioFile, probe_audio
 from .text import is_tag
 
 _DURATION_TOLERANCE_US = US_PER_SECOND
 """Stated and real length of a recording may differ by this much without a note."""
-_SMALL_FILE_BYTES = 64 << 10
-"""Allowed beside the shards for each recording's other files, whatever its length."""
-_CODE_BYTES_PER_FRAME = 34
-_ANNOTATION_BYTES_PER_FRAME = 40
-"""Twice what two speakers' words take (about 3 words of 100 bytes a second)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,8 @@ class SurveyedRecording:
     """Of the longest file that is heard: what the annotations say of it is not believed."""
     annotations_id: str
     """Of the content of its annotations."""
+    lengths: Mapping[AudioFile, int] = field(repr=False)
+    """Audio samples of each file that is heard, once at 24 kHz."""
 
     @property
     def assignments(self) -> tuple[Assignment, ...]:
@@ -74,40 +70,11 @@ class Survey:
         """Frames of all streams."""
         return sum(item.num_frames * len(item.assignments) for item in self.recordings)
 
-    def num_bytes(self, geometry: ShardGeometry) -> int:
-        """Return about how many bytes a store of it takes; see `store_bytes`."""
-        return store_bytes(self.recordings, geometry)
-
     @property
     def audio_hours(self) -> float:
         """Hours of recordings, each counted once."""
         samples = sum(item.num_frames for item in self.recordings) * SAMPLES_PER_FRAME
         return samples / SAMPLE_RATE / 3600
-
-
-class Planned(Protocol):
-    """A recording whose length and streams are known."""
-
-    @property
-    def num_frames(self) -> int:
-        """Of each stream."""
-        ...
-
-    @property
-    def assignments(self) -> tuple[Assignment, ...]:
-        """One for each stream."""
-        ...
-
-
-def store_bytes(recordings: Iterable[Planned], geometry: ShardGeometry) -> int:
-    """Return about how many bytes a store of these takes; the shards are counted exactly."""
-    frame_bytes = _CODE_BYTES_PER_FRAME + _ANNOTATION_BYTES_PER_FRAME
-    return sum(
-        _SMALL_FILE_BYTES
-        + len(item.assignments)
-        * (geometry.stream_bytes(item.num_frames) + frame_bytes * item.num_frames)
-        for item in recordings
-    )
 
 
 def survey(
@@ -143,7 +110,8 @@ def survey(
             except BadRecording as error:
                 if config.strict:
                     raise
-                skipped.append(SkippedRecording(recording.name, recording.split, str(error)))
+                reason = reason_of(error, config.dataset)
+                skipped.append(SkippedRecording(recording.name, recording.split, reason))
             else:
                 kept.append(item)
                 notes.extend(f"{recording.name}: {note}" for note in about)
@@ -209,17 +177,19 @@ def _survey_recording(
             f"{recording.name}: no transcript, so there is no text to feed ({config.text}); add"
             " it, or use --text none"
         )
-    headers = [probe_audio(file) for file in roles.files]
-    duration_us = max(item.num_samples_24k for item in headers) * US_PER_SECOND // SAMPLE_RATE
+    headers = {file: probe_audio(file) for file in roles.files}
+    lengths = {file: header.num_samples_24k for file, header in headers.items()}
+    duration_us = max(lengths.values()) * US_PER_SECOND // SAMPLE_RATE
     # Reads every annotation file: a broken one is found now, not hours later.
     stated = recording.annotations()
     annotations = replace(stated, duration_us=duration_us)
     item = SurveyedRecording(
         source=recording,
         roles=roles,
-        num_frames=max(header.num_frames for header in headers),
+        num_frames=max(header.num_frames for header in headers.values()),
         duration_us=duration_us,
-        annotations_id=annotations.content_id(),
+        annotations_id=annotations.checked_id(),
+        lengths=lengths,
     )
     notes = [*recording.notes, *roles.notes, *oddities(annotations)]
     if abs(stated.duration_us - duration_us) > _DURATION_TOLERANCE_US:

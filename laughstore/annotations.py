@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import layout
-from .errors import CorruptData, LaughstoreError, NotFound
+from .errors import BadRecording, CorruptData, NotFound
 from .files import write_atomic
 from .folders import Folder
 from .sealed import MAX_BYTES, canonical_json, parse_json, parse_json_as, read_small
@@ -147,6 +147,31 @@ class Annotations:
         """Return the first 8 hex digits of the SHA-256 of the canonical JSON."""
         return _id_of(self._pieces())
 
+    def checked_id(self) -> str:
+        """Return `content_id` of annotations that can be stored.
+
+        Raises:
+            BadRecording: their file would be larger than readers take.
+        """
+        num_bytes = len(b"\n")
+
+        def counted() -> Iterator[bytes]:
+            nonlocal num_bytes
+            for piece in self._pieces():
+                num_bytes += len(piece)
+                yield piece
+
+        annotations_id = _id_of(counted())
+        self._refuse_large(num_bytes)
+        return annotations_id
+
+    def _refuse_large(self, num_bytes: int) -> None:
+        if num_bytes > MAX_BYTES:
+            raise BadRecording(
+                f"{self.recording}: {num_bytes} bytes of annotations, readers take {MAX_BYTES};"
+                " leave out its words, or split the recording"
+            )
+
     def _pieces(self) -> Iterator[bytes]:
         """Yield the canonical JSON of `to_json` in pieces: hours of words take megabytes."""
         values: dict[str, Any] = {"format": _FORMAT, "version": ANNOTATIONS_FORMAT}
@@ -247,16 +272,12 @@ def write_annotations(store: Path, item: Annotations, split: str, recording_id: 
     """Write one recording's annotations under the name of their content. Returns their id.
 
     Raises:
-        LaughstoreError: they are larger than readers take.
+        BadRecording: they are larger than readers take.
     """
     pieces = [*item._pieces(), b"\n"]
-    annotations_id, num_bytes = _id_of(pieces[:-1]), sum(map(len, pieces))
+    item._refuse_large(sum(map(len, pieces)))
+    annotations_id = _id_of(pieces[:-1])
     path = store / layout.annotations(annotations_id, split, recording_id)
-    if num_bytes > MAX_BYTES:
-        raise LaughstoreError(
-            f"{item.recording}: {num_bytes} bytes of annotations, readers take {MAX_BYTES}; leave"
-            " out its words, or split the recording"
-        )
     write_atomic(path, pieces)
     return annotations_id
 

@@ -247,7 +247,9 @@ def check_store_folder(store: Path) -> None:
 def _holds_more(store: Path) -> bool:
     """Whether there is more than what a process leaves that was killed while it began a store."""
     ours = (layout.PLANS, layout.LOCK)
-    if not store.is_dir() or any(item.name not in ours for item in store.iterdir()):
+    if not store.is_dir() or any(
+        item.name not in ours and TEMPORARY_MARK not in item.name for item in store.iterdir()
+    ):
         return True
     plans = store / layout.PLANS
     return plans.exists() and any(TEMPORARY_MARK not in item.name for item in plans.iterdir())

@@ -212,6 +212,23 @@ def link_or_copy(source: Path, target: Path) -> bool:
     return linked
 
 
+def can_link(folder: Path) -> bool:
+    """Tell whether a file in a folder can have two names; true where none can be written.
+
+    It is tried out: two names stand there for a moment.
+    """
+    probe, other = (temporary_sibling(folder / "link") for _ in range(2))
+    try:
+        probe.touch(exist_ok=False)
+    except OSError:
+        return True
+    try:
+        return try_link(probe, other)
+    finally:
+        for path in (probe, other):
+            path.unlink(missing_ok=True)
+
+
 def unlink_durably(path: Path) -> bool:
     """Delete a file if it is there, so that no power cut brings it back. Returns whether it was."""
     try:

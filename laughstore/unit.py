@@ -5,6 +5,7 @@ The record in `units/` is written last and says that every file of the recording
 
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -113,6 +114,38 @@ def remove_unit_files(store: Path, plan: BuildPlan, recording: PlannedRecording)
         (shards / name).unlink(missing_ok=True)
     for array in arrays:
         shutil.rmtree(array, ignore_errors=True)
+
+
+def written_bytes(
+    store: Path, plan: BuildPlan, recordings: Collection[PlannedRecording]
+) -> dict[str, int]:
+    """Return how many bytes of recordings are on the disk, whether they are whole or not, by id.
+
+    Counts what `remove_unit_files` would delete, and annotations. A file with two names is one.
+    """
+    found: dict[str, dict[tuple[int, int], int]] = {item.id: {} for item in recordings}
+    if (store / layout.SHARDS).is_dir():
+        owners = {name: item.id for item in recordings for name in _planned_shards(plan, item)}
+        with os.scandir(store / layout.SHARDS) as entries:
+            for entry in entries:
+                owner = owners.get(entry.name.partition(TEMPORARY_MARK)[0])
+                if owner is not None:
+                    _count(Path(entry.path), found[owner])
+    for item in recordings:
+        for root in (layout.FEATURES, layout.CODES):
+            for folder, _, names in (store / root / item.split / item.id).walk():
+                for name in names:
+                    _count(folder / name, found[item.id])
+        _count(store / layout.annotations(item.annotations_id, item.split, item.id), found[item.id])
+    return {key: sum(sizes.values()) for key, sizes in found.items()}
+
+
+def _count(path: Path, sizes: dict[tuple[int, int], int]) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:  # another process has removed or renamed it just now
+        return
+    sizes[status.st_dev, status.st_ino] = status.st_size
 
 
 def _is_named(store: Path, recording_id: str) -> bool:

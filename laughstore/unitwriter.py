@@ -7,9 +7,10 @@ does not wait for the disk. What is on disk keeps its order: a shard's bytes, it
 its codes; all shards before the arrays' metadata; the unit's record last.
 """
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,13 +26,13 @@ from .buildplan import BuildPlan, PlannedRecording
 from .files import link_or_copy
 from .manifest import FileRecord
 from .naming import block_key
+from .sample_events import SampleEvents
 from .shard import ShardRecord, ShardWriter
 from .timebase import FRAME_US, FRAMES_PER_SECOND
 from .unit import UnitRecord, write_unit
 
-EVENTS_BEFORE_US = 500_000
-EVENTS_AFTER_US = 10_000_000
-"""A tar sample tells stock readers the events this far around its block, as of the build."""
+_MAX_CLOSERS = 8
+"""Threads that close files, and streams that wait for them, however many there are."""
 
 
 class UnitWriter:
@@ -39,7 +40,7 @@ class UnitWriter:
 
     A context manager: left without `finish`, the shards being written are removed; files already
     finished stay until `remove_unit_files`. Memory is bounded: two shards of each stream are open
-    at a time, with six blocks each at most.
+    at a time, with six blocks each at most, and none of a stream that has all its frames.
     """
 
     def __init__(
@@ -53,11 +54,14 @@ class UnitWriter:
         self._store = store
         self._recording = recording
         self._device_kind = device_kind
-        self._closers = ThreadPoolExecutor(len(recording.assignments), "close-shard")
+        self._closers = ThreadPoolExecutor(
+            min(len(recording.assignments), _MAX_CLOSERS), "close-shard"
+        )
         self._streams = [
             _StreamWriter(store, plan, recording, number, annotations, self._closers)
             for number in range(len(recording.assignments))
         ]
+        self._ended: deque[_StreamWriter] = deque()
 
     def write(
         self,
@@ -79,6 +83,10 @@ class UnitWriter:
         assert len(features) == len(codes) == len(streams), "one row an assignment"
         for stream, stream_features, stream_codes in zip(streams, features, codes, strict=True):
             stream.write(stream_features, stream_codes)
+            if stream.has_ended:
+                self._ended.append(stream)
+        while len(self._ended) > _MAX_CLOSERS:
+            self._ended.popleft().wait()
 
     def finish(self) -> UnitRecord:
         """Close all files and write the unit's record, last. Returns it.
@@ -175,12 +183,9 @@ class _StreamWriter:
         self._recording = recording
         self._assignment = recording.assignments[number]
         self._first_shard = recording.first_shards[number]
-        self._events = annotations.events
-        self._event_starts_us = np.array([event.start_us for event in self._events], np.int64)
-        self._event_ends_us = np.array([event.end_us for event in self._events], np.int64)
-        self._pending = np.empty((self._geometry.block_frames, self._geometry.dim), np.uint16)
+        self._events = SampleEvents(annotations.events)
+        self._pending, self._codes = self._no_frames(0), self._no_codes(0)
         self._num_pending = 0
-        self._codes = self._no_codes()
         self._num_codes = 0
         self._num_frames = 0
         self._block = 0
@@ -191,12 +196,20 @@ class _StreamWriter:
         self.files: list[FileRecord] = []
         self.shards: list[ShardRecord] = []
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all frames have been written; the last shard may still be being closed."""
+        return self._num_frames == self._recording.num_frames
+
     def write(self, features: NDArray[np.uint16], codes: NDArray[np.int16]) -> None:
         """Append u2[n, dim] features and i2[n, 17] codes."""
         assert self._num_frames + len(features) <= self._recording.num_frames, "too many frames"
         self._raise_if_failed()
-        self._num_frames += len(features)
         block_frames = self._geometry.block_frames
+        if not self._num_frames:  # not before: of hundreds of streams a few are written at a time
+            self._pending = self._no_frames(block_frames)
+            self._codes = self._no_codes(self._geometry.shard_frames)
+        self._num_frames += len(features)
         start = 0
         while start < len(features):
             part = slice(start, start + block_frames - self._num_pending)
@@ -211,13 +224,16 @@ class _StreamWriter:
                 if self._num_pending == block_frames:
                     self._flush_block()
             start += taken
+        if self.has_ended:
+            self.end()
 
     def end(self) -> None:
-        """Write what is pending and begin to close the last shard."""
-        assert self._num_frames == self._recording.num_frames, "frames are missing"
+        """Write what is pending and begin to close the last shard; harmless when done before."""
+        assert self.has_ended, "frames are missing"
         if self._num_pending:
             self._flush_block()
         self._close_shard()
+        self._pending, self._codes = self._no_frames(0), self._no_codes(0)
 
     def wait(self) -> None:
         """Wait until the shard that is being closed is closed. Raises what went wrong."""
@@ -282,7 +298,7 @@ class _StreamWriter:
                 "annotations_id": self._recording.annotations_id,
                 **codec,
             },
-            {"events": self._events_around(start_frame, len(frames))},
+            {"events": self._events.around(start_frame, len(frames))},
         )
         self._block += 1
         if self._block % self._geometry.blocks_per_shard == 0:
@@ -293,7 +309,8 @@ class _StreamWriter:
         if self._writer is None:
             return
         self.wait()
-        codes, self._codes, self._num_codes = self._codes, self._no_codes(), 0
+        codes, self._num_codes = self._codes, 0
+        self._codes = self._no_codes(self._geometry.shard_frames)
         future = self._closers.submit(self._close, self._writer, self._shard, codes)
         self._closing = self._writer, future
         self._writer = None
@@ -319,15 +336,12 @@ class _StreamWriter:
         if self._closing is not None and self._closing[1].done():
             self.wait()
 
-    def _no_codes(self) -> NDArray[np.int16]:
-        return np.full((self._geometry.shard_frames, CODE_STREAMS), MISSING_CODE, np.int16)
+    def _no_frames(self, num_frames: int) -> NDArray[np.uint16]:
+        return np.empty((num_frames, self._geometry.dim), np.uint16)
+
+    def _no_codes(self, num_frames: int) -> NDArray[np.int16]:
+        return np.full((num_frames, CODE_STREAMS), MISSING_CODE, np.int16)
 
     def _array(self, root: str) -> str:
         recording = self._recording
         return layout.array(root, recording.split, recording.id, self._assignment.name)
-
-    def _events_around(self, start_frame: int, num_frames: int) -> list[dict[str, object]]:
-        after_us = start_frame * FRAME_US - EVENTS_BEFORE_US
-        before_us = (start_frame + num_frames) * FRAME_US + EVENTS_AFTER_US
-        around = (self._event_ends_us > after_us) & (self._event_starts_us < before_us)
-        return [asdict(self._events[number]) for number in np.flatnonzero(around)]

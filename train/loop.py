@@ -15,7 +15,6 @@ import torch
 
 from laughstore.errors import ConfigError
 from laughstore.index import Index
-from laughstore.memory import out_of_memory_told
 from laughstore.other_annotations import Annotate, read_other_annotations
 from laughstore.reading.shard_cache import ShardCache, open_cache
 from laughstore.store import open_shards
@@ -135,9 +134,7 @@ def _train_on(config: TrainConfig, how: _How, place: Place) -> TrainResult | Pro
     check_preload(config.preload, device)
     # Optimisers import it: not in the block below, where a signal would be raised amid that.
     import_module("torch._dynamo")
-    room = f"train with a lower --global-batch (it is {config.global_batch}), on more GPUs"
     with (
-        out_of_memory_told(f"{room}, or with --preload none"),
         interruptible.installed(),
         full_float32(),
         Ranks(place, interruptible) as ranks,

@@ -129,6 +129,7 @@ def moments_of(
             max_ahead=4 * _BLOCKS_A_CHUNK,
             release=source.release,
             blocks_a_call=source.blocks_a_call,
+            room=source.room,
         ) as ahead,
     ):
         for number, start in enumerate(range(0, len(blocks), _BLOCKS_A_CHUNK)):

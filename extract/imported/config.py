@@ -92,6 +92,11 @@ class ImportConfig:
         return self.length_tolerance.frames if isinstance(self.length_tolerance, Span) else None
 
     @property
+    def places(self) -> tuple[Path, ...]:
+        """Where the files are that it reads."""
+        return (self.features,) if self.dataset is None else (self.features, self.dataset)
+
+    @property
     def roles(self) -> Speakers:
         """Whose the arrays of a file are that does not say, by the data set."""
         return "top2" if self.speakers == _NOT_STATED else self.speakers

@@ -11,7 +11,6 @@ recording becomes its `problem`; it is told and left out.
 """
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ from pathlib import Path
 from laughstore.errors import BadRecording, ConfigError, NotFound
 
 from ..json_records import Record
-from ..layouts.folders import SPLIT_NAME, visible
+from ..layouts.folders import SPLIT_NAME, readable, visible
 from .files import SUFFIXES, FeatureFile, open_feature_file
 from .frame_list import read_frame_list
 
@@ -115,7 +114,7 @@ def _scan(folder: Path, split: str | None) -> Iterator[FoundFeatures]:
             elif any(_may_be_features(item) for item in inner):
                 what = "a split (letters, digits, - and _)" if split is None else "an episode"
                 yield FoundFeatures(
-                    name=_nfc(entry.name),
+                    name=readable(entry.name),
                     split=split,
                     problem=f"{entry}: {_MISPLACED} {what}; move them",
                 )
@@ -144,7 +143,7 @@ def _checked(name: str, split: str | None, look: Callable[[], FoundFeatures]) ->
     try:
         return look()
     except BadRecording as error:
-        return FoundFeatures(name=_nfc(name), split=split, problem=str(error))
+        return FoundFeatures(name=readable(name), split=split, problem=str(error))
 
 
 def _file(path: Path, split: str | None) -> FoundFeatures:
@@ -154,7 +153,7 @@ def _file(path: Path, split: str | None) -> FoundFeatures:
         FoundStream(path, i, 0, file.num_rows, file.dim) for i in range(file.num_streams)
     )
     if file.metadata is None:
-        return FoundFeatures(name=_nfc(path.stem), split=split, streams=streams)
+        return FoundFeatures(name=readable(path.stem), split=split, streams=streams)
     about = Record(file.metadata, str(path))
     _check_frames(about, file)
     roles = [_roles(item) for item in about.records("assignments")]
@@ -163,7 +162,7 @@ def _file(path: Path, split: str | None) -> FoundFeatures:
             f"{path}: {len(streams)} streams and {len(roles)} assignments; extract it again"
         )
     return FoundFeatures(
-        name=_nfc(about.words("episode_name", required=False) or path.stem),
+        name=readable(about.words("episode_name", required=False) or path.stem),
         split=_split_of(about, split),
         streams=tuple(
             replace(stream, main=main, other=other)
@@ -192,7 +191,7 @@ def _episode_folder(folder: Path, split: str | None) -> FoundFeatures:
             raise BadRecording(f"{file.path}: holds {file.num_streams} streams, not one")
         streams.append(FoundStream(file.path, 0, 0, file.num_rows, file.dim))
     if not about_files:
-        return FoundFeatures(name=_nfc(folder.name), split=split, streams=tuple(streams))
+        return FoundFeatures(name=readable(folder.name), split=split, streams=tuple(streams))
     about = Record.load(about_files[0][1])
     _check_frames(about, files[0])
     roles = {item.number("assignment_idx"): _roles(item) for item in about.records("assignments")}
@@ -207,7 +206,7 @@ def _episode_folder(folder: Path, split: str | None) -> FoundFeatures:
             replace(stream, main=roles[i][0], other=roles[i][1]) for i, stream in enumerate(streams)
         ]
     return FoundFeatures(
-        name=_nfc(about.words("episode_name", required=False) or folder.name),
+        name=readable(about.words("episode_name", required=False) or folder.name),
         split=_split_of(about, split),
         streams=tuple(streams),
         duration_us=about.time_us("duration_seconds", required=False),
@@ -221,9 +220,9 @@ def _whole_split(path: Path, beside: Path, split: str) -> Iterator[FoundFeatures
         file = open_feature_file(path)
         about = Record.load(beside)
         items = list(about.records("episodes"))
-        entries = [(_nfc(item.words("episode_name")), item) for item in items]
+        entries = [(readable(item.words("episode_name")), item) for item in items]
     except BadRecording as error:
-        yield FoundFeatures(name=path.name, split=split, problem=str(error))
+        yield FoundFeatures(name=readable(path.name), split=split, problem=str(error))
         return
     for name in dict.fromkeys(name for name, _ in entries):
         of_it = [item for entry, item in entries if entry == name]
@@ -258,23 +257,23 @@ def _listed(path: Path, beside: Path, split: str | None) -> Iterator[FoundFeatur
                 " belong together"
             )
     except BadRecording as error:
-        yield FoundFeatures(name=path.name, split=split, problem=str(error))
+        yield FoundFeatures(name=readable(path.name), split=split, problem=str(error))
         return
     for name in dict.fromkeys(run.recording for run in runs):
         own = sorted((run for run in runs if run.recording == name), key=lambda run: run.assignment)
-        mains = [run.main for run in own]
+        mains = [readable(run.main) for run in own]
         # The list tells who is main. Each of two is the other's other.
         others = mains[::-1] if len(set(mains)) == len(mains) == 2 else None
         streams = [
-            FoundStream(path, 0, run.first_row, run.num_rows, file.dim, listed_main=run.main)
-            for run in own
+            FoundStream(path, 0, run.first_row, run.num_rows, file.dim, listed_main=main)
+            for run, main in zip(own, mains, strict=True)
         ]
         if others is not None:
             streams = [
                 replace(s, main=s.listed_main, other=o)
                 for s, o in zip(streams, others, strict=True)
             ]
-        yield FoundFeatures(name=_nfc(name), split=split, streams=tuple(streams))
+        yield FoundFeatures(name=readable(name), split=split, streams=tuple(streams))
 
 
 def _roles(item: Record) -> tuple[str, str | None]:
@@ -292,7 +291,7 @@ def _roles(item: Record) -> tuple[str, str | None]:
                 f"{item.where}: {main!r} against {len(others)} others at once; a stream here has"
                 " one other"
             )
-        return main, others[0] if others else None
+        return main, readable(others[0]) if others else None
     key = next((key for key in _OTHER if key in item.data), _OTHER[0])
     return main, item.text(key) or None
 
@@ -322,7 +321,3 @@ def _count(item: Record, key: str) -> int:
     if not isinstance(value, int) or value < 0:
         raise item.fault(key, "is no count")
     return value
-
-
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

@@ -27,7 +27,9 @@ from laughstore.sharing import Share, build_together
 from laughstore.unit import UnitRecord, remove_unit_files, write_unit
 from laughstore.unitwriter import UnitWriter
 
-from ..run import check_disk, check_finished, refuse_if_strict
+from ..reasons import reason_of
+from ..room import check_disk
+from ..run import check_finished, refuse_if_strict
 from ..stored_annotations import stored_annotations
 from .config import ImportConfig
 from .files import FeatureFile, open_feature_file
@@ -187,7 +189,7 @@ class _Writing:
     def _leave_out(self, item: PlannedRecording, error: BadRecording) -> None:
         if self.config.strict:
             raise error
-        reason = str(error)
+        reason = reason_of(error, *self.config.places)
         remove_unit_files(self.config.store, self.plan, item)
         write_unit(self.config.store, UnitRecord(item.id, "quarantined", reason))
         self.progress.message(f"left out: {reason}")

@@ -17,6 +17,7 @@ from laughstore.timebase import FRAME_US, SAMPLE_RATE, US_PER_SECOND, ceil_frame
 from ..datasets import DatasetRecording, open_dataset
 from ..layouts.folders import SPLIT_ORDER
 from ..layouts.recording import UNKNOWN_SPLIT, show_of
+from ..reasons import reason_of
 from ..roles import choose_roles
 from ..sound.tracks import probe_audio
 from ..survey import oddities
@@ -113,7 +114,7 @@ def survey_features(config: ImportConfig, progress: Progress | None = None) -> I
             except BadRecording as error:
                 if config.strict:
                     raise
-                skipped.append(SkippedRecording(item.name, split, str(error)))
+                skipped.append(SkippedRecording(item.name, split, reason_of(error, *config.places)))
             else:
                 kept.append(one)
                 notes.extend(f"{item.name}: {note}" for note in about)
@@ -171,8 +172,8 @@ def _survey_one(
         raise BadRecording(item.problem)
     if config.dataset is not None and source is None:
         raise BadRecording(
-            f"{item.name}: features of a recording that {config.dataset} does not have; correct"
-            " the name of either, or leave it out"
+            f"{item.name}: features of a recording that the data set does not have; correct the"
+            " name of either, or leave it out"
         )
     if not is_path_part(split) or split == UNKNOWN_SPLIT:
         raise BadRecording(
@@ -199,7 +200,7 @@ def _survey_one(
         streams=item.streams,
         assignments=assignments,
         duration_us=duration_us,
-        annotations_id=annotations.content_id(),
+        annotations_id=annotations.checked_id(),
         source=source,
     )
     return one, notes

@@ -13,6 +13,7 @@ from ..buildplan import SkippedRecording
 from ..geometry import ShardGeometry
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
+from .room_text import room_fields, room_text
 from .text import counted, goes_on, human_bytes, print_left_out, print_some, program
 
 if TYPE_CHECKING:
@@ -66,12 +67,13 @@ def _report(flags: _Flags, result: "AddResult") -> None:
 
 def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
     from extract.addition import survey_addition
-    from extract.run import free_disk_bytes
+    from extract.room import room_for
 
     surveyed = survey_addition(flags.config, progress)
     found, spec = surveyed.found, surveyed.manifest.spec
-    num_bytes = found.num_bytes(ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames))
-    free = free_disk_bytes(flags.config.store)
+    geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
+    number = surveyed.manifest.num_plans + 1
+    room = room_for(flags.config.store, found.recordings, geometry, number)
     if flags.common.json:
         report = {
             "store": str(flags.config.store),
@@ -79,8 +81,7 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
             "already": list(surveyed.already),
             "audio_hours": round(found.audio_hours, 4),
             "frames": found.num_frames,
-            "bytes": num_bytes,
-            "free_disk_bytes": free,
+            **room_fields(room),
             "left_out": [asdict(item) for item in found.skipped],
             "notes": list(found.notes),
         }
@@ -89,12 +90,11 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
         print(
             f"{counted(len(found.recordings), 'recordings')} to add,"
             f" {found.audio_hours:.2f} hours of audio, {found.num_frames:,} frames,"
-            f" {human_bytes(num_bytes)}"
+            f" {human_bytes(room.num_bytes)}"
         )
-        enough = "enough" if free > num_bytes else "NOT ENOUGH"
-        print(f"{human_bytes(free)} free at {flags.config.store}: {enough}")
+        print(room_text(room, flags.config.store))
         _print_lists(surveyed.already, found.skipped, found.notes)
-    return EXIT_LEFT_OUT if found.skipped else 0
+    return EXIT_LEFT_OUT if found.skipped or not room.is_enough else 0
 
 
 def _print_lists(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from extract.config import MOSHI_DIM, BuildConfig, is_model_directory
+from extract.config import MIMI_DIM, MOSHI_DIM, BuildConfig, is_model_directory
 from extract.result import BuildResult
 
 from .. import layout
@@ -22,6 +22,7 @@ from .flags import CommonFlags, parse
 from .orphans import die_with
 from .progress import TerminalProgress
 from .ranks import Rank
+from .room_text import room_fields, room_text
 from .text import (
     counted,
     goes_on,
@@ -74,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     if config.commit:
         left_out = finish_store(config.store, partial=config.partial, progress=progress)
         return _ended(flags, BuildResult(0, left_out), "now")
-    with goes_on(progress, "build", arguments):
+    with goes_on(progress, "build", arguments, by_torchrun=rank is not None):
         result = _build(arguments, config, progress, rank)
     if rank is not None and rank.rank > 0:
         return 0  # the first rank tells what came of it
@@ -194,7 +195,7 @@ def _report(flags: _Flags, result: BuildResult, built: str) -> None:
 
 
 def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
-    from extract.run import free_disk_bytes
+    from extract.room import room_for
     from extract.survey import settle, survey
 
     config = flags.config
@@ -202,9 +203,7 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
     dim, assumed = _dim(config)
     found = survey(config, progress)
     settle(config, found)  # refuses what the build would refuse
-    geometry = ShardGeometry(dim)
-    num_bytes = found.num_bytes(geometry)
-    free = free_disk_bytes(config.store)
+    room = room_for(config.store, found.recordings, ShardGeometry(dim))
     if flags.common.json:
         report: dict[str, Any] = {  # Any: JSON values
             "recordings": len(found.recordings),
@@ -212,8 +211,7 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
             "frames": found.num_frames,
             "dim": dim,
             "dim_assumed": assumed,
-            "bytes": num_bytes,
-            "free_disk_bytes": free,
+            **room_fields(room),
             "left_out": [asdict(item) for item in found.skipped],
             "notes": list(found.notes),
         }
@@ -224,14 +222,12 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
             f" {_streams(found, config)}, {found.num_frames:,} frames"
         )
         why = f" (assumed: {config.model} is fetched when building)" if assumed else ""
-        print(f"{human_bytes(num_bytes)} on disk at {dim} channels{why}")
-        print(
-            f"{human_bytes(free)} free at {config.store}: "
-            + ("enough" if free > num_bytes else "NOT ENOUGH")
-        )
+        print(f"{human_bytes(room.num_bytes)} on disk at {dim} channels{why}")
+        print(room_text(room, config.store))
         print_left_out(found.skipped)
         print_some("notes", found.notes)
-    return EXIT_LEFT_OUT if found.skipped or not found.recordings else 0
+    is_whole = found.recordings and not found.skipped and room.is_enough
+    return 0 if is_whole else EXIT_LEFT_OUT
 
 
 def _streams(found: "Survey", config: BuildConfig) -> str:
@@ -247,9 +243,10 @@ def _streams(found: "Survey", config: BuildConfig) -> str:
 
 
 def _dim(config: BuildConfig) -> tuple[int, bool]:
-    """Channels of the model, and whether that is a guess because it has not been fetched."""
-    if not is_model_directory(config.model):
-        return MOSHI_DIM, True
-    from extract.model import resolve_model
+    """Channels of a frame, and whether that is a guess because the model has not been fetched."""
+    if config.tap != "logmel" and not is_model_directory(config.model):
+        return MIMI_DIM if config.tap == "mimi" else MOSHI_DIM, True
+    from extract.model import feature_dim
+    from extract.settings import find_model
 
-    return int(resolve_model(config.model, config.revision).config["dim"]), False
+    return feature_dim(find_model(config), config.tap), False

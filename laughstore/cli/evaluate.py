@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from ..memory import out_of_memory_told
 from ..timebase import Span
 from .baseline_text import baseline_texts, strata_texts
 from .event_text import calibration_texts, event_texts, sureness_texts
@@ -56,15 +57,19 @@ def run(arguments: Sequence[str]) -> int:
     from train.evaluation.events.collar import Collar
 
     bar = TerminalProgress(quiet=flags.common.quiet)
-    result = evaluate(
-        flags.run,
-        **vars(flags.judged),
-        out=flags.out,
-        **vars(flags.decision),
-        collar=Collar(onset_us=flags.collar.us, offset_us=flags.collar.us),
-        timelines=flags.timelines,
-        **flags.frames.arguments(bar),
-    )
+    with out_of_memory_told(
+        "scores and labels of all rows of the split are kept; lower --bootstrap or --null, give"
+        " another --device, or free some memory"
+    ):
+        result = evaluate(
+            flags.run,
+            **vars(flags.judged),
+            out=flags.out,
+            **vars(flags.decision),
+            collar=Collar(onset_us=flags.collar.us, offset_us=flags.collar.us),
+            timelines=flags.timelines,
+            **flags.frames.arguments(bar),
+        )
     report(result, as_json=flags.common.json)
     return 0
 

@@ -10,10 +10,11 @@ from extract.imported.config import ImportConfig
 
 from .. import layout
 from ..buildplan import check_store_folder
-from ..geometry import ShardGeometry
+from ..geometry import MIN_DIM, ShardGeometry
 from ..store import open_shards
 from .flags import CommonFlags, parse
 from .progress import TerminalProgress
+from .room_text import room_fields, room_text
 from .text import counted, goes_on, human_bytes, print_left_out, print_some, program
 
 if TYPE_CHECKING:
@@ -94,22 +95,20 @@ def _report(flags: _Flags, result: "ImportResult") -> None:
 
 def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
     from extract.imported.survey import survey_features
-    from extract.run import free_disk_bytes
-    from extract.survey import store_bytes
+    from extract.room import room_for
 
     config = flags.config
     check_store_folder(config.store)
     found = survey_features(config, progress)
-    num_bytes = store_bytes(found.recordings, ShardGeometry(found.dim)) if found.dim else 0
-    free = free_disk_bytes(config.store)
+    geometry = ShardGeometry(found.dim or MIN_DIM)  # of nothing at all, if there is no dim
+    room = room_for(config.store, found.recordings, geometry)
     if flags.common.json:
         report = {
             "recordings": len(found.recordings),
             "audio_hours": round(found.audio_hours, 4),
             "frames": found.num_frames,
             "dim": found.dim,
-            "bytes": num_bytes,
-            "free_disk_bytes": free,
+            **room_fields(room),
             "left_out": [asdict(item) for item in found.skipped],
             "notes": list(found.notes),
         }
@@ -121,11 +120,8 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
             f" audio, {counted(num_streams, 'streams')}, {found.num_frames:,} frames of"
             f" {found.dim} channels"
         )
-        enough = "enough" if free > num_bytes else "NOT ENOUGH"
-        print(
-            f"{human_bytes(num_bytes)} on disk, {human_bytes(free)} free at {config.store}:"
-            f" {enough}"
-        )
+        print(f"{human_bytes(room.num_bytes)} on disk, {room_text(room, config.store)}")
         print_some("notes", found.notes)
         print_left_out(found.skipped)
-    return EXIT_LEFT_OUT if found.skipped or not found.recordings else 0
+    is_whole = found.recordings and not found.skipped and room.is_enough
+    return 0 if is_whole else EXIT_LEFT_OUT

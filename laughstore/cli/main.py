@@ -19,11 +19,14 @@ from typing import TextIO
 from .. import __version__
 from ..errors import ConfigError, LaughstoreError
 from ..files import is_passing
+from ..memory import out_of_memory_told
 from . import logs
 from .interrupts import EXIT_INTERRUPTED, signals_raised
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+MORE_MEMORY = "free some memory, or use a machine with more"
+"""What to do where no command has a better advice."""
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
 
 COMMANDS = {
@@ -86,7 +89,7 @@ def _run(command: str, arguments: list[str]) -> int:
             # Names of files are bytes, and may hold what the terminal cannot show.
             stream.reconfigure(errors="backslashreplace")
     try:
-        with signals_raised():
+        with signals_raised(), out_of_memory_told(MORE_MEMORY):
             check_packages()
             return import_module(module_of(command)).run(arguments)
     except SystemExit as error:  # of the parser of flags, or of SIGTERM

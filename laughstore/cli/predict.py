@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..memory import out_of_memory_told
 from ..timebase import US_PER_SECOND
 from .flags import CommonFlags, parse
 from .interrupts import EXIT_INTERRUPTED
@@ -41,7 +42,11 @@ def run(arguments: Sequence[str]) -> int:
     try:
         from .prediction.job import predict
 
-        outcome = predict(flags.config, bar)
+        with out_of_memory_told(
+            "the model is called with as many rows and frames as the run's store was built with"
+            " (--rows, --chunk-frames of build); free some memory, or give another --device"
+        ):
+            outcome = predict(flags.config, bar)
     except (KeyboardInterrupt, SystemExit) as error:
         words = [word for word in arguments if word != "--resume"]
         again = f"{program()} {shlex.join(['predict', *words, '--resume'])}"

@@ -14,9 +14,10 @@ SHOWN = 20
 """Lines printed of a list before the rest is only counted."""
 
 
-def program() -> str:
+def program(*, by_torchrun: bool = False) -> str:
     """Return what the user types to run laughstore: `uv run` puts it on no PATH of theirs."""
-    return "uv run laughstore" if "UV_RUN_RECURSION_DEPTH" in os.environ else "laughstore"
+    name = "torchrun ... -m laughstore" if by_torchrun else "laughstore"
+    return f"uv run {name}" if "UV_RUN_RECURSION_DEPTH" in os.environ else name
 
 
 def human_bytes(num_bytes: float) -> str:
@@ -89,11 +90,13 @@ def print_left_out(items: "Sequence[SkippedRecording]") -> None:
 
 
 @contextmanager
-def goes_on(progress: "Progress", command: str, arguments: Sequence[str]) -> Iterator[None]:
+def goes_on(
+    progress: "Progress", command: str, arguments: Sequence[str], *, by_torchrun: bool = False
+) -> Iterator[None]:
     """Say, where a signal ends this block, that the same command goes on."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        again = f"{program()} {shlex.join([command, *arguments])}"
+        again = f"{program(by_torchrun=by_torchrun)} {shlex.join([command, *arguments])}"
         progress.message(f"stopped; finished recordings are kept. Go on with:\n  {again}")
         raise

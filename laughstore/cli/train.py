@@ -13,6 +13,7 @@ from train.plan import rank_share
 from train.runs.run import check_absent
 
 from ..errors import ConfigError, CorruptData, IncompleteStore
+from ..memory import out_of_memory_told
 from . import logs
 from .annotation_source import with_source
 from .flags import CommonFlags, parse
@@ -69,8 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command. Returns the exit code."""
     flags, rank = parse_train(arguments), Rank.of_torchrun()
     flags.common.configure_logging()
-    command = shlex.join(["train", *(word for word in arguments if word != "--resume"), "--resume"])
-    command = f"{program()} {command}"
+    words = ["train", *(word for word in arguments if word != "--resume"), "--resume"]
+    command = f"{program(by_torchrun=rank is not None)} {shlex.join(words)}"
     place = ALONE
     if rank is not None:
         if flags.nproc is not None:
@@ -82,7 +83,6 @@ def run(arguments: Sequence[str]) -> int:
         place = rank.place(flags.rank_timeout_s)
         if place.rank > 0:
             logs.start(verbose=False, quiet=True)  # the first one tells
-        command = f"torchrun ... -m {command}"
     bar = TerminalProgress(quiet=flags.common.quiet or place.rank > 0)
     try:
         if flags.nproc is None:
@@ -117,14 +117,15 @@ def train_here(flags: _Flags, place: Place) -> None:
     shown = TrainingProgress(bar, epochs=config.epochs)
     fit = train_probes if config.probe else train
     try:
-        result = fit(
-            config,
-            resume=flags.resume,
-            save_every_s=flags.save_every_s,
-            place=place,
-            progress=shown,
-            annotate=with_source,
-        )
+        with out_of_memory_told(_memory_advice(config)):
+            result = fit(
+                config,
+                resume=flags.resume,
+                save_every_s=flags.save_every_s,
+                place=place,
+                progress=shown,
+                annotate=with_source,
+            )
     except (CorruptData, IncompleteStore) as error:
         # Of a block or its file; nothing else can be left out.
         if ".tar" not in str(error) or flags.config.skip_corrupt is not None:
@@ -137,6 +138,16 @@ def train_here(flags: _Flags, place: Place) -> None:
         shown.close()
     if place.rank == 0:
         report(result, as_json=flags.common.json)
+
+
+def _memory_advice(config: TrainConfig) -> str:
+    """Return what to lower where there is no memory left, and how it is now."""
+    preload = "" if config.preload == "none" else f" and leave --preload {config.preload} out"
+    return (
+        f"a step has {config.global_batch} rows over all processes (--global-batch), and windows"
+        f" hold {config.window_blocks} blocks of each of {config.lanes} lanes (--window-blocks,"
+        f" --lanes); lower them{preload}, or free some memory"
+    )
 
 
 def report(result: "TrainResult | ProbesResult", *, as_json: bool) -> None:

@@ -25,11 +25,12 @@ from extract.result import BuildResult
 
 from ..buildplan import PlannedRecording
 from ..errors import LaughstoreError
+from ..memory import out_of_memory_told
 from ..sharing import Worker
 from . import logs
 from .build import parse_build
 from .interrupts import EXIT_TERMINATED, raise_signal
-from .main import EXIT_FAILED, check_packages, one_line
+from .main import EXIT_FAILED, MORE_MEMORY, check_packages, one_line
 from .orphans import die_with
 
 
@@ -128,7 +129,8 @@ def main(arguments: Sequence[str], build: Callable[..., BuildResult] | None = No
             taken=progress.taken,
             tells_waiting=False,
         )
-        result = build(flags.config, progress, worker=worker, local_rank=local_rank)
+        with out_of_memory_told(MORE_MEMORY):
+            result = build(flags.config, progress, worker=worker, local_rank=local_rank)
     except (LaughstoreError, OSError) as error:
         exit_code = getattr(error, "exit_code", EXIT_FAILED)
         if "--debug" in arguments:

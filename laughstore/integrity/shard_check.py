@@ -18,10 +18,10 @@ from ..folders import Folder
 from ..geometry import CRC_BYTES, TAR_BLOCK, ShardGeometry
 from ..index import Index, Shard
 from ..naming import block_key
+from ..sample_events import EVENTS_AFTER_US, EVENTS_BEFORE_US
 from ..sealed import canonical_json, parse_json
 from ..shard import PREAMBLE_NAME, fit_json, tar_header, zarr_index
 from ..timebase import FRAME_US
-from ..unitwriter import EVENTS_AFTER_US, EVENTS_BEFORE_US
 
 
 @dataclass(frozen=True, slots=True)

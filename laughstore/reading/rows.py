@@ -9,6 +9,7 @@ here. A zero-copy tensor of the same memory is
 import mmap
 import operator
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, SupportsIndex, get_args
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 Reader = Literal["auto", "map", "window"]
 MAX_MAPPED_PIECES = 50_000
 """Linux lets a process map 65,530 pieces (vm.max_map_count); the rest is left to others."""
+
+
+class NoRoom(ConfigError):
+    """More blocks were to be prepared than there may be in memory."""
 
 
 class Rows(ClosedAtExit):
@@ -78,7 +83,8 @@ class Rows(ClosedAtExit):
                 done before. What is fetched is always compared.
 
         Raises:
-            ConfigError: a block is of another split; or more memory would be taken than allowed.
+            ConfigError: a block is of another split.
+            NoRoom: more memory would be taken than allowed.
             CorruptData: a file was cut or altered; the message names shard and sample.
             IncompleteStore: a shard is missing.
             Unreachable: a remote store does not answer.
@@ -102,6 +108,10 @@ class Rows(ClosedAtExit):
         """
         return False
 
+    def room(self) -> int:
+        """Return how many blocks can be prepared beside those that are held now."""
+        return sys.maxsize
+
     @abstractmethod
     def release(self, blocks: Numbers) -> None:
         """Let go of these blocks (i64[K]): once for each time that they were prepared.
@@ -119,7 +129,7 @@ class Rows(ClosedAtExit):
         Args:
             frames: N global frame ids of this split (see `laughstore.index`), any order. Ids behind
                 the ragged end of a stream's last block are not looked for, as that would cost time
-                in each batch: they give rows that hold zeros.
+                in each batch: they give rows that hold NaN.
 
         Returns:
             i64[N].

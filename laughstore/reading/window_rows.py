@@ -23,7 +23,7 @@ from ..index import Index, Shard
 from .blocks import BlockReader
 from .memory import available_bytes
 from .row_table import NO_ROW, Numbers, RowTable, numbers, sample_name
-from .rows import Rows
+from .rows import NoRoom, Rows
 
 if TYPE_CHECKING:
     from .shard_cache import ShardCache
@@ -132,6 +132,10 @@ class WindowRows(Rows):
             self.release(blocks)
             raise
 
+    def room(self) -> int:
+        """Return how many blocks there is memory for now; see `Rows.room`."""
+        return max(0, self._max_blocks - self._num_kept)
+
     def release(self, blocks: Numbers) -> None:
         """Let go of these blocks; the memory of those that nobody holds is given back."""
         memory = self._open()
@@ -186,12 +190,14 @@ class WindowRows(Rows):
     def _take(self, wanted: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the blocks that nobody fetches, marked as ours. Called with the lock held."""
         mine = wanted[self._state[places] == _State.EMPTY]
-        if self._num_kept + len(mine) > self._max_blocks:
+        num_blocks = self._num_kept + len(mine)
+        if num_blocks > self._max_blocks:
             block_bytes = self.index.geometry.data_bytes
-            raise ConfigError(
-                f"{self.index.where}: {self._num_kept + len(mine)} blocks of {block_bytes} bytes"
-                f" would be in memory, {self._max_blocks} may be (max_bytes"
-                f" {self._max_blocks * block_bytes}); release those that were read, or allow more"
+            raise NoRoom(
+                f"{self.index.where}: {num_blocks} blocks of {block_bytes} bytes would be in"
+                f" memory, {self._max_blocks} may be; release those that were read, or give"
+                " open_rows more max_bytes; a stream takes less with fewer lanes, window_blocks or"
+                " num_workers, and without mix='global'"
             )
         self._state[mine - self._table.low] = _State.COMING
         self._num_kept += len(mine)

@@ -142,7 +142,11 @@ class RemoteClient:
         except (Unreachable, NotFound) as error:
             _log.info("%s; asking for one after the other", error)
             return
-        self.sizes = found | self.sizes
+        for (
+            key,
+            size,
+        ) in found.items():  # not another dictionary: threads are about to read this one
+            self.sizes.setdefault(key, size)
 
     def list_names(self, folder: str) -> list[str] | None:
         """Return the names of the objects directly in a folder; None where nobody can list it."""

@@ -9,7 +9,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, LaughstoreError, NotFound
@@ -64,35 +64,9 @@ class HubTarget:
             NotFound: there is no such repository or branch.
             Unreachable: the hub does not answer.
         """
-        from huggingface_hub.errors import EntryNotFoundError
-        from huggingface_hub.hf_api import RepoFile
-
         where = self._where = self._ask(lambda: find_commit(self._address))
         self._head = where.commit
-
-        def ask() -> dict[str, RemoteFile]:
-            try:
-                found = list(
-                    self._api().list_repo_tree(
-                        where.repo_id,
-                        where.path or None,
-                        recursive=True,
-                        repo_type=where.repo_type,
-                        revision=where.commit,
-                    )
-                )
-            except EntryNotFoundError:
-                return {}
-            inside = len(where.path) + 1 if where.path else 0
-            return {
-                item.path[inside:]: RemoteFile(
-                    item.size, e_tag=item.blob_id, sha256=item.lfs.sha256 if item.lfs else None
-                )
-                for item in found
-                if isinstance(item, RepoFile)
-            }
-
-        return self._ask(ask)
+        return self._tree(where, where.commit)
 
     def is_same(self, folder: LocalFolder, item: FileToSend, there: RemoteFile) -> bool:
         """Tell whether a file there holds what ours holds: by SHA-256, or by Git's name for it."""
@@ -100,9 +74,7 @@ class HubTarget:
             return False
         if there.sha256 is not None:
             return there.sha256 == item.sha256
-        data = read_checked(folder, item)
-        git = hashlib.sha1(b"blob %d\x00" % len(data) + data, usedforsecurity=False)
-        return there.e_tag == git.hexdigest()
+        return there.e_tag == _git_name(read_checked(folder, item))
 
     def read_version(self, path: str) -> tuple[bytes, RemoteFile] | None:
         """Return a whole file of the newest commit; None if there is none."""
@@ -195,10 +167,57 @@ class HubTarget:
         try:
             self._head = self._ask(ask)
         except _Overtaken:
-            raise LaughstoreError(
-                f"{self._url}: somebody else committed to it meanwhile; push again"
-            ) from None
+            now = self._ask(lambda: find_commit(self._address)).commit
+            # An earlier attempt may have got through, but its answer did not.
+            if not self._adds_just(where, now, additions):
+                raise LaughstoreError(
+                    f"{self._url}: somebody else committed to it meanwhile; push again"
+                ) from None
+            self._head = now
         self._pending = []
+
+    def _adds_just(
+        self, where: HubFolder, commit: str, additions: "Sequence[CommitOperationAdd]"
+    ) -> bool:
+        """Tell whether a commit has what ours had in the folder, these files, and nothing else."""
+        expected, found = self._tree(where, self._head), self._tree(where, commit)
+        inside = len(self._inside(""))
+        for addition in additions:
+            path = addition.path_in_repo[inside:]
+            there = found.get(path)
+            if there is None or not _is_same(addition, there):
+                return False
+            expected[path] = there
+        return found == expected
+
+    def _tree(self, where: HubFolder, commit: str) -> dict[str, RemoteFile]:
+        """Every file of the folder at a commit."""
+        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.hf_api import RepoFile
+
+        def ask() -> dict[str, RemoteFile]:
+            try:
+                found = list(
+                    self._api().list_repo_tree(
+                        where.repo_id,
+                        where.path or None,
+                        recursive=True,
+                        repo_type=where.repo_type,
+                        revision=commit,
+                    )
+                )
+            except EntryNotFoundError:
+                return {}
+            inside = len(where.path) + 1 if where.path else 0
+            return {
+                item.path[inside:]: RemoteFile(
+                    item.size, e_tag=item.blob_id, sha256=item.lfs.sha256 if item.lfs else None
+                )
+                for item in found
+                if isinstance(item, RepoFile)
+            }
+
+        return self._ask(ask)
 
     def _inside(self, path: str) -> str:
         folder = self._listed().path
@@ -235,6 +254,19 @@ class HubTarget:
             time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
             attempt += 1
         raise failure.as_error(self._url)
+
+
+def _is_same(addition: "CommitOperationAdd", there: RemoteFile) -> bool:
+    """Tell whether a file there holds what an addition does."""
+    if there.sha256 is not None:
+        return there.sha256 == addition.upload_info.sha256.hex()
+    with addition.as_file() as file:
+        return there.e_tag == _git_name(file.read())
+
+
+def _git_name(data: bytes) -> str:
+    """Git's name for a file with this content."""
+    return hashlib.sha1(b"blob %d\x00" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 class _Overtaken(Exception):

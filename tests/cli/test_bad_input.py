@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from laughstore.errors import LaughstoreError
+from laughstore.memory import out_of_memory_told
 from tests.extract.trees import Published, row
 
 TRACKS = "audio/episode_wav_dial"
@@ -429,6 +433,96 @@ def test_dry_run_tells_hours_bytes_and_gaps_and_writes_nothing(run, own_corpus, 
     assert report["recordings"] == 3
     assert report["frames"] == 3 * 2 * 188
     assert report["free_disk_bytes"] > 0
+    assert report["enough"] is True
+
+
+def test_a_dry_run_tells_where_the_disk_is_too_small(run, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    words = ["build", corpus, "--store", tmp_path / "s", "--dry-run"]
+    code, out, _ = run(*words)
+    assert code == 3
+    assert f"1 kB free at {tmp_path / 's'}: NOT ENOUGH\n" in out
+    code, out, _ = run(*words, "--json")
+    report = json.loads(out)
+    assert (code, report["enough"], report["left_out"]) == (3, False, [])
+    assert report["missing_bytes"] == report["bytes"] > 4 * 2 * 188 * 8192
+
+
+@pytest.mark.parametrize(
+    ("tap", "model", "dim"),
+    [("layer:1", True, 64), ("mimi", True, None), ("logmel", False, 1024), ("mimi", False, 1024)],
+)
+def test_a_dry_run_counts_the_channels_of_its_tap(
+    tap, model, dim, run, corpus, tmp_path, nano_checkpoint
+):
+    words = ["build", corpus, "--store", tmp_path / "s", "--dry-run", "--json", "--tap", tap]
+    code, out, _ = run(*words, *(["--model", nano_checkpoint] if model else []))
+    report = json.loads(out)
+    if dim is None:
+        mimi = json.loads((nano_checkpoint / "mimi_config.json").read_text())
+        dim = 2 * mimi["seanet"]["dimension"]
+    assert (code, report["dim"]) == (0, dim)
+    assert report["dim_assumed"] == (tap == "mimi" and not model)
+
+
+def test_a_dry_run_with_a_model_that_tells_no_size_is_one_line(
+    run, corpus, tmp_path, nano_checkpoint
+):
+    model = Path(shutil.copytree(nano_checkpoint, tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text())
+    del config["dim"]
+    (model / "config.json").write_text(json.dumps(config))
+    words = ["build", corpus, "--store", tmp_path / "s", "--model", model, "--dry-run"]
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "its configuration lacks 'dim'" in _only_line(err)
+
+
+def test_what_torch_says_of_a_full_gpu_becomes_one_line():
+    said = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
+    line = r"^the GPU is out of memory \(2\.00 GiB were asked for\); lower it$"
+    with pytest.raises(LaughstoreError, match=line), out_of_memory_told("lower it"):
+        raise torch.OutOfMemoryError(said)
+    with pytest.raises(RuntimeError, match=r"^Boolean value"), out_of_memory_told("lower it"):
+        bool(torch.ones(2))
+
+
+def test_a_model_that_does_not_fit_into_memory_is_one_line_that_says_what_to_lower(
+    run, corpus, tmp_path, nano_checkpoint
+):
+    words = ["build", corpus, "--store", tmp_path / "s", "--model", nano_checkpoint, "-q"]
+    code, out, err = run(*words, "--chunk-frames", 10**13)  # no machine has so much
+    assert (code, out) == (1, "")
+    assert "this machine is out of memory (" in _only_line(err)
+    assert "has 2 rows (--rows: streams side by side) of 10000000000000 frames (--chunk-fr" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read in /proc")
+def test_training_that_does_not_fit_into_memory_is_one_line_that_says_what_to_lower(
+    built, tmp_path
+):
+    code = (
+        "import resource, sys, torch, train.loop, train.training\n"
+        "from pathlib import Path\n"
+        "from laughstore.cli.main import main\n"
+        "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "most = used + (256 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    words = ["train", "--shards", built, "--out", tmp_path / "run", "--head", "mlp", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words), "--hidden", "65536"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "this machine is out of memory (" in _only_line(done.stderr)
+    assert "a step has 4096 rows over all processes (--global-batch)" in done.stderr
 
 
 def test_dry_run_of_mixes_tells_so_and_refuses_text_as_the_build_does(run, tmp_path):

@@ -228,6 +228,26 @@ def test_torchrun_takes_no_recording_that_was_left_out_for_a_failure(
     assert run(*words, "--commit")[0] == 3
 
 
+def test_a_rank_of_torchrun_that_is_told_to_stop_says_how_torchrun_goes_on(
+    run, command, monkeypatch
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("extract.run.survey", interrupted)
+    monkeypatch.setattr("laughstore.cli.build.die_with", lambda parent: None)
+    for name in ("RANK", "LOCAL_RANK", "GROUP_RANK"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    code, _, err = run(*command)
+    assert code == 130
+    assert "Go on with:\n  laughstore build " in err
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    code, _, err = run(*command)
+    assert code == 130
+    assert "Go on with:\n  torchrun ... -m laughstore build " in err
+
+
 def test_half_of_torchruns_variables_are_an_error(run, command, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     code, _, err = run(*command)

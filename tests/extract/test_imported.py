@@ -171,7 +171,7 @@ def test_a_value_that_is_no_number_leaves_the_recording_out(value, dtype, said, 
     result = import_features(config(tmp_path, source))
     (left_out,) = result.left_out
     assert left_out.name == NAME
-    assert left_out.reason.startswith(f"{path}: a value of frame 17 ")
+    assert left_out.reason.startswith(f"train/{path.name}: a value of frame 17 ")
     assert said in left_out.reason
     store = tmp_path / "store"
     assert [item.name for item in open_store(store).recordings] == [SECOND]

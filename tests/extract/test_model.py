@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from extract.config import BuildConfig
 from extract.model import (
     FeatureModel,
     ModelFiles,
@@ -15,7 +17,9 @@ from extract.model import (
     load_model,
     resolve_model,
 )
+from extract.settings import find_model, spec_of
 from extract.synthetic.tiny_checkpoint import _Shape, _write_lm
+from laughstore.buildplan import BuildPlan, begin_plan
 from laughstore.errors import ConfigError, CorruptData, NotFound
 
 from .checkpoints import edit_json
@@ -310,3 +314,31 @@ def test_the_digest_covers_what_a_tap_and_a_text_mode_depend_on_and_no_more(
     assert changed_by("tokenizer.model") == [False, False, True]
     assert changed_by("model.safetensors") == [False, True, True]
     assert changed_by("mimi.safetensors") == [True, True, True]
+
+
+def test_a_begun_store_keeps_its_commit_when_the_repository_has_a_newer_one(hub, tmp_path):
+    config = BuildConfig(tmp_path, tmp_path / "store", model="small/moshi")
+    spec = spec_of(config, find_model(config), torch.device("cpu"))
+    begin_plan(config.store, BuildPlan(spec, "test", ()))
+    newer = "f" * 40
+    repository = hub / "models--small--moshi"
+    shutil.copytree(repository / "snapshots" / COMMIT, repository / "snapshots" / newer)
+    (repository / "refs/main").write_text(newer)
+
+    def revision(config: BuildConfig) -> str | None:
+        files = find_model(config)
+        assert files is not None
+        return files.revision
+
+    assert revision(config) == COMMIT
+    assert revision(replace(config, revision=newer)) == newer
+    assert revision(replace(config, store=tmp_path / "another")) == newer
+
+
+def test_weights_that_a_gpu_has_no_room_for_are_not_called_damaged(checkpoint, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("extract.model.safe_open", refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        load(resolve_model(str(checkpoint)))

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from moshi.models import loaders
 from safetensors import safe_open
 from torch import nn
 
 from extract import model as model_module
+from extract.config import MIMI_DIM
 from extract.logmel import LOGMEL_CHANNELS
 from extract.model import FeatureModel, feature_dim, load_model, resolve_model
 from laughstore.errors import ConfigError, CorruptData
@@ -159,6 +161,10 @@ def test_logmel_needs_no_model_at_all() -> None:
     model = load_model(None, device="cpu", dtype=torch.float32, tap="logmel")
     assert (model.lm_or_none, model.mimi_or_none) == (None, None)
     assert model.dim == feature_dim(None, "logmel") == 2 * LOGMEL_CHANNELS == 1024
+
+
+def test_what_a_dry_run_counts_with_is_what_the_released_mimi_has() -> None:
+    assert 2 * loaders._mimi_config["seanet"]["dimension"] == MIMI_DIM
 
 
 @pytest.mark.parametrize("tap", ["out_norm", "layer:1", "layer:2", "mimi", "logmel"])

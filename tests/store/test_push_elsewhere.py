@@ -26,7 +26,7 @@ from laughstore.remote.push import push
 from laughstore.store import open_store
 from tests.stores import Episode, laugh, random_features, write_store
 
-from .loopback import LoopbackServer, _Handler
+from .loopback import FaultProxy, LoopbackServer, _Handler
 
 HASTY = Patience(max_retries=3, total_s=20.0, first_pause_s=0.01, longest_pause_s=0.05)
 EPISODE = Episode("a", "train", 300, [laugh(1, 2)])
@@ -380,3 +380,30 @@ def test_what_the_hub_refuses_and_what_is_not_sent_to_it(
     monkeypatch.setattr(hub, "_commit", reply)
     assert push(store, "hf://datasets/lab/laughs/store").num_there > 0
     assert not verify("hf://datasets/lab/laughs/store").faults
+
+
+def test_a_commit_whose_answer_was_lost_is_known_again(
+    hub: HubRepository, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply, num_lost, comes_between = hub._commit, 0, False
+
+    def lose_the_first(request: _Handler, lines: list[dict]) -> None:
+        nonlocal num_lost
+        if lines[0]["value"].get("parentCommit") != hub.head:
+            reply(request, lines)
+            return
+        num_lost += 1
+        with monkeypatch.context() as patch:
+            patch.setattr(hub, "_answer", lambda request, *_: FaultProxy._reset(request))
+            reply(request, lines)
+        if comes_between:
+            hub.commit({"store/shards/theirs.tar": b"somebody else"})
+
+    monkeypatch.setattr(hub, "_commit", lose_the_first)
+    push(store, "hf://datasets/lab/laughs/store")
+    assert num_lost == len(hub.summaries) > 2
+    assert not verify("hf://datasets/lab/laughs/store").faults
+    _annotate(store)
+    comes_between = True
+    with pytest.raises(LaughstoreError, match="somebody else committed"):
+        push(store, "hf://datasets/lab/laughs/store")

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from obstore.store import MemoryStore
 
 from laughstore import open_store
 from laughstore.errors import ConfigError, CorruptData, LaughstoreError, NotFound, Unreachable
 from laughstore.folders import LocalFolder, open_folder
+from laughstore.remote.client import RemoteClient
 from laughstore.remote.errors import explain
 from laughstore.remote.folder import Patience, RemoteFolder, open_url
 from laughstore.sealed import read_sealed, read_small
@@ -285,6 +287,22 @@ def test_an_object_replaced_while_open_is_told(s3: RemoteFolder, s3_server: S3Se
         s3.read_range("changing.bin", 0, 2)
     assert s3.read("changing.bin") == b"three"
     assert s3.read_range("changing.bin", 0, 2) == b"th"
+
+
+def test_sizes_that_a_listing_tells_reach_whoever_holds_what_is_known() -> None:
+    """Threads that ask for other sizes meanwhile."""
+    known = {"a/3": 33}
+    client = RemoteClient(
+        "memory:",
+        "memory:",
+        connect=lambda _: MemoryStore(),
+        patience=HASTY,
+        list_folder=lambda _, folder: {f"{folder}/{number}": number for number in range(20)},
+        sizes=known,
+    )
+    assert client.sizes_of([f"a/{number}" for number in range(10)])[2:5] == [2, 33, 4]
+    assert known == client.sizes
+    assert len(known) == 20
 
 
 def test_ctrl_c_is_not_held_up_by_a_server_that_stalls(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from laughstore import layout, unit
-from laughstore.buildplan import RecordingToPlan, make_plan
+from laughstore.buildplan import Assignment, RecordingToPlan, make_plan
 from laughstore.codec import CODECS, Codec
 from laughstore.commit import commit_annotations
 from laughstore.files import TEMPORARY_MARK
@@ -225,3 +226,34 @@ def test_what_fails_behind_the_caller_is_raised_in_a_later_call(tmp_path, shard)
     assert not (tmp_path / layout.unit(plan.recordings[0].id)).exists()
     in_the_way.rmdir()
     assert _write(tmp_path, plan, 64) == _write(tmp_path / "again", plan, 64)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
+def test_a_stream_that_has_all_its_frames_holds_no_file_open(tmp_path):
+    """Of all ordered pairs of many speakers there are more than a process may open files."""
+    names = [f"speaker {i}" for i in range(8)]
+    roles = [(a, b) for a in names for b in names if a != b]
+    assignments = tuple(Assignment(f"a{i}", *who) for i, who in enumerate(roles))
+    item = RecordingToPlan(
+        id="many",
+        name="many",
+        split="train",
+        group="many",
+        num_frames=40,
+        assignments=assignments,
+        annotations_id=EPISODE.annotations.content_id(),
+    )
+    plan = make_plan(spec_for(64, block_frames=32, shard_frames=64), DEVICE_KIND, [item])
+    rows = random_features(64)("many", 0, 40)[None].repeat(2, 0)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(item.name) for item in Path("/proc/self/fd").iterdir()}
+    free = [number for number in range(limits[0]) if number not in used]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[32], limits[1]))
+    try:
+        with UnitWriter(tmp_path, plan, plan.recordings[0], EPISODE.annotations) as writer:
+            for first in range(0, len(roles), 2):
+                writer.write(rows, numbered_codes(2, 40), first)
+            record = writer.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(record.shard_bytes) == len(roles) == 56

@@ -1,24 +1,31 @@
 """Streams of remote shards with a cache: the same batches, few requests, many processes."""
 
 import hashlib
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from laughstore.errors import ConfigError
+from laughstore.index_file import read_index
+from laughstore.reading import window_rows
 from laughstore.reading.shard_cache import ShardCache
 from laughstore.reading.window_rows import WindowRows
 from tests.store.loopback import FileServer, LoopbackServer
 from train import FrameStream, evaluate, train
 from train.config import TrainConfig
+from train.runs.checkpoint import checkpoint_path, load_checkpoint
 from train.runs.run import Run
 from train.streaming.stream import Batch
 
@@ -217,6 +224,53 @@ def test_a_cache_smaller_than_a_window_is_only_slower(planted_shards, server, tm
             assert 0 < cache.num_bytes() <= cache.max_bytes
 
 
+def most_blocks_needed(stream: FrameStream, lag: int) -> int:
+    """That a step needs together with so many before it."""
+    reads = stream._order.plan.reads(0)
+    steps = np.arange(stream.num_steps)[:, None]
+    is_held = (reads.step <= steps) & (reads.last_step >= steps - lag)
+    return max(len(np.unique(reads.block[held])) for held in is_held)
+
+
+def allow(monkeypatch: pytest.MonkeyPatch, shards: Path, num_blocks: int) -> None:
+    """Have memory for so many blocks of a window."""
+    free = (num_blocks + 0.5) * read_index(shards).geometry.data_bytes / 0.6
+    monkeypatch.setattr(window_rows, "available_bytes", lambda: int(free))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_stream_needs_no_more_memory_than_its_steps_and_reads_ahead_into_the_rest(
+    planted_shards, monkeypatch, threads
+):
+    settings = {**SMALL, "threads": threads}
+    with FrameStream(planted_shards, "train", **settings) as home:
+        expected = kept(home)
+        least = most_blocks_needed(home, threads if threads > 1 else 0)
+    allow(monkeypatch, planted_shards, least)
+    with FrameStream(planted_shards, "train", reader="window", **settings) as stream:
+        rows = stream.source._rows
+        assert isinstance(rows, WindowRows)
+        batches = iter(stream)
+        first = next(batches)
+        until_s = time.monotonic() + 20
+        while rows.room() and time.monotonic() < until_s:
+            time.sleep(0.001)
+        assert rows.room() == 0, "the next windows, as far as there is room"
+        assert_same(kept([first, *batches]), expected)
+        assert rows.num_ready == 0
+
+
+def test_a_stream_whose_windows_have_no_room_says_what_takes_less(planted_shards, monkeypatch):
+    with FrameStream(planted_shards, "train", **SMALL) as home:
+        least = most_blocks_needed(home, 0)
+    allow(monkeypatch, planted_shards, least - 1)
+    with (
+        FrameStream(planted_shards, "train", reader="window", **SMALL) as stream,
+        pytest.raises(ConfigError, match=r"with fewer lanes, window_blocks or num_workers"),
+    ):
+        list(stream)
+
+
 def test_memory_of_a_stream_is_that_of_two_rounds_of_windows(planted_shards, server):
     """As long as a step takes a part of a window: the rounds that are used and the next."""
     most = 0
@@ -271,3 +325,42 @@ def test_answers_that_come_late_are_waited_for_together_and_ahead(planted_shards
     one_by_one_s = late_s * num_answers
     assert one_by_one_s > 2 * step_s * len(stream), "enough to hide"
     assert waited_s < 0.2 * one_by_one_s
+
+
+@pytest.mark.slow
+def test_sigterm_while_the_server_stalls_saves_the_last_step_at_once(planted_shards, tmp_path):
+    stalls, stalled, over = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(request):
+        if stalls.is_set() and request.path.endswith(".tar"):
+            stalled.set()
+            over.wait(60)
+        request.reply_file(planted_shards / request.path.lstrip("/"))
+
+    out = tmp_path / "run"
+    with LoopbackServer(answer) as server:
+        flags = ["--shards", server.url, "--out", out, "--epochs", 2000, "--patience", 2000]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "laughstore", "train", *map(str, flags), "--lanes", "16"],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "epoch 1: validation AP" in line:
+                    break
+            stalls.set()
+            assert stalled.wait(60)
+            time.sleep(1)  # what was read ahead is used up
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=10)[1]
+        finally:
+            over.set()
+            process.kill()
+            process.wait()
+    assert process.returncode == 128 + signal.SIGTERM
+    step = load_checkpoint(checkpoint_path(out / "checkpoints", "last")).state["step"]
+    assert f"stopped at step {step}, saved in " in said

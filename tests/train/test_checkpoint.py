@@ -101,6 +101,17 @@ def test_nothing_is_deleted_while_the_last_one_is_damaged(tmp_path):
     assert all(path.exists() for path in paths)
 
 
+def test_steps_of_more_than_nine_digits_are_later_than_those_of_nine(tmp_path):
+    paths = [save_checkpoint(tmp_path, 10**9 + step, some_checkpoint()) for step in (-1, 0, 20)]
+    assert [path.name for path in paths[:2]] == ["step-999999999", "step-1000000000"]
+    assert checkpoint_path(tmp_path, "last") == paths[-1]
+    found = newest_sound(tmp_path)
+    assert found is not None
+    assert found[0] == paths[-1]
+    mark_best(tmp_path, paths[1], {})
+    assert checkpoint_path(tmp_path, "best") == paths[1]
+
+
 def test_a_step_saved_again_gets_another_name(tmp_path):
     path = save_checkpoint(tmp_path, 5, some_checkpoint(1.0))
     assert load_checkpoint(path).model["head.first.weight"][0, 0] == 1.0

@@ -2,7 +2,6 @@
 
 import ast
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from extract.numerics import computing_as
-from laughstore.errors import LaughstoreError
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from laughstore.spec import Numerics
 from tests.fake_cuda import fake_cuda
-from train import (
-    DeviceCopies,
-    HeadConfig,
-    LossConfig,
-    Progress,
-    compare,
-    evaluate,
-    find_spots,
-    train,
-)
+from train import DeviceCopies, HeadConfig, LossConfig, train
 from train.distributed.gradients import Gradients
 from train.distributed.place import Place
 from train.distributed.ranks import RankLost, Ranks
@@ -42,7 +31,6 @@ from train.streaming.source import FrameSource
 from train.training.resume import check_made_on, made_on
 
 from .conftest import DIM, config_for
-from .processes import on_ranks
 from .test_call_scorer import HEADS, frames
 
 PACKAGES = ("extract", "laughstore", "train")
@@ -180,49 +168,3 @@ def test_a_run_that_goes_on_with_another_gpu_is_warned_of(monkeypatch, caplog):
     check_made_on(first, second)
     assert "low bits may differ: device was GPU 0 and is GPU 1" in caplog.text
     assert made_on(torch.device("cpu"), 1)["device"] == "cpu"
-
-
-def test_a_gpu_that_is_full_ends_training_and_scoring_with_one_line(
-    planted_shards, tmp_path, trained
-):
-    def fill(*_: object) -> None:
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."
-        )
-
-    def fill_at_a_step(report: Progress) -> None:
-        if report.phase == "train" and report.done == 3:
-            fill()
-
-    config = config_for(planted_shards, tmp_path / "run")
-    said = {}
-    for what, work in {
-        "train": lambda: train(config, progress=fill_at_a_step),
-        "evaluate": lambda: evaluate(trained[1].run, progress=fill),
-        "spots": lambda: find_spots(trained[1].run, progress=fill),
-        "compare": lambda: compare([trained[1].run, tmp_path / "same"], progress=fill),
-    }.items():
-        if what == "compare":
-            shutil.copytree(trained[1].run, tmp_path / "same")
-        with pytest.raises(LaughstoreError) as raised:
-            work()
-        said[what] = str(raised.value)
-    full = "the GPU is out of memory (2.00 GiB were asked for); "
-    advice = "train with a lower --global-batch (it is 512), on more GPUs, or with --preload none"
-    assert said.pop("train") == full + advice
-    assert set(said.values()) == {full + "free memory there, or score on another --device"}
-    assert not config.out.exists(), "nothing was saved yet"
-
-
-@pytest.mark.slow
-def test_a_rank_whose_gpu_is_full_tells_it(planted_shards, tmp_path):
-    def work(place: Place) -> object:
-        def fill(report: Progress) -> None:
-            if place.rank == 1 and report.phase == "train":
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-
-        return train(config_for(planted_shards, tmp_path / "run"), place=place, progress=fill)
-
-    first, second = (str(end.error) for end in on_ranks(2, work))
-    assert second.startswith("the GPU is out of memory; train with a lower --global-batch")
-    assert "rank 1 of 2 did not come to step 2: " in first

@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run: scalars, curves and histograms, each step once."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from tensorboard.util.tensor_util import make_ndarray
 
 from train import train
@@ -18,6 +20,12 @@ from .test_resume import STEPS_AN_EPOCH, Press, short
 
 CURVE = "validation/precision-recall"
 HISTOGRAMS = ("validation/scores of negatives", "validation/scores of positives")
+
+
+@pytest.fixture(autouse=True)
+def _few_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second are read in the order of their names: a tenth one before the ninth."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def told(folder: Path) -> dict[str, list]:
@@ -79,6 +87,17 @@ def test_what_a_checkpoint_holds_is_in_the_event_files_of_a_process_that_was_kil
     log.sync()
     assert told(tmp_path / "events") == {"train/loss": [(5, 2.0)]}
     log.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_ends_the_event_files_too(tmp_path):
+    before = threading.active_count()
+    log = RunLog(Path("/dev/full"), tmp_path / "events")
+    assert threading.active_count() > before, "one writes the event files"
+    for fail in (lambda: log.write("train", 9, {"loss": 2.0}), log.close):
+        with pytest.raises(OSError, match="No space left"):
+            fail()
+    assert threading.active_count() == before
 
 
 @given(

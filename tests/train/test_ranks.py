@@ -197,6 +197,21 @@ def test_ranks_at_different_steps_are_told_apart():
         assert f"rank {on_rank(end)} is at step" in str(end.error)
 
 
+def test_thousands_of_ranks_at_one_step_are_not_told_apart(monkeypatch):
+    world_size = 4096
+
+    def all_reduce(values: torch.Tensor) -> None:
+        """As gloo adds them: float32, one rank behind the other."""
+        values.copy_(torch.from_numpy(np.cumsum([values.numpy()] * world_size, axis=0)[-1]))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    ranks = Ranks(Place(world_size=world_size))
+    for step in (4095, 65535, 123_456_789):
+        values = torch.ones(1 + TOLD)
+        ranks.sum_step(values, step)
+        assert values[0] == world_size
+
+
 def on_rank(end: Ended) -> str:
     return str(end.error).split()[1]
 

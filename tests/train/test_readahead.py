@@ -6,6 +6,7 @@ import pytest
 
 from laughstore import open_shards
 from laughstore.errors import CorruptData
+from laughstore.reading.rows import NoRoom
 from tests.stores import Episode, random_features, write_store
 from train.streaming.readahead import ReadAhead
 from train.streaming.source import FrameSource
@@ -40,6 +41,89 @@ def test_leaving_it_early_ends_the_thread():
     with ReadAhead(lambda _: None, np.arange(1000), np.arange(1000), max_ahead=3) as ahead:
         ahead.wait(5)
     assert threading.active_count() == before
+
+
+def test_leaving_it_while_a_reading_stalls_takes_a_moment_and_what_came_is_released_later():
+    stalled, goes_on = threading.Event(), threading.Event()
+    released: list[int] = []
+
+    def prepare(blocks):
+        if blocks[0]:
+            stalled.set()
+            goes_on.wait(60)
+
+    step = np.arange(20)
+    with ReadAhead(
+        prepare, step, step, max_ahead=8, release=lambda b: released.extend(b.tolist())
+    ) as ahead:
+        ahead.wait(0)
+        assert stalled.wait(60)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 5
+    assert released == [0, 1, 2, 3]
+    goes_on.set()
+    ahead._thread.join(60)
+    assert released == list(range(8))
+
+
+class Memory:
+    """Room for six blocks, of which others may take some."""
+
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+        self.num_of_others = 0
+        self.was_full = threading.Event()
+
+    def room(self) -> int:
+        return 6 - self.num_of_others - len(self.held)
+
+    def prepare(self, blocks: np.ndarray) -> None:
+        if 8 in blocks and not self.was_full.is_set():
+            self.num_of_others = 3
+        if len(blocks) > self.room():
+            self.was_full.set()
+            raise NoRoom("no room")
+        self.held.update(blocks.tolist())
+
+    def release(self, blocks: np.ndarray) -> None:
+        self.held.difference_update(blocks.tolist())
+
+
+def test_reading_ahead_waits_for_room_and_what_is_needed_does_not():
+    memory, step = Memory(), np.repeat(np.arange(20), 2)
+    with ReadAhead(
+        memory.prepare,
+        step,
+        np.arange(40),
+        max_ahead=40,
+        release=memory.release,
+        room=memory.room,
+    ) as ahead:
+        for now in range(20):
+            ahead.wait(now)
+            assert memory.held.issuperset([2 * now, 2 * now + 1])
+            if now == 3:  # 8 comes next, before anyone needs it; others were quicker
+                assert memory.was_full.wait(60)
+            elif now == 4:
+                memory.num_of_others = 0
+    assert not memory.held
+
+
+def test_no_room_for_what_is_needed_is_an_error():
+    memory, step = Memory(), np.repeat(np.arange(2), 7)
+    with (
+        ReadAhead(
+            memory.prepare,
+            step,
+            np.arange(14),
+            max_ahead=9,
+            release=memory.release,
+            room=memory.room,
+        ) as ahead,
+        pytest.raises(NoRoom),
+    ):
+        ahead.wait(0)
+    assert not memory.held
 
 
 def test_it_releases_blocks_when_their_last_step_is_over_and_the_rest_at_the_end():

@@ -12,7 +12,8 @@ from laughstore.errors import ConfigError, NotFound
 from laughstore.index_file import read_index
 from laughstore.integrity.verify import verify
 from laughstore.labels import LabelSpec
-from train import FrameStream, evaluate, train
+from laughstore.timebase import Span
+from train import FrameFilter, FrameStream, evaluate, train
 from train.runs.folds import choose_fold, with_fold
 from train.streaming.selection import select
 from train.streaming.skip import skipped_blocks
@@ -45,8 +46,8 @@ def test_a_corrupt_block_is_left_out_on_all_ranks_alike(own_shards, tmp_path):
         assert len(good) < len(everything)
     settings = {"verify": "always", "skip_corrupt": listed, **SMALL}
     with FrameStream(own_shards, "train", **settings) as frames:
-        assert ids_of(frames) == good.tolist()
         state = frames.state_dict()
+        assert ids_of(frames) == good.tolist()
         assert state["fields"]["skip"] == [key]
     both: list[int] = []
     for rank in range(2):
@@ -141,6 +142,27 @@ def test_a_skipped_block_is_left_out_on_whichever_side_of_a_fold_it_comes(own_sh
             assert frames.state_dict()["fields"]["skip"] == [key]
             assert len(list(frames)) == frames.num_steps
     assert {group in fold.validation for fold in sides} == {True, False}
+
+
+def test_a_run_is_not_gone_on_with_when_its_list_was_edited(own_shards, tmp_path):
+    """A block of which no row counts is in no digest of rows, and is context of others."""
+    listed = tmp_path / "bad.txt"
+    streams = read_index(own_shards).streams("validation")[:2]
+    keys = [f"{stream.recording_id}/{stream.assignment}/000000\n" for stream in streams]
+    listed.write_text(keys[0])
+    early = FrameFilter(min_context=Span("40f"))  # blocks have 32 frames
+    config = config_for(own_shards, tmp_path / "run", epochs=2, skip_corrupt=listed, filter=early)
+    train(config)
+    listed.write_text("".join(keys))
+    with pytest.raises(
+        ConfigError, match=r"bad\.txt names other blocks .*1 more, like .*/000000\)"
+    ):
+        train(config, resume=True)
+    listed.write_text("")
+    with pytest.raises(ConfigError, match="1 fewer"):
+        train(config, resume=True)
+    listed.write_text(f"\n{keys[0]}{keys[0]}")
+    train(config, resume=True)
 
 
 def test_evaluation_leaves_out_the_blocks_that_the_run_left_out(own_shards, tmp_path, capsys):

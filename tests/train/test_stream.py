@@ -1,5 +1,6 @@
 import gc
 import json
+import pickle
 import threading
 from pathlib import Path
 
@@ -133,6 +134,50 @@ def test_a_position_is_of_the_epoch_of_its_batch(planted_shards):
         frames.load_state_dict(state)
         resumed = next(iter(frames))
         assert (resumed.epoch, resumed.step) == (0, 1)
+
+
+@pytest.mark.parametrize(("threads", "loaded"), [(1, False), (3, False), (1, True)])
+def test_a_state_without_a_batch_is_that_behind_the_last_one_yielded(
+    planted_shards, threads, loaded
+):
+    with stream(planted_shards, threads=threads) as frames:
+        expected = kept(frames)
+        frames.set_epoch(1)
+        for batch in DataLoader(frames, batch_size=None) if loaded else frames:
+            assert frames.state_dict() == frames.state_dict(after=batch)
+        assert frames.state_dict()["step"] == frames.num_steps
+        frames.set_epoch(0)
+        assert frames.state_dict()["step"] == 0
+        for batch in frames:
+            if batch.step == 4:
+                break
+        state = frames.state_dict()
+        frames.load_state_dict(state)
+        assert frames.state_dict() == state
+        assert_same(kept(frames), expected[5:])
+
+
+def test_of_iterations_side_by_side_the_newest_tells_the_state(planted_shards):
+    def place(frames: FrameStream) -> tuple[int, int]:
+        state = frames.state_dict()
+        return state["epoch"], state["step"]
+
+    with stream(planted_shards) as frames:
+        old = iter(frames)
+        assert place(frames) == (0, 0)
+        next(old)
+        new = iter(frames)
+        next(old)
+        assert place(frames) == (0, 2)
+        next(new)
+        next(old)
+        assert place(frames) == (0, 1)
+        frames.set_epoch(3)
+        next(new)
+        assert place(frames) == (3, 0)
+        assert place(pickle.loads(pickle.dumps(frames))) == (3, 0)
+        next(iter(frames))
+        assert place(frames) == (3, 1)
 
 
 def test_an_iterator_that_is_never_used_takes_no_position_away(planted_shards):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from laughstore.errors import ConfigError, CorruptData
 from train import FrameStream
 from train.streaming import buffers
+from train.streaming.position import Position
 from train.streaming.stream import Batch
 
 from .test_stream import assert_same, flip_a_bit, kept
@@ -123,6 +125,34 @@ def test_epochs_and_resumes_reach_workers(planted_shards, persistent):
         frames.load_state_dict(bare.state_dict() | {"epoch": 2, "step": len(expected[2])})
         assert kept(batches) == []
         del batches
+
+
+class Hesitant(np.ndarray):
+    """Words that take a while to be read, so that two processes meet there."""
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        time.sleep(0.1)
+        return found
+
+
+def test_of_loaders_that_are_started_at_once_one_goes_on_where_it_was_set():
+    fork = multiprocessing.get_context("fork")
+    position, both, pipes = Position(), fork.Barrier(2), [fork.Pipe() for _ in range(2)]
+    position.set(0, 5)
+    position._words = position._words.view(Hesitant)
+
+    def start(loader: int) -> None:
+        both.wait()
+        pipes[loader][1].send(position.take_in_worker(loader))
+
+    processes = [fork.Process(target=start, args=(loader,), daemon=True) for loader in range(2)]
+    for process in processes:
+        process.start()
+    assert all(ours.poll(60) for ours, _ in pipes)
+    assert sorted(ours.recv() for ours, _ in pipes) == [0, 5]
+    for process in processes:
+        process.join()
 
 
 def test_a_state_under_workers_needs_the_batch_that_was_used(planted_shards):

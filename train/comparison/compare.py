@@ -10,7 +10,6 @@ from typing import Final
 
 from laughstore.errors import ConfigError
 from laughstore.index import Index
-from laughstore.memory import out_of_memory_told
 from laughstore.other_annotations import Annotate, read_other_annotations, tables_digest
 
 from ..evaluation.bootstrap import DRAWS
@@ -39,7 +38,6 @@ _RULE: Final = ThresholdRule("f1")
 _SHORT: Final = {"ap": "average_precision"}
 
 
-@out_of_memory_told("free memory there, or score on another --device")
 def compare(
     runs: Sequence[Path],
     *,

@@ -35,8 +35,8 @@ from .signals import Interruptible
 
 TOLD: Final = 3
 """Numbers at the end of a step's sum: the step, and how many ranks got which signal."""
-_STEPS: Final = 1 << 16
-"""Steps are told modulo this, so that float32 holds their sum over 256 ranks exactly."""
+_STEPS: Final = 1 << 12
+"""Steps are told modulo this, so that float32 holds their sum over 4,096 ranks exactly."""
 _GRACE_S: Final = 3.0
 """Ranks that lose another notice it within this time of each other."""
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from laughstore.errors import ConfigError
 from laughstore.files import write_atomic
-from laughstore.memory import out_of_memory_told
 from laughstore.other_annotations import Annotate, read_other_annotations, tables_digest
 
 from ..losses import target_kind
@@ -139,7 +138,6 @@ def evaluate(
     return result
 
 
-@out_of_memory_told("free memory there, or score on another --device")
 def evaluation_of(
     run: Path,
     *,

@@ -18,7 +18,6 @@ from laughstore.bouts import Times
 from laughstore.errors import ConfigError, NotFound
 from laughstore.index import Index, Stream
 from laughstore.labels import LabelSpec, asked_of, awaited_us, target_bouts, unknown_events
-from laughstore.memory import out_of_memory_told
 from laughstore.other_annotations import Annotate, read_other_annotations, tables_digest
 from laughstore.spots import Spot
 from laughstore.timebase import FRAME_US, US_PER_SECOND
@@ -68,7 +67,6 @@ class FoundSpots:
         return _annotated(self.index, stream, self.label)
 
 
-@out_of_memory_told("free memory there, or score on another --device")
 def find_spots(
     run: Path,
     search: SpotSearch | None = None,

@@ -45,7 +45,7 @@ _MANIFEST = "MANIFEST.json"
 _BEST = "best.json"
 _STATE = "state.json"
 _BROKEN = ".broken"
-_NAME = re.compile(r"step-(\d{9})(?:\.(\d{1,4}))?")
+_NAME = re.compile(r"step-(\d{9,})(?:\.(\d{1,4}))?")
 _ADVICE = "restore the file, or choose another checkpoint"
 _DAMAGED = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR})
 """What a disk or a file system says of a file that it cannot give back, as others do not."""

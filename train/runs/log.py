@@ -110,8 +110,10 @@ class RunLog(ClosedAtExit):
 
     def close(self) -> None:
         """Finish the files."""
-        self._file.close()
-        self._scalars.close()
+        try:
+            self._file.close()
+        finally:  # a full disk is told when what is left is written
+            self._scalars.close()
 
 
 def cut_log(path: Path, *, step: int, validated: bool) -> None:

@@ -98,6 +98,7 @@ def score_rows(
         max_ahead=2 * parts.max_blocks,
         release=source.release,
         blocks_a_call=source.blocks_a_call,
+        room=source.room,
     ) as ahead:
         for number in mine:
             if ranks.told is not None:

@@ -101,6 +101,7 @@ class LoadedRows(ABC):
             max_ahead=4 * max(_BLOCKS_A_CHUNK, source.blocks_a_call),
             release=source.release,
             blocks_a_call=source.blocks_a_call,
+            room=source.room,
         ) as ahead:
             for number in range(-(-len(used) // _BLOCKS_A_CHUNK)):
                 ahead.wait(number)

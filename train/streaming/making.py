@@ -90,6 +90,7 @@ def batches_of(
         release=source.release,
         last_step=reads.last_step,
         blocks_a_call=source.blocks_a_call,
+        room=source.room,
         # Threads may still gather so many steps before the one that is waited for.
         lag=num_threads if num_threads > 1 else 0,
         are_ready=None if source.releases else source.are_ready,

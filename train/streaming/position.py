@@ -6,11 +6,16 @@ used) goes through a few words of memory that all of them share.
 """
 
 import mmap
-from typing import Any, Final
+import multiprocessing
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.context import get_spawning_popen
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from .batch import Batch
 
 _WORDS: Final = ("epoch", "start", "version", "taken_by", "worker_version")
 _HERE: Final = 1
@@ -23,17 +28,34 @@ class Position:
     def __init__(self) -> None:
         self._memory: torch.Tensor | None = None
         self._words = _anonymous()
+        self._lock = _lock("fork")
+        """Of the words: loaders that are started at once must not both find the start untaken."""
+        self._is_spawned = False
+        """Whether the lock can be handed to workers that are spawned."""
         self.epoch = self._start = 0
         self._version = 1
         """Counts what was set; the words below hold the same."""
         self._used_version = 0
         """Of a worker: that of its last iteration."""
+        self._num_begun = 0
+        """Counts iterations of this process, and what voids them: that a place was set."""
+        self._reached: tuple[int, int] | None = None
+        """(epoch, step) behind the last batch of the newest of them."""
         self._write()
 
     @property
     def start(self) -> int:
         """Step at which the next iteration begins: 0 once one has begun where it was set."""
         return 0 if self._words[3] else self._start
+
+    @property
+    def reached(self) -> tuple[int, int]:
+        """(epoch, step) behind the last batch that this process was given, of its newest iteration.
+
+        Where that begins, before its first batch; where the next one will, if none has begun since
+        the position was set.
+        """
+        return self._reached or (self.epoch, self.start)
 
     @property
     def read_by_workers(self) -> bool:
@@ -44,13 +66,24 @@ class Position:
         """Choose where the next iteration begins."""
         self.epoch, self._start = epoch, start
         self._version += 1
+        self._num_begun += 1
+        self._reached = None
         self._write()
 
-    def take(self) -> int:
-        """Begin an iteration in the stream's own process; return its first step."""
-        start = self.start
-        self._words[3] = _HERE
-        return start
+    def take(self) -> tuple[int, int]:
+        """Begin an iteration in the stream's own process; return its first step and its number."""
+        with self._lock:
+            start = self.start
+            self._words[3] = _HERE
+        self._num_begun += 1
+        self._reached = self.epoch, start
+        return start, self._num_begun
+
+    def reach(self, number: int, batch: Batch) -> Batch:
+        """Return a batch that an iteration yields, remembered if no later one has begun."""
+        if number == self._num_begun:
+            self._reached = batch.epoch, batch.step + 1
+        return batch
 
     def take_in_worker(self, loader: int) -> int:
         """Begin an iteration in a worker; return the first step of all workers together.
@@ -58,22 +91,24 @@ class Position:
         Args:
             loader: a number that the workers of one loader share, and no other's.
         """
-        if self._used_version:  # the first iteration is where the stream stood at the start
-            self.epoch, self._start, self._version = (int(word) for word in self._words[:3])
-        if self._used_version == self._version:
-            return 0
-        self._used_version = self._version
-        if int(self._words[2]) != self._version:
-            return self._start  # the stream has moved on; later iterations will
-        self._words[4] = self._version
-        loader += _HERE + 1
-        if int(self._words[3]) not in (0, loader):
-            return 0
-        self._words[3] = loader
-        return self._start
+        with self._lock:
+            if self._used_version:  # the first iteration is where the stream stood at the start
+                self.epoch, self._start, self._version = (int(word) for word in self._words[:3])
+            if self._used_version == self._version:
+                return 0
+            self._used_version = self._version
+            if int(self._words[2]) != self._version:
+                return self._start  # the stream has moved on; later iterations will
+            self._words[4] = self._version
+            loader += _HERE + 1
+            if int(self._words[3]) not in (0, loader):
+                return 0
+            self._words[3] = loader
+            return self._start
 
     def _write(self) -> None:
-        self._words[:] = (self.epoch, self._start, self._version, 0, 0)
+        with self._lock:
+            self._words[:] = (self.epoch, self._start, self._version, 0, 0)
 
     def __getstate__(self) -> dict[str, Any]:  # Any: attributes
         # Called when a worker is spawned: memory that it inherits would not do.
@@ -82,7 +117,12 @@ class Position:
             words = memory.numpy().view(np.uint64)
             words[:] = self._words
             self._memory, self._words = memory, words
-        return {name: value for name, value in vars(self).items() if name != "_words"}
+        state = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
+        if get_spawning_popen() is None:
+            return state
+        if not self._is_spawned:
+            self._lock, self._is_spawned = _lock("spawn"), True
+        return state | {"_lock": self._lock}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -93,8 +133,21 @@ class Position:
         else:  # a plain copy: a stream of its own
             self._memory, self._words = None, _anonymous()
             self._words[:] = memory.numpy().view(np.uint64)
+        if "_lock" not in state:
+            self._lock, self._is_spawned = _lock("fork"), False
+
+
+_NOT_COPIED: Final = ("_words", "_lock")
 
 
 def _anonymous() -> NDArray[np.uint64]:
     """Return memory that children by fork share."""
     return np.frombuffer(mmap.mmap(-1, 8 * len(_WORDS)), np.uint64)
+
+
+def _lock(method: Literal["fork", "spawn"]) -> AbstractContextManager[Any]:  # Any: not used
+    """Return a lock that children of this method share."""
+    try:
+        return multiprocessing.get_context(method).Lock()
+    except (ImportError, OSError, ValueError):  # no semaphores, or no such method: no such children
+        return nullcontext()

@@ -4,6 +4,7 @@ Blocks must be prepared (paged in, and checked if asked) before frames of them a
 what turns a cut file or a flipped bit into an error instead of a crash or a wrong number.
 """
 
+import sys
 from typing import Any, get_args
 
 import numpy as np
@@ -187,11 +188,17 @@ class FrameSource(ClosedAtExit):
             blocks, checked=self._verify == "first"
         )
 
+    def room(self) -> int:
+        """Return how many blocks can be prepared beside those that are held now."""
+        rows = self._open_rows  # another thread may close this meanwhile
+        return sys.maxsize if rows is None else rows.room()
+
     def prepare(self, blocks: NDArray[np.int64]) -> None:
         """Make frames of these blocks (i64[K], global numbers) ready to be gathered. Thread safe.
 
         Raises:
             CorruptData: a block was altered or cut; the message names shard and sample.
+            NoRoom: more memory would be taken than allowed.
             ValueError: this was closed.
         """
         if self._closed:

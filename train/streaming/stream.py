@@ -6,7 +6,8 @@ workers, readers and checksum settings only decide who reads and when.
 """
 
 from collections.abc import Generator, Mapping
-from functools import cached_property
+from contextlib import closing
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,7 +77,8 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
             split `train`.
         global_batch: rows of a step over all ranks; a multiple of lanes.
         lanes: places of the data set that a batch mixes; a multiple of world_size.
-        window_blocks: blocks of a lane whose rows are shuffled together.
+        window_blocks: blocks of a lane whose rows are shuffled together. mix="global" does not use
+            it for the order, but the identity of the stream holds it all the same.
         seed: of the order.
         rank: of this process.
         world_size: number of ranks that share each step.
@@ -229,7 +231,7 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
     def _here(self) -> Generator[Batch]:
         self.preloading.load(self._source)
         # Runs at the first `next`: an iterator that is never used takes no position away.
-        start = self._position.take()
+        start, number = self._position.take()
         # An iteration that begins while another still runs gets buffers of its own.
         ring, self._ring = self._ring, None
         ring = ring or self.preloading.buffers(self._shape)
@@ -241,7 +243,9 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
                 self._shape, pin_memory=self.pin_memory, reuse=not self.copy, num_ahead=ahead
             )
         try:
-            yield from self._batches(start, 1, ring, threads)
+            # Nothing that was yielded may be referred to here: its memory is used again.
+            with closing(self._batches(start, 1, ring, threads)) as batches:
+                yield from map(partial(self._position.reach, number), batches)
         finally:
             self._ring = ring
 
@@ -321,8 +325,10 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
         """Return where the stream stands, as a JSON object.
 
         Args:
-            after: the last batch that was used, of whatever epoch; None for the place where the
-                next iteration begins.
+            after: the last batch that was used, of whatever epoch. None for the last one that the
+                newest iteration of this process has yielded; for where that begins, if it has
+                yielded none; for where the next one will, if none was begun since `set_epoch` chose
+                another epoch or a state was loaded.
 
         Raises:
             ConfigError: no batch is given, and workers have read ahead of what was used.
@@ -335,7 +341,7 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
                 " was used last; give it: state_dict(after=batch)"
             )
         else:
-            here = (self.epoch, self._position.start)
+            here = self._position.reached
         return make_state(*here, self._fields, self.identity)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # Any: JSON values

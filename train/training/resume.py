@@ -17,6 +17,7 @@ from ..distributed.ranks import Ranks
 from ..runs.checkpoint import Checkpoint, load_checkpoint, newest_sound, set_aside
 from ..runs.run import Run, versions
 from ..streaming.device import device_model
+from ..streaming.skip import read_skip_list
 from .course import Course
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ def find_run(config: TrainConfig) -> Resumed | None:
     Broken checkpoints are kept, and told in warnings.
 
     Raises:
-        ConfigError: the run was begun with another setting, which the message names.
+        ConfigError: the run was begun with another setting, which the message names, or its list of
+            corrupt blocks was edited.
         CorruptData: the run's config.json was altered, or all of a run that had ended is left but
             its best checkpoint.
     """
@@ -56,6 +58,7 @@ def find_run(config: TrainConfig) -> Resumed | None:
             f" with --out {run.probe_of} --resume"
         )
     check_settings(run.config, config)
+    _check_skipped(run, config)
     found = newest_sound(run.checkpoints)
     if found is None:
         logger.warning("%s holds no checkpoint: it begins at its first step", run.path)
@@ -138,6 +141,27 @@ def check_made_on(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:  # An
     if differ:
         told = ", ".join(f"{name} was {was.get(name)} and is {now[name]}" for name in differ)
         logger.warning("the same rows in the same order, but low bits may differ: %s", told)
+
+
+def _check_skipped(run: Run, config: TrainConfig) -> None:
+    """Raise a ConfigError unless the list of corrupt blocks holds what it held before.
+
+    Digests of rows need not tell: a block whose rows are all ignored is context of others.
+    """
+    if config.skip_corrupt is None:
+        return
+    was, now = set(run.skip), set(read_skip_list(config.skip_corrupt))
+    if was != now:
+        told = [
+            f"{len(keys)} {what}"
+            for keys, what in ((now - was, "more"), (was - now, "fewer"))
+            if keys
+        ]
+        raise ConfigError(
+            f"{config.skip_corrupt} names other blocks than when {run.path} was begun"
+            f" ({' and '.join(told)}, like {min(was ^ now)}); restore the list, or train into"
+            " another --out"
+        )
 
 
 def _check_best(run: Run, course: Course) -> None:
