@@ -21,6 +21,7 @@ from laughstore.timebase import SAMPLE_RATE, US_PER_SECOND
 from ..datasets import Dataset, DatasetRecording, open_dataset
 from ..layouts.folders import SPLIT_ORDER
 from ..layouts.recording import UNKNOWN_SPLIT, FoundLayout
+from ..reasons import reason_of
 from ..sound.tracks import AudioFile, probe_audio
 from .copies import Copies, SoundUse
 from .counts import (
@@ -75,7 +76,7 @@ def audit_dataset(
         if value < 0:
             raise ConfigError(f"{name} is {value}; it must be 0 or more")
     dataset = open_dataset(path, layout, needs_audio=False)
-    audit = _Audit(dataset, speakers, progress or NoProgress())
+    audit = _Audit(path, dataset, speakers, progress or NoProgress())
     audit.look_at_names()
     with dropped_records(audit.found):
         with_laughs = audit.look_at_recordings()
@@ -101,8 +102,10 @@ def audit_dataset(
 class _Audit:
     """Counts, recording by recording."""
 
-    def __init__(self, dataset: Dataset, speakers: Speakers, progress: Progress) -> None:
-        self.dataset, self.progress = dataset, progress
+    def __init__(
+        self, path: Path, dataset: Dataset, speakers: Speakers, progress: Progress
+    ) -> None:
+        self.path, self.dataset, self.progress = path, dataset, progress
         self.speakers: Speakers = speakers
         self.found = Findings(as_notes=_CANNOT_HAVE.get(dataset.layout, ()))
         self.splits = {name: SplitContents() for name in dataset.splits}
@@ -179,7 +182,8 @@ class _Audit:
         try:
             looked = look_at(recording, self.speakers)
         except BadRecording as error:
-            skipped = SkippedRecording(recording.name, recording.split, str(error))
+            reason = reason_of(error, self.path)  # as a build tells it
+            skipped = SkippedRecording(recording.name, recording.split, reason)
             self.left_out.append(skipped)
             self.found.add("left-out", f"{skipped.name} ({skipped.split}): {skipped.reason}")
             return None
