@@ -125,6 +125,7 @@ def test_going_on_predicts_what_is_left_or_changed_and_nothing_else(
     assert "is of other audio than" in err
 
 
+@pytest.mark.slow
 def test_all_formats_tell_the_segments_of_the_json(trained_run, corpus, tmp_path, run):
     main_track, other = tracks(corpus).values()
     out = tmp_path / "out"

@@ -51,6 +51,7 @@ def files(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (store / "stats").glob("*")}
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_writes_the_files_that_training_does(store, tmp_path, run):
     code, out, _ = run("stats", store, "--jobs", 1)
     assert code == 0
@@ -91,6 +92,7 @@ def test_a_training_finds_them_and_its_model_is_the_same(store, tmp_path, run):
     assert verify(store).faults == ()
 
 
+@pytest.mark.slow
 def test_damage_is_named_and_what_is_sound_is_kept(store, run):
     index = read_index(store / "shards")
     shard = index.split_shards("train")[4]

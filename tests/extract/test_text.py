@@ -348,6 +348,7 @@ def visible(words: Sequence[Word], row: int, mode: Mode = "causal") -> str:
     return picture(stream(words, 90, mode).codes[:row])
 
 
+@pytest.mark.slow
 @given(some_words(), ROWS, st.data())
 def test_causal_row_knows_nothing_of_words_that_have_not_ended(
     words: list[Word], row: int, data: st.DataObject

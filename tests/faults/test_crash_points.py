@@ -63,7 +63,7 @@ def test_killed_in_the_middle_of_a_write_a_build_goes_on_to_the_same_bytes(step,
 
 
 @pytest.mark.parametrize("action", ["fail", "fail torn"])
-@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [47, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_error_and_leaves_no_part_of_a_file(action, step, server, tiny):
     assert fail_from(server, tiny, action, NEEDS_SPACE, errno.ENOSPC, step) > 2
 

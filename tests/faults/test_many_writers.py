@@ -56,6 +56,7 @@ def test_writers_started_at_once_write_each_recording_once_and_all_end_well(
     assert not leftovers(store)
 
 
+@pytest.mark.slow
 def test_living_writers_take_over_what_killed_ones_had_claimed(server, tmp_path, expected):
     store = tmp_path / "store"
     pids = [server.start(BUILD, store, pause_s=0.2) for _ in range(NUM_WRITERS)]

@@ -275,6 +275,7 @@ def test_a_file_of_the_same_size_and_other_bytes_is_refused(
     assert _written(fault_proxy, url) == []
 
 
+@pytest.mark.slow
 def test_copies_that_were_changed_apart_do_not_overwrite_each_other(
     fault_proxy: FaultProxy, store: Path, url: str, tmp_path: Path
 ) -> None:
@@ -313,6 +314,7 @@ def test_of_two_pushers_at_once_one_wins_and_the_other_is_told(
     assert not verify(url).faults
 
 
+@pytest.mark.slow
 def test_a_commit_that_comes_late_changes_nothing(
     fault_proxy: FaultProxy, store: Path, url: str, tmp_path: Path
 ) -> None:

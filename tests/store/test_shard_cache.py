@@ -148,6 +148,7 @@ class Eviction(RuleBasedStateMachine):
             assert path.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_goes_first_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("LAUGHSTORE_TEST_FOLDER", str(tmp_path))
     from hypothesis.stateful import run_state_machine_as_test

@@ -238,6 +238,7 @@ def allow(monkeypatch: pytest.MonkeyPatch, shards: Path, num_blocks: int) -> Non
     monkeypatch.setattr(window_rows, "available_bytes", lambda: int(free))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_stream_needs_no_more_memory_than_its_steps_and_reads_ahead_into_the_rest(
     planted_shards, monkeypatch, threads

@@ -244,6 +244,7 @@ def test_an_mlp_learns_what_no_linear_head_can(either_way, tmp_path):
     assert lift["mlp"] > 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_a_run_with_dropout_is_the_same_whatever_others_drew(either_way, tmp_path):
     files = []

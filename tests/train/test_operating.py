@@ -345,6 +345,7 @@ def test_a_run_that_cannot_be_written_to_is_fitted_each_time(run, tmp_path, capl
     assert "is not kept" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ignored", "cut"])
 def test_what_was_kept_is_used_where_validation_can_no_longer_be_scored(
     how, shards, tmp_path, caplog
@@ -464,6 +465,7 @@ def test_alarms_at_rates_of_validation_stand_beside_what_they_come_to(shards, tm
     assert content["operating_point"]["rule"] == "fa-per-hour@120"
 
 
+@pytest.mark.slow
 def test_each_look_at_test_is_counted_and_told(run, capsys):
     words = ["evaluate", str(run), "--split", "test", *QUIETLY]
     for number in (1, 2):

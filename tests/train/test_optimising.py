@@ -157,6 +157,7 @@ def test_the_average_is_the_mean_that_its_definition_gives():
         assert np.allclose(weight.numpy(force=True), drawn)
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_validated_kept_and_scored_with(planted_shards, tmp_path):
     how = OptimiserConfig(ema=0.99)
     config = short(planted_shards, tmp_path / "run", optimiser=how, lr=0.3)

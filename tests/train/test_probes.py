@@ -89,7 +89,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] if kind in ("summed", "seeds") else [])
+        for kind in KINDS
+    ],
+)
 def test_each_probe_is_what_it_is_alone(kind, planted_shards, tmp_path):
     changes = dict(KINDS[kind])
     labels = changes.pop("probe", LABELS)

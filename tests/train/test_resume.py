@@ -319,6 +319,7 @@ def test_a_log_is_cut_behind_the_checkpoint(tmp_path):
         assert path.read_text().splitlines(keepends=True) == lines[: 2 + validated]
 
 
+@pytest.mark.slow
 def test_damage_is_mended_and_the_run_goes_on(own_shards, tmp_path, whole):
     """What ends a run with an error is saved, too."""
     copy = shutil.copytree(own_shards, tmp_path / "sound")

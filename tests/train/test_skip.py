@@ -165,6 +165,7 @@ def test_a_run_is_not_gone_on_with_when_its_list_was_edited(own_shards, tmp_path
     train(config, resume=True)
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_out_the_blocks_that_the_run_left_out(own_shards, tmp_path, capsys):
     key = damage(own_shards, "validation")
     listed = tmp_path / "bad.txt"

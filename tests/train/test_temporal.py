@@ -383,6 +383,7 @@ def test_a_stopped_run_ends_as_one_that_nobody_disturbed(short, tmp_path):
     assert_same(train(mine, resume=True), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_train_what_one_process_trains(world_size, short, tmp_path):
     config, whole = short

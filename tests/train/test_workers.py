@@ -238,6 +238,7 @@ def test_handles_and_shared_memory_are_given_back(planted_shards):
         assert handles() <= before
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_an_error_and_no_hang(planted_shards):
     others = set(multiprocessing.active_children())  # those of loaders before may end late
     with stream(planted_shards) as frames:
