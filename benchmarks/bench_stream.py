@@ -29,7 +29,7 @@ from .peers import NOT_INSTALLED, PEERS, OpenPeer, Peer, installed, open_peers
 from .report import Report, parse_options, working_folder
 from .rivals import POOL_FRAMES, Memmap, WebDatasetBlocks, ZarrBlocks
 from .tensorstore_blocks import TensorStoreBlocks
-from .warmth import keep_freed_memory, read_files, touch_frames
+from .warmth import read_files, touch_frames
 
 NAME = "stream"
 BATCHES = (512, 4096)
@@ -266,7 +266,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write benchmarks/results/stream_cold.json and stream.json."""
     options = parse_options("Frames delivered by FrameStream, its limits and its rivals.", argv)
     torch.set_num_threads(1)
-    keep_freed_memory()
     with working_folder(options) as folder:
         data = make_data(folder, options.gb)
         settings = {

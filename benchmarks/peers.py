@@ -148,7 +148,7 @@ class GrainBlocks(Peer):
     def blocks(self, epoch: int) -> Iterator[Block]:
         """Yield every block once, shuffled."""
         grain: Any = _module("grain")
-        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)  # its default is slower
+        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         shuffled = grain.MapDataset.source(self._source).seed(epoch).shuffle()
         return (_rows(record) for record in shuffled.to_iter_dataset(options))
 
