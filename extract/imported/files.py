@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laughstore.errors import BadRecording
+from laughstore.files import is_passing, named_in_errors
 
 from .rounding import Rounded, not_finite, round_to_bfloat16
 
@@ -81,20 +82,24 @@ def open_feature_file(path: Path) -> FeatureFile:
 
     Raises:
         BadRecording: it is none, was cut or altered, or would run code.
+        OSError: a disk or server fails; the next run may read it.
     """
     try:
         mode = path.stat().st_mode
     except OSError as error:
+        if is_passing(error):
+            raise
         raise BadRecording(f"{path}: cannot be read ({error.strerror}); check it") from error
     if not stat.S_ISREG(mode):  # a pipe would wait for ever
         raise BadRecording(f"{path}: is no plain file; give files of features")
-    if path.suffix.lower() == NPY:
-        from .npy_file import open_npy
+    with named_in_errors(path):
+        if path.suffix.lower() == NPY:
+            from .npy_file import open_npy
 
-        return open_npy(path)
-    from .torch_file import open_pt
+            return open_npy(path)
+        from .torch_file import open_pt
 
-    return open_pt(path)
+        return open_pt(path)
 
 
 def as_streams(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:

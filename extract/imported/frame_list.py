@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from laughstore.errors import BadRecording
+from laughstore.files import is_passing
 
 _PIECE_BYTES = 1 << 20
 _MAX_OBJECT = 64 << 10
@@ -141,4 +142,6 @@ class _Text:
                     if piece := decoder.decode(data):
                         yield piece
         except (OSError, UnicodeDecodeError) as error:
+            if is_passing(error):
+                raise
             raise BadRecording(f"{self._path}: cannot be read ({error}); restore it") from error

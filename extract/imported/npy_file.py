@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from laughstore.errors import BadRecording
+from laughstore.files import is_passing
 
 from .files import FeatureFile, as_streams, refuse_dtype
 
@@ -23,6 +24,8 @@ def open_npy(path: Path) -> FeatureFile:
         # other form of file; and never unpickles.
         found = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OverflowError, OSError, EOFError, SyntaxError, TypeError) as error:
+        if is_passing(error):
+            raise
         why = " ".join(str(error).split())[:160]
         raise BadRecording(
             f"{path}: is no whole .npy file of numbers ({why}); write it again"

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from laughstore.errors import BadRecording
+from laughstore.files import is_passing
 
 from .files import FeatureFile, as_streams, refuse_dtype
 
@@ -51,6 +52,8 @@ def open_pt(path: Path) -> FeatureFile:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except _FAULTS as error:
+        if is_passing(error):
+            raise
         raise _refused(path, error) from error
     metadata = None
     if isinstance(found, dict):
@@ -95,6 +98,8 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        if is_passing(error):
+            raise
         raise BadRecording(
             f"{path}: is no whole file of torch.save (torch 1.6 or later); it was cut, or load it"
             " with the program that wrote it and save it again"
@@ -119,6 +124,8 @@ def _check_bytes(path: Path) -> None:
                     while record.read(_PIECE_BYTES):
                         pass
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        if is_passing(error):
+            raise
         raise BadRecording(
             f"{path}: its bytes are not those that were saved ({error}); restore it, or extract"
             " this recording again"

@@ -1,11 +1,13 @@
 """Features of the earlier scripts become a store: exactly, whatever their form, and safely."""
 
+import errno
 import json
 import os
 import pickle
 import re
 import shutil
 import zipfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -622,3 +624,19 @@ def test_a_list_of_frames_that_names_others_than_the_data_set_is_left_out(source
     assert "names 'SPEAKER_01' as main where the data set has 'SPEAKER_00'" in reason(
         tmp_path, source
     )
+
+
+FAILING = Path("/proc/self/mem")
+"""A plain file, to who asks, of which the system cannot read the first byte: EIO."""
+
+
+@pytest.mark.skipif(not FAILING.exists(), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("look", "name"), [(open_feature_file, "features.npy"), (read_frame_list, "list.json")]
+)
+def test_a_disk_that_fails_says_nothing_of_a_file(look, name, tmp_path):
+    path = tmp_path / name
+    path.symlink_to(FAILING)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        look(path)
+    assert caught.value.errno == errno.EIO
