@@ -210,7 +210,7 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
         """
         check_key(self.seed, epoch)
         if epoch != self.epoch:
-            self._position.set(epoch, 0)
+            self._position.set(int(epoch), 0)
 
     def __iter__(self) -> Generator[Batch]:
         """Yield the batches that are left of the epoch; in a worker, those of its steps.
