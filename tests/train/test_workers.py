@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def test_epochs_and_resumes_reach_workers(planted_shards, persistent):
         for epoch in (0, 1, 3):
             frames.set_epoch(epoch)
             assert_same(kept(batches), expected[epoch])
+            pickle.dumps(frames)  # a copy of its own, of which workers know nothing
         assert_same(kept(batches), expected[3])  # nobody set another
         frames.load_state_dict(bare.state_dict() | {"epoch": 3, "step": 5})
         assert len(batches) == len(expected[3]) - 5

@@ -111,33 +111,31 @@ class Position:
             self._words[:] = (self.epoch, self._start, self._version, 0, 0)
 
     def __getstate__(self) -> dict[str, Any]:  # Any: attributes
-        # Called when a worker is spawned: memory that it inherits would not do.
-        if self._memory is None:
+        state = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
+        if get_spawning_popen() is None:
+            # A plain copy: a stream of its own. Ours stays where workers look for it.
+            return state | {"_words": self._words.copy()}
+        if self._memory is None:  # what a spawned worker inherits would not do
             memory = torch.zeros(len(_WORDS), dtype=torch.int64).share_memory_()
             words = memory.numpy().view(np.uint64)
             words[:] = self._words
             self._memory, self._words = memory, words
-        state = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
-        if get_spawning_popen() is None:
-            return state
         if not self._is_spawned:
             self._lock, self._is_spawned = _lock("spawn"), True
-        return state | {"_lock": self._lock}
+        return state | {"_memory": self._memory, "_lock": self._lock}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        memory = self._memory
-        assert memory is not None, "set before it is pickled"
-        if memory.is_shared():
-            self._words = memory.numpy().view(np.uint64)
-        else:  # a plain copy: a stream of its own
-            self._memory, self._words = None, _anonymous()
-            self._words[:] = memory.numpy().view(np.uint64)
-        if "_lock" not in state:
-            self._lock, self._is_spawned = _lock("fork"), False
+        self._memory = state.get("_memory")
+        self._is_spawned = self._memory is not None
+        if self._memory is None:
+            self._words, self._lock = _anonymous(), _lock("fork")
+            self._words[:] = state["_words"]
+        else:
+            self._words = self._memory.numpy().view(np.uint64)
 
 
-_NOT_COPIED: Final = ("_words", "_lock")
+_NOT_COPIED: Final = ("_memory", "_words", "_lock")
 
 
 def _anonymous() -> NDArray[np.uint64]:
