@@ -17,9 +17,18 @@ from numpy.typing import NDArray
 
 from .batch import Batch
 
-_WORDS: Final = ("epoch", "start", "version", "taken_by", "worker_version")
+_WORDS: Final = (
+    "epoch",
+    "start",
+    "version",
+    "taken_version",
+    "taken_by",
+    "num_left",
+    "worker_version",
+)
+_VERSION, _TAKEN, _TAKEN_BY, _NUM_LEFT, _BY_WORKERS = range(2, len(_WORDS))
 _HERE: Final = 1
-"""`taken_by` of an iteration of this process itself; 0 is nobody."""
+"""`taken_by` of an iteration of this process itself. Of a loader, `num_left` workers are to come."""
 
 
 class Position:
@@ -46,7 +55,7 @@ class Position:
     @property
     def start(self) -> int:
         """Step at which the next iteration begins: 0 once one has begun where it was set."""
-        return 0 if self._words[3] else self._start
+        return 0 if int(self._words[_TAKEN]) == self._version else self._start
 
     @property
     def reached(self) -> tuple[int, int]:
@@ -60,7 +69,7 @@ class Position:
     @property
     def read_by_workers(self) -> bool:
         """Whether workers read since the position was set: they are ahead of what was used."""
-        return int(self._words[4]) == self._version
+        return int(self._words[_BY_WORKERS]) == self._version
 
     def set(self, epoch: int, start: int) -> None:
         """Choose where the next iteration begins."""
@@ -74,7 +83,7 @@ class Position:
         """Begin an iteration in the stream's own process; return its first step and its number."""
         with self._lock:
             start = self.start
-            self._words[3] = _HERE
+            self._words[_TAKEN], self._words[_TAKEN_BY] = self._version, _HERE
         self._num_begun += 1
         self._reached = self.epoch, start
         return start, self._num_begun
@@ -85,30 +94,39 @@ class Position:
             self._reached = batch.epoch, batch.step + 1
         return batch
 
-    def take_in_worker(self, loader: int) -> int:
+    def take_in_worker(self, loader: int, num_workers: int) -> int:
         """Begin an iteration in a worker; return the first step of all workers together.
 
         Args:
-            loader: a number that the workers of one loader share, and no other's.
+            loader: a number that the workers of one loader share, and no other's beside it. One
+                behind it may have the same: it is drawn, by a generator that may be seeded anew.
+            num_workers: of the loader.
         """
         with self._lock:
+            words = self._words
             if self._used_version:  # the first iteration is where the stream stood at the start
-                self.epoch, self._start, self._version = (int(word) for word in self._words[:3])
+                self.epoch, self._start, self._version = (int(n) for n in words[: _VERSION + 1])
             if self._used_version == self._version:
                 return 0
             self._used_version = self._version
-            if int(self._words[2]) != self._version:
-                return self._start  # the stream has moved on; later iterations will
-            self._words[4] = self._version
+            # If not, the stream has moved on, and later iterations will.
+            is_now = int(words[_VERSION]) == self._version
+            if is_now:
+                words[_BY_WORKERS] = self._version
             loader += _HERE + 1
-            if int(self._words[3]) not in (0, loader):
-                return 0
-            self._words[3] = loader
+            if int(words[_TAKEN]) == self._version:
+                if int(words[_TAKEN_BY]) != loader or not words[_NUM_LEFT]:
+                    return 0
+                words[_NUM_LEFT] -= np.uint64(1)
+            elif is_now:
+                taken = self._version, loader, num_workers - 1
+                words[_TAKEN], words[_TAKEN_BY], words[_NUM_LEFT] = taken
             return self._start
 
     def _write(self) -> None:
         with self._lock:
-            self._words[:] = (self.epoch, self._start, self._version, 0, 0)
+            # Who has taken the place before is still told: a worker may be late.
+            self._words[: _VERSION + 1] = self.epoch, self._start, self._version
 
     def __getstate__(self) -> dict[str, Any]:  # Any: attributes
         state = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}

@@ -225,7 +225,7 @@ class FrameStream(ClosedAtExit, IterableDataset[Batch]):
         if worker is None:
             return self._here()
         self.preloading.check_workers()
-        start = self._position.take_in_worker(worker.seed - worker.id)
+        start = self._position.take_in_worker(worker.seed - worker.id, worker.num_workers)
         return self._in_worker(start + worker.id, worker.num_workers)
 
     def _here(self) -> Generator[Batch]:
