@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 import time
 
@@ -63,6 +65,56 @@ def test_leaving_it_while_a_reading_stalls_takes_a_moment_and_what_came_is_relea
     assert released == [0, 1, 2, 3]
     goes_on.set()
     ahead._thread.join(60)
+    assert released == list(range(8))
+
+
+def test_whoever_is_impatient_while_a_reading_stalls_leaves_nothing_held():
+    stalled, goes_on = threading.Event(), threading.Event()
+    released: list[int] = []
+
+    def prepare(blocks):
+        if blocks[0]:
+            stalled.set()
+            goes_on.wait(60)
+
+    step = np.arange(20)
+    ahead = ReadAhead(
+        prepare, step, step, max_ahead=8, release=lambda b: released.extend(b.tolist())
+    )
+    ahead.wait(0)
+    assert stalled.wait(60)
+    ctrl_c = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        ahead.close()
+    assert released == [0, 1, 2, 3]
+    goes_on.set()
+    until_s = time.monotonic() + 60  # Python takes a thread for ended whose joining was broken off
+    while len(released) < 8 and time.monotonic() < until_s:
+        time.sleep(0.001)
+    assert released == list(range(8))
+
+
+def test_its_own_thread_may_close_it():
+    """The garbage collector runs in any thread, and an abandoned iteration may be in a cycle."""
+    released: list[int] = []
+    found: list[ReadAhead] = []
+    ready = threading.Event()
+
+    def prepare(blocks):
+        if blocks[0]:
+            ready.wait(60)
+            found.pop().close()
+
+    step = np.arange(20)
+    found.append(
+        ReadAhead(prepare, step, step, max_ahead=8, release=lambda b: released.extend(b.tolist()))
+    )
+    thread = found[0]._thread
+    found[0].wait(0)
+    ready.set()
+    thread.join(60)
+    assert not thread.is_alive()
     assert released == list(range(8))
 
 

@@ -124,14 +124,18 @@ class ReadAhead(ClosedAtExit):
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._thread.join(_PATIENCE_S)
-        with self._changed:
-            self._left_alone, done = True, self._done
-        left = self._by_last_step[self._num_released :]
-        left = left[left < done]
-        self._num_released = len(self._block)
-        if len(left):
-            self._release(self._block[left])
+        try:
+            # The garbage collector closes what nobody refers to in whichever thread it runs.
+            if self._thread is not threading.current_thread():
+                self._thread.join(_PATIENCE_S)
+        finally:  # whoever is impatient may press Ctrl-C again
+            with self._changed:
+                self._left_alone, done = True, self._done
+            left = self._by_last_step[self._num_released :]
+            left = left[left < done]
+            self._num_released = len(self._block)
+            if len(left):
+                self._release(self._block[left])
 
     def _release_over(self, step: int) -> None:
         """Release the blocks of which no step from this one on, less the lag, has need."""
