@@ -28,7 +28,7 @@ _WORDS: Final = (
 )
 _VERSION, _TAKEN, _TAKEN_BY, _NUM_LEFT, _BY_WORKERS = range(2, len(_WORDS))
 _HERE: Final = 1
-"""`taken_by` of an iteration of this process itself. Of a loader, `num_left` workers are to come."""
+"""`taken_by` of this process itself. Of a loader, `num_left` workers have not yet come."""
 
 
 class Position:
