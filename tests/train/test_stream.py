@@ -203,6 +203,22 @@ def test_reading_from_a_closed_stream_says_so(planted_shards):
         list(frames)
 
 
+def test_a_stream_that_is_closed_while_a_thread_gathers_says_so(planted_shards):
+    with stream(planted_shards, reader="window") as frames:
+        source, first = frames.source, next(iter(frames))
+
+        class Closing(np.ndarray):
+            """Frame ids; while they are looked at, the stream is closed."""
+
+            def __lt__(self, other):
+                source.close()
+                return np.asarray(self) < other
+
+        out = torch.empty(len(first.frame), DIM, dtype=torch.int16)
+        with pytest.raises(ValueError, match="this stream was closed"):
+            source.gather(first.frame.numpy().view(Closing), out)
+
+
 @pytest.mark.parametrize("reader", ["map", "window"])
 @pytest.mark.parametrize("mix", ["windows", "global"])
 def test_threads_change_nothing_but_the_time(planted_shards, reader, mix):

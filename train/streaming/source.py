@@ -277,7 +277,13 @@ class FrameSource(ClosedAtExit):
             # One gather for all rows is quicker than a gather of some: pads copy any real row.
             frames = frames.copy()
             frames[pads] = frames.max()
-        matrix.gather(self._rows.row_numbers(frames), into)
+        try:
+            rows = self._rows.row_numbers(frames)
+        except ValueError as error:
+            if self._closed:  # just now, by another thread
+                raise _closed() from error
+            raise
+        matrix.gather(rows, into)
         into[pads] = 0
 
     def check_finite(self, frames: NDArray[np.int64]) -> None:
