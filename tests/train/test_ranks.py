@@ -523,6 +523,19 @@ def test_nothing_is_said_on_stdout(capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_a_group_of_the_caller_s_own_is_left_to_the_caller():
+    distributed: Any = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with Ranks():
+            pass
+        assert distributed.is_initialized()
+        with pytest.raises(ConfigError, match=r"in a group of .* already"):
+            Ranks(Place(world_size=2)).__enter__()
+    finally:
+        distributed.destroy_process_group()
+
+
 def test_alone_nothing_is_joined():
     with Ranks() as ranks:
         values = torch.ones(2 + TOLD)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 from laughstore import errors
-from laughstore.errors import LaughstoreError
+from laughstore.errors import ConfigError, LaughstoreError
 
 from .meeting import NotMetError, meet
 from .place import ALONE, Place
@@ -263,8 +263,12 @@ class Ranks:
             came.discard(0)
 
     def __enter__(self) -> Self:
-        place = self._place
-        if place.world_size > 1:
+        if self.world_size > 1:
+            if dist.is_initialized():
+                raise ConfigError(
+                    "this process is in a group of torch.distributed already, and ranks meet in one"
+                    " of their own; end it before: torch.distributed.destroy_process_group()"
+                )
             self._together("the start", self._join)
         return self
 
@@ -302,7 +306,8 @@ class Ranks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if dist.is_initialized():
+        # One that is alone has met nobody: a group that is there is somebody else's.
+        if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
