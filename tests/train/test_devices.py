@@ -91,7 +91,7 @@ def test_ranks_sum_a_copy_in_memory_of_the_machine(monkeypatch):
     """As on GPUs. A sum among those is only begun by the call, and one that never ends hangs."""
     summed: list[torch.Tensor] = []
 
-    def end(values: torch.Tensor) -> None:
+    def end(values: torch.Tensor, *, async_op: bool) -> None:
         summed.append(values)
         raise RuntimeError("nobody else is here")
 
