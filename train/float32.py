@@ -32,9 +32,9 @@ def full_float32() -> Iterator[None]:
                 place.fp32_precision = precision
 
 
-def _places() -> tuple[Any, ...]:  # Any: modules of torch with a property
+def _places() -> tuple[Any, ...]:  # Any: objects of torch that its types do not know
     """Return what has a precision of its own and is used in heads, or may be."""
-    backends = torch.backends
+    backends: Any = torch.backends  # half of it is made as it is imported
     return (
         backends.cuda.matmul,
         backends.cudnn.conv,

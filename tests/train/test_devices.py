@@ -122,11 +122,13 @@ class Products(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+BACKENDS: Any = torch.backends
+"""Its types do not know all that it has."""
 PLACES = (
-    torch.backends.cuda.matmul,
-    torch.backends.cudnn.conv,
-    torch.backends.mkldnn.matmul,
-    torch.backends.mkldnn.conv,
+    BACKENDS.cuda.matmul,
+    BACKENDS.cudnn.conv,
+    BACKENDS.mkldnn.matmul,
+    BACKENDS.mkldnn.conv,
 )
 
 
@@ -173,16 +175,16 @@ def test_evaluating_and_training_are_made_of_full_products(planted_shards, tmp_p
 
 
 def allow_it_in_the_former_way() -> None:
-    torch.backends.cuda.matmul.allow_tf32 = True
+    BACKENDS.cuda.matmul.allow_tf32 = True
 
 
 def allow_it_for_products_alone() -> None:
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    BACKENDS.cuda.matmul.fp32_precision = "tf32"
+    BACKENDS.cudnn.conv.fp32_precision = "ieee"
 
 
 def allow_it_everywhere() -> None:
-    torch.backends.fp32_precision = "tf32"
+    BACKENDS.fp32_precision = "tf32"
 
 
 def allow_bfloat16_on_cpus() -> None:
@@ -191,10 +193,10 @@ def allow_bfloat16_on_cpus() -> None:
 
 @pytest.fixture
 def former_precisions() -> Iterator[None]:
-    everywhere, before = torch.backends.fp32_precision, precisions()
+    everywhere, before = BACKENDS.fp32_precision, precisions()
     yield
     torch.set_float32_matmul_precision("highest")
-    torch.backends.fp32_precision = everywhere
+    BACKENDS.fp32_precision = everywhere
     for place, precision in zip(PLACES, before, strict=True):
         place.fp32_precision = precision
 
@@ -222,11 +224,11 @@ def test_products_are_full_and_then_as_the_caller_has_allowed_them(allow):
     assert precisions() == before
     assert torch.equal(factors @ factors.T, rounded)
     if allow is allow_it_everywhere:
-        torch.backends.fp32_precision = "ieee"
+        BACKENDS.fp32_precision = "ieee"
         assert not may_round(), "what went by it still does"
     elif allow is not allow_it_for_products_alone:
         assert torch.get_float32_matmul_precision() != "highest"
-        assert torch.backends.cuda.matmul.allow_tf32
+        assert BACKENDS.cuda.matmul.allow_tf32
 
 
 def test_a_run_that_goes_on_with_another_gpu_is_warned_of(monkeypatch, caplog):
