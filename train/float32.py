@@ -1,28 +1,43 @@
-"""Products of float32 in full, on GPUs too."""
+"""Products of float32 in full, on GPUs and on CPUs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
 import torch
+
+_INHERITED: Final = "none"
+"""What a place says that goes by a more general one (`torch.backends.fp32_precision`)."""
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Round no factor of a float32 product in this block, and do as before behind it.
 
-    A GPU may round them to TF32, 10 bits of fraction: where a variable of the environment tells
-    torch so, and where features are extracted as `--allow-tf32` says. Scores would then depend on
-    who asks for them.
+    A GPU may round them to TF32, 10 bits of fraction, and a CPU to bfloat16, 7 bits: where a
+    variable of the environment, or whoever calls this, tells torch so, and where features are
+    extracted as `--allow-tf32` says. Scores would then depend on who asks for them.
     """
-    backends = torch.backends
-    before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+    # Not by `allow_tf32` or `set_float32_matmul_precision`: torch refuses to tell those of a
+    # process that uses these, and they do not tell all that they are set to.
+    before = [(place, place.fp32_precision) for place in _places()]
     try:  # a signal may come at any time
-        _allow_tf32(matmul=False, cudnn=False)
+        for place, _ in before:
+            place.fp32_precision = "ieee"
         yield
     finally:
-        _allow_tf32(matmul=bool(before[0]), cudnn=bool(before[1]))
+        for place, precision in before:
+            place.fp32_precision = _INHERITED
+            if place.fp32_precision != precision:
+                place.fp32_precision = precision
 
 
-def _allow_tf32(*, matmul: bool, cudnn: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = matmul
-    torch.backends.cudnn.allow_tf32 = cudnn
+def _places() -> tuple[Any, ...]:  # Any: objects of torch that its types do not know
+    """Return what has a precision of its own and is used in heads, or may be."""
+    backends: Any = torch.backends  # half of it is made as it is imported
+    return (
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+    )

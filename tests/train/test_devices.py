@@ -19,6 +19,7 @@ from train import DeviceCopies, HeadConfig, LossConfig, train
 from train.distributed.gradients import Gradients
 from train.distributed.place import Place
 from train.distributed.ranks import RankLost, Ranks
+from train.float32 import full_float32
 from train.losses import EpochRows, make_loss
 from train.model import ScoreModel
 from train.moments import Standardiser
@@ -90,7 +91,7 @@ def test_ranks_sum_a_copy_in_memory_of_the_machine(monkeypatch):
     """As on GPUs. A sum among those is only begun by the call, and one that never ends hangs."""
     summed: list[torch.Tensor] = []
 
-    def end(values: torch.Tensor) -> None:
+    def end(values: torch.Tensor, *, async_op: bool) -> None:
         summed.append(values)
         raise RuntimeError("nobody else is here")
 
@@ -121,8 +122,22 @@ class Products(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+BACKENDS: Any = torch.backends
+"""Its types do not know all that it has."""
+PLACES = (
+    BACKENDS.cuda.matmul,
+    BACKENDS.cudnn.conv,
+    BACKENDS.mkldnn.matmul,
+    BACKENDS.mkldnn.conv,
+)
+
+
+def precisions() -> list[str]:
+    return [place.fp32_precision for place in PLACES]
+
+
 def may_round() -> bool:
-    return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+    return not {"ieee", "none"}.issuperset(precisions())
 
 
 @pytest.fixture
@@ -157,6 +172,63 @@ def test_evaluating_and_training_are_made_of_full_products(planted_shards, tmp_p
     assert not any(products.rounded)
     assert seen
     assert not any(seen)
+
+
+def allow_it_in_the_former_way() -> None:
+    BACKENDS.cuda.matmul.allow_tf32 = True
+
+
+def allow_it_for_products_alone() -> None:
+    BACKENDS.cuda.matmul.fp32_precision = "tf32"
+    BACKENDS.cudnn.conv.fp32_precision = "ieee"
+
+
+def allow_it_everywhere() -> None:
+    BACKENDS.fp32_precision = "tf32"
+
+
+def allow_bfloat16_on_cpus() -> None:
+    torch.set_float32_matmul_precision("medium")
+
+
+@pytest.fixture
+def former_precisions() -> Iterator[None]:
+    everywhere, before = BACKENDS.fp32_precision, precisions()
+    yield
+    torch.set_float32_matmul_precision("highest")
+    BACKENDS.fp32_precision = everywhere
+    for place, precision in zip(PLACES, before, strict=True):
+        place.fp32_precision = precision
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        allow_it_in_the_former_way,
+        allow_it_for_products_alone,
+        allow_it_everywhere,
+        allow_bfloat16_on_cpus,
+    ],
+)
+@pytest.mark.usefixtures("former_precisions")
+def test_products_are_full_and_then_as_the_caller_has_allowed_them(allow):
+    """In whichever way: torch raises where it is asked by one and was told by another."""
+    factors = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    full = factors @ factors.T
+    allow()
+    before, rounded = precisions(), factors @ factors.T
+    assert may_round()
+    with full_float32():
+        assert not may_round()
+        assert torch.equal(factors @ factors.T, full)
+    assert precisions() == before
+    assert torch.equal(factors @ factors.T, rounded)
+    if allow is allow_it_everywhere:
+        BACKENDS.fp32_precision = "ieee"
+        assert not may_round(), "what went by it still does"
+    elif allow is not allow_it_for_products_alone:
+        assert torch.get_float32_matmul_precision() != "highest"
+        assert BACKENDS.cuda.matmul.allow_tf32
 
 
 def test_a_run_that_goes_on_with_another_gpu_is_warned_of(monkeypatch, caplog):

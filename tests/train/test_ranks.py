@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from train import FrameFilter, FrameStream, HeadConfig, Progress, TrainConfig, T
 from train.distributed.gradients import Gradients
 from train.distributed.hanging import HANGING_S
 from train.distributed.meeting import NotMetError, meet
+from train.distributed.one_ahead import OneAhead
 from train.distributed.place import Place
 from train.distributed.ranks import TOLD, RankLost, Ranks
 from train.kept_moments import KeptMoments
@@ -200,9 +202,10 @@ def test_ranks_at_different_steps_are_told_apart():
 def test_thousands_of_ranks_at_one_step_are_not_told_apart(monkeypatch):
     world_size = 4096
 
-    def all_reduce(values: torch.Tensor) -> None:
+    def all_reduce(values: torch.Tensor, *, async_op: bool) -> Made:
         """As gloo adds them: float32, one rank behind the other."""
         values.copy_(torch.from_numpy(np.cumsum([values.numpy()] * world_size, axis=0)[-1]))
+        return Made()
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     ranks = Ranks(Place(world_size=world_size))
@@ -210,6 +213,12 @@ def test_thousands_of_ranks_at_one_step_are_not_told_apart(monkeypatch):
         values = torch.ones(1 + TOLD)
         ranks.sum_step(values, step)
         assert values[0] == world_size
+
+
+class Made:
+    """A sum that is made already."""
+
+    def wait(self) -> None: ...
 
 
 def on_rank(end: Ended) -> str:
@@ -521,6 +530,51 @@ def test_nothing_is_said_on_stdout(capfd):
     for end in on_ranks(2, lambda place: Ranks(place).__enter__().agree("a test")):
         end.result()
     assert capfd.readouterr().out == ""
+
+
+def test_the_next_batch_is_made_while_others_are_waited_for():
+    def work(place: Place) -> float:
+        with Ranks(place) as ranks:
+            values = torch.ones(1 + TOLD)
+            with ranks.made_meanwhile(time.monotonic() for _ in range(9)) as made:
+                time.sleep(0.3 * place.rank)
+                ranks.sum_step(values, 1)
+                waited_s = time.monotonic() - next(made)
+            assert values[0] == 2
+            return waited_s
+
+    waited, _ = (end.result() for end in on_ranks(2, work))
+    assert waited > 0.2
+
+
+def test_what_is_made_ahead_comes_in_its_place():
+    def items() -> Iterator[int]:
+        yield from (1, 2)
+        raise CorruptData("the third")
+
+    ahead = OneAhead(items())
+    for number in (1, 2):
+        assert next(ahead) == number
+        for _ in range(2):
+            ahead.make()
+    with pytest.raises(CorruptData, match="the third"):
+        next(ahead)
+    ended = OneAhead(iter(()))
+    ended.make()
+    assert list(ended) == []
+
+
+def test_a_group_of_the_caller_s_own_is_left_to_the_caller():
+    distributed: Any = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with Ranks():
+            pass
+        assert distributed.is_initialized()
+        with pytest.raises(ConfigError, match=r"in a group of .* already"):
+            Ranks(Place(world_size=2)).__enter__()
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_alone_nothing_is_joined():

@@ -27,9 +27,10 @@ from torch import Tensor
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 from laughstore import errors
-from laughstore.errors import LaughstoreError
+from laughstore.errors import ConfigError, LaughstoreError
 
 from .meeting import NotMetError, meet
+from .one_ahead import OneAhead
 from .place import ALONE, Place
 from .signals import Interruptible
 
@@ -66,6 +67,8 @@ class Ranks:
         self._store: dist.PrefixStore | None = None  # pyright: ignore[reportPrivateImportUsage]
         self._all_attempts: dist.TCPStore | None = None  # pyright: ignore[reportPrivateImportUsage]
         self._agreed: int | None = None
+        self._meanwhile: Callable[[], object] = _nothing
+        """What this rank does while others come to a step. It raises nothing."""
 
     @property
     def told(self) -> int | None:
@@ -89,7 +92,10 @@ class Ranks:
         if self.world_size == 1:
             return
         values[-TOLD:] = torch.tensor([step % _STEPS, *self._signals], dtype=torch.float32)
-        self._together(f"step {step}", lambda: dist.all_reduce(values))
+        doing, begun = f"step {step}", []
+        self._together(doing, lambda: begun.append(dist.all_reduce(values, async_op=True)))
+        self._meanwhile()
+        self._together(doing, begun[0].wait)
         found = values[-TOLD:].tolist()
         if found[0] != step % _STEPS * self.world_size:
             raise RankLost(
@@ -97,6 +103,20 @@ class Ranks:
                 " one model; go on from the last checkpoint: --resume"
             )
         self._agree_on(found[1:])
+
+    @contextmanager
+    def made_meanwhile[Item](self, items: Iterator[Item]) -> Iterator[Iterator[Item]]:
+        """Hand on items, each made while the others come to the step before, if there are others.
+
+        It may be made although nobody will ask for it. What making it raises is raised in its
+        place: the step before is made.
+        """
+        ahead = OneAhead(items)
+        self._meanwhile = ahead.make
+        try:
+            yield ahead
+        finally:
+            self._meanwhile = _nothing
 
     def agree(self, doing: str) -> None:
         """End on all ranks when one of them got a signal; else wait until all are here.
@@ -263,8 +283,12 @@ class Ranks:
             came.discard(0)
 
     def __enter__(self) -> Self:
-        place = self._place
-        if place.world_size > 1:
+        if self.world_size > 1:
+            if dist.is_initialized():
+                raise ConfigError(
+                    "this process is in a group of torch.distributed already, and ranks meet in one"
+                    " of their own; end it before: torch.distributed.destroy_process_group()"
+                )
             self._together("the start", self._join)
         return self
 
@@ -302,8 +326,13 @@ class Ranks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if dist.is_initialized():
+        # One that is alone has met nobody: a group that is there is somebody else's.
+        if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 @contextmanager

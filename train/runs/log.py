@@ -160,7 +160,8 @@ class Interval:
         self._frames: list[Tensor] = []
         self._num_waits, self._wait_s = 0, 0.0
         self.waited_s = 0.0
-        """Spent on waiting for batches in this epoch, by this process."""
+        """Spent on waiting for batches in this epoch, by this process; of several, also
+        on those that are made while others are waited for."""
 
     @property
     def losses(self) -> list[Any]:

@@ -73,6 +73,8 @@ class DeviceCopies:
     until the copy two batches before is done; a loop that copies by itself, and asynchronously,
     would train on rows of other batches.
 
+    One serves a stream for all epochs: another one would know nothing of copies that still run.
+
     Args:
         device: to copy to.
     """

@@ -199,8 +199,11 @@ class Fitting[Model: RowModel, Result](ABC):
             return  # saved behind its last step
         course, interval, num_steps = self.course, self.interval, self.stream.num_steps
         held = self.ranks.interruptible.held
-        with closing(iter(self.stream)) as batches:
-            for batch in interval.timed(batches):
+        with (
+            closing(iter(self.stream)) as stream,
+            self.ranks.made_meanwhile(interval.timed(stream)) as batches,
+        ):
+            for batch in batches:
                 with held(), threads_for(self.model.num_outputs):
                     for group in self.optimiser.param_groups:
                         group["lr"] = self._learning_rate()
