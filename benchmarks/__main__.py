@@ -21,6 +21,7 @@ from .report import Options, parse_options, working_folder
 
 SCRIPTS = (
     "bench_stream",
+    "bench_memmap",
     "bench_start",
     "bench_resume",
     "bench_memory",

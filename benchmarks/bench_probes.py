@@ -220,13 +220,16 @@ class Pair:
             for name, each in zip(names, (self.single, self.together), strict=True)
         ]
 
-    def times_as_fast(self) -> Result:
+    def times_as_fast(self, repeats: int) -> Result:
         """Return how many runs take the time of one probe in a pass with the others, by round.
 
-        Both were in the same rounds; the warm-up does not count.
+        Args:
+            repeats: rounds that count, of both, the last ones.
         """
         rounds = zip(
-            self.single.seconds_a_probe[1:], self.together.seconds_a_probe[1:], strict=True
+            self.single.seconds_a_probe[-repeats:],
+            self.together.seconds_a_probe[-repeats:],
+            strict=True,
         )
         num = len(PROBES)
         name = f"{self.name}, {num} probes in one pass, beside {num} runs"
@@ -254,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "torch_threads": torch.get_num_threads(),
             "checked": "after each run: every probe was trained and validated for all epochs",
         }
-        report.finish(settings, [*results, *(pair.times_as_fast() for pair in pairs)])
+        compared = [pair.times_as_fast(options.repeats) for pair in pairs]
+        report.finish(settings, [*results, *compared])
 
 
 if __name__ == "__main__":

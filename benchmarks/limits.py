@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laughstore import open_rows
+from train.streaming.buffers import aligned_empty
 from train.streaming.gather import RowMatrix
 from train.streaming.in_order import in_order
 
+from .compiled_gather import compiled_gather
 from .consuming import UNITS, Consumer, check_once, group_of
 from .data import DIM, FRAME_BYTES, SPLIT, BenchData
 from .measure import Contestant
@@ -22,6 +24,8 @@ from .warmth import touch_frames
 
 _MEMCPY_BYTES = 256 << 20
 _MEMCPY_TIMES = 16
+TOUCHED = "bare gather of the same rows, pages touched first"
+COMPILED = "bare gather of the same rows, compiled, stores past the caches"
 Gather = Callable[[NDArray[np.int64], Tensor], None]
 """Copies rows of these numbers into a tensor."""
 
@@ -91,10 +95,10 @@ def bare_gathers(
     copy: Contestant,
     copy_by_two: Contestant,
 ) -> list[Contestant]:
-    """Return bare copies, by torch and by the stream's own loop: the same rows in the same order.
+    """Return bare copies of the same rows in the same order: by torch and by the stream's own loop.
 
-    Row numbers are known beforehand, pages are mapped, one buffer is used over and over
-    (five in turn by two threads).
+    And by compiled code, where there is a compiler. Row numbers are known beforehand, pages are
+    mapped, one buffer is used over and over (five in turn by two threads).
     """
     rows = open_rows(data.index, SPLIT)
     blocks = np.arange(data.index.num_blocks)
@@ -103,7 +107,7 @@ def bare_gathers(
     numbers = rows.row_numbers(ids)
     parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
     # More than there are batches at a time, so that nothing has to look who uses them.
-    buffers = [torch.empty((batch, DIM), dtype=torch.int16) for _ in range(5)]
+    buffers = [torch.from_numpy(aligned_empty((batch, DIM))) for _ in range(5)]
     consumer = Consumer()
 
     def select(part: NDArray[np.int64], out: Tensor) -> None:
@@ -111,6 +115,12 @@ def bare_gathers(
 
     def touch(part: NDArray[np.int64], out: Tensor) -> None:
         touching.gather(part, out.numpy())
+
+    compiled = compiled_gather(rows.matrix.view(np.int16))
+
+    def past_caches(part: NDArray[np.int64], out: Tensor) -> None:
+        assert compiled is not None, "a contestant only if there is one"
+        compiled(part, out.numpy())
 
     def deliver(gather: Gather) -> float:
         def batches() -> Iterator[Tensor]:
@@ -142,13 +152,15 @@ def bare_gathers(
     selecting, touched = partial(deliver, select), partial(deliver, touch)
     found = {
         "bare index_select of the same rows": (selecting, copy),
-        "bare gather of the same rows, pages touched first": (touched, copy),
+        TOUCHED: (touched, copy),
         "bare index_select of the same rows, two torch threads": (
             with_two_torch_threads(selecting),
             copy_by_two,
         ),
         "bare gather of the same rows, two threads, a batch each": (deliver_by_two, copy_by_two),
     }
+    if compiled is not None:
+        found[COMPILED] = partial(deliver, past_caches), copy
     return [
         Contestant(name, run, UNITS, group, limit, before, check)
         for name, (run, limit) in found.items()

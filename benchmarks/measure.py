@@ -13,7 +13,6 @@ from typing import Any
 
 MIN_REPEATS = 5
 """Rounds of numbers that anybody is shown; a quick run, whose numbers nobody is, has fewer."""
-_WARM_UPS = 1
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,12 @@ def measure(
 
     Args:
         contestants: each one's limit is among them.
-        repeats: 1 or more.
+        repeats: 1 or more; fewer than MIN_REPEATS, whose numbers nobody is shown, have no warm-up.
         say: called with one line a round.
     """
     assert repeats >= 1, "without a round there is nothing to tell"
     runs = {contestant: _Runs() for contestant in contestants}
-    for number in range(-_WARM_UPS, repeats):
+    for number in range(-1 if repeats >= MIN_REPEATS else 0, repeats):
         say("warm-up" if number < 0 else f"round {number + 1} of {repeats}")
         first = number % len(contestants)
         for contestant in (*contestants[first:], *contestants[:first]):

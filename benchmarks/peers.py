@@ -121,7 +121,10 @@ class LitDataBlocks(Peer):
 
 
 class GrainBlocks(Peer):
-    """grain over ArrayRecord files: uncompressed, a record a group, blocks globally permuted."""
+    """grain over ArrayRecord files: uncompressed, a record a group, blocks globally permuted.
+
+    Two threads of its own: 1.15 times as fast as none, and its default of 16 as 0.65.
+    """
 
     name = "grain"
     package = "grain"
@@ -148,7 +151,7 @@ class GrainBlocks(Peer):
     def blocks(self, epoch: int) -> Iterator[Block]:
         """Yield every block once, shuffled."""
         grain: Any = _module("grain")
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
         shuffled = grain.MapDataset.source(self._source).seed(epoch).shuffle()
         return (_rows(record) for record in shuffled.to_iter_dataset(options))
 

@@ -20,7 +20,8 @@ _UNITS = (Unit("GB/s", 1e-9), Unit(f"us a read of {NUM_FRAMES} frames", 1e6 / _N
 def random_reads(data: BenchData) -> list[Contestant]:
     """Return readers of the same random ranges of the same frames, all in the page cache.
 
-    The warm-up round verifies their blocks; `first touch` opens the store anew for each run.
+    Their blocks are verified when they are read first, in a warm-up round if there is one; `first
+    touch` opens the store anew for each run.
     """
     ranges = _ranges(data)
     flat = np.memmap(data.flat, "<u2", "r").reshape(-1, DIM)

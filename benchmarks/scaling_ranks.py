@@ -4,7 +4,6 @@ The clock runs from telling all of them to begin until the last one has its epoc
 equally many steps, and that together they have every frame once, is checked off the clock.
 """
 
-import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from laughstore.closing import ClosedAtExit
 
 from .consuming import UNITS
 from .measure import Contestant
+from .process_memory import fresh_processes
 from .scaling_epochs import Epochs, Setting
 
 _WAIT_S = 120.0
@@ -32,7 +32,7 @@ class ReadingRanks(ClosedAtExit):
     """
 
     def __init__(self, store: Path, recordings: str | None, num_ranks: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = fresh_processes()
         self.num_ranks = num_ranks
         self._ends: list[Connection] = []
         self._processes = []

@@ -70,6 +70,11 @@ class Watched:
         """The most anonymous memory that the stream added, by epoch."""
         return [(held.most_anonymous_bytes - self.before_bytes) / 1e6 for held in self.epochs]
 
+    @property
+    def anonymous_mb(self) -> list[float]:
+        """The most anonymous memory of all that was there, by epoch."""
+        return [held.most_anonymous_bytes / 1e6 for held in self.epochs]
+
 
 def limit_for(shards: Path, num_frames: int) -> int:
     """Return how many bytes a stream may add: a tenth of the data set.
@@ -170,12 +175,12 @@ def stream_memory(data: BenchData) -> list[Result]:
     mine = watch_apart(data.store, data.num_frames, 0)
     found = [windows, allowed, everything]
     found.append(summary(f"window reader: {ADDED}", "MB", mine.added_mb, windows))
+    found.append(summary("window reader: anonymous memory", "MB", mine.anonymous_mb))
     found += _others("window reader", mine)
 
     workers = watch_apart(data.store, data.num_frames, 2)
     name = "window reader, 2 DataLoader workers"
-    anonymous = [held.most_anonymous_bytes / 1e6 for held in workers.epochs]
-    found.append(summary(f"{name}: anonymous memory of all three", "MB", anonymous))
+    found.append(summary(f"{name}: anonymous memory of all three", "MB", workers.anonymous_mb))
     found += _others(name, workers)
 
     mapped = watch_apart(data.store, data.num_frames, 0, reader="map")

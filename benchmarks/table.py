@@ -25,6 +25,7 @@ _PLOTS_IN_FRONT = ("throughput",)
 """Shown in the project's README; that of the benchmarks shows all."""
 _TITLES = {
     "stream": "Delivering shuffled frames",
+    "memmap": "A mapped file as users write it",
     "stream_cold": "Delivering frames that are not in memory",
     "stream_start": "First batch and planning",
     "resume": "Going on where a stream or a run stopped",
@@ -35,7 +36,16 @@ _TITLES = {
     "probes": "Training many linear probes in one pass, with torch's own number of threads",
     "extract_gpu": "Extracting on a GPU: Moshi 7B and Mimi, random weights",
 }
-_WHEN_THERE = ("extract_gpu", "probes", "stream_cold", "stream_start", "resume", "memory", "train")
+_WHEN_THERE = (
+    "extract_gpu",
+    "probes",
+    "memmap",
+    "stream_cold",
+    "stream_start",
+    "resume",
+    "memory",
+    "train",
+)
 """Reports that no table waits for: they need a GPU, a disk that forgets, Linux, or free cores."""
 _THROUGHPUT = "GB/s"
 _LEGEND = (

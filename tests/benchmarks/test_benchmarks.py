@@ -135,6 +135,7 @@ def test_a_quick_run_runs_all_scripts_and_their_json_has_every_field(tmp_path):
     reports = [report for report in reports if not report["name"].startswith("scaling")]
     assert {report["name"] for report in reports} - {"stream_cold"} == {
         "stream",
+        "memmap",
         "stream_start",
         "resume",
         "memory",

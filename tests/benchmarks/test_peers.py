@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.bench_stream import BATCHES, RivalEpochs
+from benchmarks.bench_stream import BATCHES
 from benchmarks.data import DIM, FRAME_BYTES, ID_CHANNELS, SPLIT, ids_of, make_data
 from benchmarks.episode_files import PART, EpisodeFiles, episode_loaders
+from benchmarks.epochs import RivalEpochs
 from benchmarks.mixed import mixing_of, mixing_setting, mixing_table
 from benchmarks.mixing import Mixing
 from benchmarks.peers import NOT_INSTALLED, PEERS, OpenPeer, file_blocks, installed, open_peers

@@ -11,11 +11,11 @@ import statistics
 import pytest
 import torch
 
-from benchmarks.bench_stream import StreamEpochs
 from benchmarks.bench_train import on_cpu
 from benchmarks.consuming import UNITS
 from benchmarks.data import make_data
-from benchmarks.limits import bare_gathers, memcpy
+from benchmarks.epochs import StreamEpochs
+from benchmarks.limits import TOUCHED, bare_gathers, memcpy
 from benchmarks.measure import Contestant, measure
 from benchmarks.report import RESULTS
 from benchmarks.training import opened
@@ -70,7 +70,7 @@ def test_the_stream_keeps_up_with_memcpy_and_checksums_cost_later_epochs_nothing
     group = f"batch {BATCH}"
     never = recorded("stream", "FrameStream, verify never", group)
     later = recorded("stream", "FrameStream, verify first, later epochs", group)
-    bare = recorded("stream", "bare gather of the same rows, pages touched first", group)
+    bare = recorded("stream", TOUCHED, group)
     least = {
         "the stream's speed, as a part of memcpy's,": PART * never["of_limit"],
         "the stream's speed, as a part of a bare gather's of the same rows,": PART_OF_LIKE
