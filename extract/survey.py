@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from laughstore.annotations import Annotations
 from laughstore.bouts import clean_events
-from laughstore.buildplan import Assignment, SkippedRecording
+from laughstore.buildplan import Assignment, SkippedRecording, refuse_like_splits
 from laughstore.errors import BadRecording, ConfigError
 from laughstore.progress import NoProgress, Progress
 from laughstore.tables import Vocabulary, recording_tables
@@ -125,8 +125,9 @@ def settle(config: BuildConfig, found: Survey) -> BuildConfig:
     """Return the build that a survey makes of what was asked for: of mixes, if there are only such.
 
     Raises:
-        ConfigError: text is to be fed and there are only mixes.
+        ConfigError: two splits differ in case only.
     """
+    refuse_like_splits(item.source.split for item in found.recordings)
     if found.recordings and found.all_are_mixes and config.speakers != "mix":
         return replace(config, speakers="mix")
     return config

@@ -4,7 +4,7 @@ It is a pure function of the data set and the FeatureSpec, so that any number of
 and started again, write the same files. A recording that fails later leaves a hole; nothing moves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -139,19 +139,12 @@ def make_plan(
     geometry = ShardGeometry(spec.dim, spec.block_frames, spec.shard_frames)
     next_shard = dict(first_shards or {})
     seen: dict[str, str] = {}
-    splits = {split.casefold(): split for split in next_shard}
     planned: list[PlannedRecording] = []
+    refuse_like_splits((item.split for item in recordings), next_shard)
     for item in recordings:
         if not is_path_part(item.split):
             raise ConfigError(
                 f"split {item.split!r} cannot be part of a file name; use letters, digits, - and _"
-            )
-        # On macOS, Windows and exFAT their files would overwrite one another.
-        same = splits.setdefault(item.split.casefold(), item.split)
-        if item.split != same and item.split not in next_shard:
-            raise ConfigError(
-                f"splits {same!r} and {item.split!r} differ in case only, which some file systems"
-                " do not tell apart; rename one of them"
             )
         if item.id in seen:
             raise ConfigError(
@@ -180,6 +173,29 @@ def make_plan(
             )
         )
     return BuildPlan(spec, device_kind, tuple(planned), tuple(skipped))
+
+
+def refuse_like_splits(splits: Iterable[str], known: Mapping[str, object] | None = None) -> None:
+    """Refuse splits that differ in case only.
+
+    On macOS, Windows and exFAT their files would overwrite one another.
+
+    Args:
+        splits: of recordings.
+        known: splits that a store has, and may have, already.
+
+    Raises:
+        ConfigError: two are such.
+    """
+    there = dict(known or {})
+    first = {split.casefold(): split for split in there}
+    for split in splits:
+        same = first.setdefault(split.casefold(), split)
+        if split != same and split not in there:
+            raise ConfigError(
+                f"splits {same!r} and {split!r} differ in case only, which some file systems do not"
+                " tell apart; rename one of them"
+            )
 
 
 def read_plan(store: Path, number: int = 1) -> BuildPlan:

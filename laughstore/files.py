@@ -16,19 +16,18 @@ TEMPORARY_MARK = ".partial-"
 """Stands in the name of every file that is being written; whoever finds one may delete it."""
 _HASH_CHUNK_BYTES = 4 << 20
 _PASSING = frozenset(
-    [
-        errno.EIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ENOTCONN,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-    ]
+    getattr(errno, name)
+    for name in (
+        # Of a disk, its file system and its driver.
+        *("EIO", "EREMOTEIO", "ENODATA", "EBADMSG", "EUCLEAN", "ENODEV"),
+        # Of a server, the way to it (Lustre: ESHUTDOWN), and tickets for it that have expired.
+        *("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+        *("ENOTCONN", "ESHUTDOWN", "ENOLINK", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET"),
+        *("EKEYEXPIRED", "EKEYREVOKED", "ENOKEY"),
+        # Of this machine.
+        *("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EAGAIN"),
+    )
+    if hasattr(errno, name)  # some are of Linux alone
 )
 _SYNC_FILE_RANGE_WRITE = 2
 """Begin to write dirty pages of the range; do not wait for them (linux/fs.h)."""
@@ -116,6 +115,30 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _PASSING
 
 
+def check_readable(path: Path, num_bytes: int) -> bool:
+    """Read the beginning of a file, for an error of the disk that nobody has told.
+
+    Args:
+        path: of the file.
+        num_bytes: to read, at most.
+
+    Returns:
+        False when it cannot be read for a reason of its own.
+
+    Raises:
+        OSError: the disk or its server fails, see `is_passing`.
+    """
+    try:
+        with named_in_errors(path), path.open("rb", buffering=0) as file:
+            while num_bytes > 0 and (piece := file.read(min(num_bytes, _HASH_CHUNK_BYTES))):
+                num_bytes -= len(piece)
+    except (OSError, ValueError) as error:
+        if is_passing(error):
+            raise
+        return False
+    return True
+
+
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a whole file durably, replacing an older one in one step.
 
@@ -152,7 +175,8 @@ def create_atomic(path: Path, data: bytes) -> bool:
         try:
             os.link(temporary, path)  # unlike a rename, fails when the name is taken
         except FileExistsError:
-            if not path.samefile(temporary):  # of an answer that was lost, see `try_link`
+            # One of an answer that was lost is ours, see `try_link`.
+            if not (path.exists() and path.samefile(temporary)):
                 return False
         except OSError:
             temporary.replace(path)  # no links here: the last writer wins, with the same bytes
@@ -241,7 +265,7 @@ def unlink_durably(path: Path) -> bool:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file, as hex digits."""
-    with path.open("rb") as file:
+    with named_in_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

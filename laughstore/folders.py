@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import CorruptData, NotFound
+from .files import named_in_errors
 from .naming import is_store_path
 
 _SCHEME_MARK = "://"
@@ -143,12 +144,12 @@ class LocalFolder:
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
-        with self._open(path) as file:
+        with named_in_errors(self._root / path), self._open(path) as file:
             return file.read()
 
     def read_range(self, path: str, start: int, num_bytes: int) -> bytes:
         """Return exactly these bytes of a file."""
-        with self._open(path) as file:
+        with named_in_errors(self._root / path), self._open(path) as file:
             size = os.fstat(file.fileno()).st_size
             data = b""
             if start + num_bytes <= size:  # or nothing is allocated

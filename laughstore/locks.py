@@ -178,6 +178,7 @@ class StoreLocks(ClosedAtExit):
                 self._file.works = True
                 return False
             if error.errno not in _UNSUPPORTED:
+                error.filename = str(self._path)
                 raise
             if self._file.works and how == fcntl.LOCK_UN:
                 _log.warning(

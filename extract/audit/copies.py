@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from laughstore.files import is_passing, named_in_errors
+
 from ..sound.tracks import AudioFile
 
 _PIECE_BYTES = 1 << 14
@@ -34,7 +36,7 @@ class SoundUse:
         """Return a hash of the file's first, middle and last bytes. Raises OSError."""
         if self._digest is None:
             found = hashlib.sha256()
-            with self.file.path.open("rb") as file:
+            with named_in_errors(self.file.path), self.file.path.open("rb") as file:
                 for place in (0, num_bytes // 2, max(num_bytes - _PIECE_BYTES, 0)):
                     file.seek(place)
                     found.update(file.read(_PIECE_BYTES))
@@ -53,12 +55,17 @@ class Copies:
 
         The mix of a recording may be the track of its only speaker. Files that cannot be read are
         no copies of anything.
+
+        Raises:
+            OSError: the disk or its server fails.
         """
         try:
             num_bytes = use.file.path.stat().st_size
             earlier = self._by_size.setdefault(num_bytes, [])
             found = next((item for item in earlier if _is_copy(item, use, num_bytes)), None)
-        except OSError:
+        except OSError as error:
+            if is_passing(error):
+                raise
             return None
         if found is None:
             earlier.append(use)
@@ -87,6 +94,6 @@ def _may_be_copies(a: SoundUse, b: SoundUse) -> bool:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with named_in_errors(path), path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             yield block

@@ -73,6 +73,7 @@ def look_at(recording: DatasetRecording, speakers: Speakers) -> LookedAt:
     num_samples = max(probe_audio(file).num_samples_24k for file in roles.files)
     stated = recording.annotations()
     annotations = replace(stated, duration_us=num_samples * US_PER_SECOND // SAMPLE_RATE)
+    annotations.checked_id()  # a build leaves out what no reader takes
     vocabulary = Vocabulary.of([annotations])
     tables = recording_tables(annotations, vocabulary)
     clean, faults = clean_events(tables)

@@ -31,6 +31,7 @@ from laughstore.errors import BadRecording
 from laughstore.timebase import US_PER_SECOND
 
 from ..datasets import DatasetRecording
+from ..sound.decoding import ForwardSound
 from ..sound.files import open_sound
 from ..sound.tracks import MAX_MAGNITUDE, AudioFile
 from .findings import Findings
@@ -62,6 +63,7 @@ def listen(looked: LookedAt, found: Findings, counts: Audibility) -> None:
 
     Raises:
         BadRecording: a file cannot be decoded where a laugh is.
+        OSError: the disk or its server fails.
     """
     recording = looked.recording
     with ExitStack() as stack:
@@ -108,7 +110,7 @@ class _Ear:
     stack: ExitStack
     level: float | None = None
     """Mean power of what is not silent; None when everything is."""
-    _sound: soundfile.SoundFile = field(init=False)
+    _sound: ForwardSound = field(init=False)
 
     def __post_init__(self) -> None:
         self._sound, info = open_sound(self.file, self.stack)
@@ -141,8 +143,7 @@ class _Ear:
         if start >= stop:
             return np.zeros(0)
         try:
-            self._sound.seek(start)
-            read = self._sound.read(stop - start, dtype="float64", always_2d=True)
+            read: NDArray[np.float64] = self._sound.take(stop - start, "float64", first=start)
         except soundfile.SoundFileError as error:
             raise self._fault("is damaged and cannot be decoded", start) from error
         if len(read) < stop - start:

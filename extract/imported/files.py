@@ -1,22 +1,26 @@
 """A file of features, whichever its form: opened safely, read a stretch of frames at a time."""
 
+import errno
+import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laughstore.errors import BadRecording
-from laughstore.files import is_passing, named_in_errors
+from laughstore.errors import BadRecording, LaughstoreError
+from laughstore.files import check_readable, is_passing, named_in_errors
 
+from .pages import are_there
 from .rounding import Rounded, not_finite, round_to_bfloat16
 
 PT: Final = ".pt"
 NPY: Final = ".npy"
 SUFFIXES: Final = (PT, NPY)
+_CHECKED_BYTES: Final = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class FeatureFile:
     """What a .pt file says of its features; unchecked."""
     check_bytes: Callable[[], None] = field(default=lambda: None, repr=False)
     """Compares the bytes with the checksums of the file, if it has any. Raises BadRecording."""
+    opened: os.stat_result | None = field(default=None, repr=False)
+    """The file as it was then."""
 
     @property
     def num_streams(self) -> int:
@@ -46,6 +52,27 @@ class FeatureFile:
         """D: channels."""
         return self.rows.shape[2]
 
+    def refuse_changed(self) -> None:
+        """Refuse a file that was written to since it was opened: what was read may be of two files.
+
+        One that was replaced or removed as a whole is still the one that was opened.
+
+        Raises:
+            LaughstoreError: its size or time has changed; the next run may find it whole.
+        """
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return
+        was = self.opened
+        if was is None or not os.path.samestat(now, was):
+            return
+        if (now.st_size, now.st_mtime_ns) != (was.st_size, was.st_mtime_ns):
+            raise LaughstoreError(
+                f"{self.path}: was written to while it was read; run the same command again when it"
+                " is whole"
+            )
+
     def read(self, stream: int, start: int, stop: int, *, first_frame: int = 0) -> Rounded:
         """Return rows as they are stored.
 
@@ -58,8 +85,15 @@ class FeatureFile:
         Raises:
             BadRecording: a value is NaN, infinite, or larger than any bfloat16; the message names
                 file and frame.
+            LaughstoreError: the file was cut meanwhile.
+            OSError: the disk or its server fails.
         """
         values = self.rows[stream, start:stop]
+        if not are_there(values):
+            self.refuse_changed()
+            check_readable(self.path, _CHECKED_BYTES)
+            if not are_there(values):  # it was not the disk, for a moment
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
         if values.dtype.kind == "u":
             found = Rounded(np.ascontiguousarray(values), 0)
         else:
@@ -85,21 +119,21 @@ def open_feature_file(path: Path) -> FeatureFile:
         OSError: a disk or server fails; the next run may read it.
     """
     try:
-        mode = path.stat().st_mode
+        opened = path.stat()
     except OSError as error:
         if is_passing(error):
             raise
         raise BadRecording(f"{path}: cannot be read ({error.strerror}); check it") from error
-    if not stat.S_ISREG(mode):  # a pipe would wait for ever
+    if not stat.S_ISREG(opened.st_mode):  # a pipe would wait for ever
         raise BadRecording(f"{path}: is no plain file; give files of features")
     with named_in_errors(path):
         if path.suffix.lower() == NPY:
             from .npy_file import open_npy
 
-            return open_npy(path)
+            return replace(open_npy(path), opened=opened)
         from .torch_file import open_pt
 
-        return open_pt(path)
+        return replace(open_pt(path), opened=opened)
 
 
 def as_streams(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from laughstore.errors import BadRecording
-from laughstore.files import is_passing
+from laughstore.files import is_passing, named_in_errors
+from laughstore.values import is_text
 
 _PIECE_BYTES = 1 << 20
 _MAX_OBJECT = 64 << 10
@@ -50,6 +51,8 @@ def read_frame_list(path: Path) -> list[Run]:
                 f"{path}: row {row} is not of a frame ({str(item)[:80]}); restore it"
             )
         if (name, number, user) != key:
+            if not (is_text(name) and is_text(user)):
+                raise BadRecording(f"{path}: row {row} names what is no text; restore it")
             if key is not None:
                 runs.append(Run(key[0], key[1], key[2], first, row - first))
             if (name, number) in seen:
@@ -137,7 +140,7 @@ class _Text:
     def _read(self) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
-            with self._path.open("rb") as file:
+            with named_in_errors(self._path), self._path.open("rb") as file:
                 while data := file.read(_PIECE_BYTES):
                     if piece := decoder.decode(data):
                         yield piece

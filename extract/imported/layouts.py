@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from laughstore.errors import BadRecording, ConfigError, NotFound
+from laughstore.values import is_text
 
 from ..json_records import Record
 from ..layouts.folders import SPLIT_NAME, readable, visible
@@ -284,7 +285,7 @@ def _roles(item: Record) -> tuple[str, str | None]:
         raise item.fault(key, "names nobody")
     if _OTHERS in item.data:
         others = item.value(_OTHERS)
-        if not isinstance(others, list) or not all(isinstance(who, str) for who in others):
+        if not isinstance(others, list) or not all(map(is_text, others)):
             raise item.fault(_OTHERS, "is no list of speakers")
         if len(others) > 1:
             raise BadRecording(

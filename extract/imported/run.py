@@ -167,6 +167,8 @@ class _Writing:
                 num_values += bits.size
                 num_rounded += sum(part.num_rounded for part in parts)
                 self.progress.advance(stop - start)
+            for file in files:
+                file.refuse_changed()
             writer.finish()
         self.num_imported += 1
         self.num_values += num_values

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from laughstore.errors import BadRecording
-from laughstore.files import is_passing
+from laughstore.files import is_passing, named_in_errors
 
 from .files import FeatureFile, as_streams, refuse_dtype
 
@@ -39,6 +39,8 @@ _FAULTS = (
     OSError,
 )
 """What torch raises of files that are not as they should be."""
+_OF_SYSTEM = re.compile(r"unable to (?:open|mmap) .*>: (.*?) \((\d+)\)")
+"""What torch says of a file that the system would not map, with the number of the error."""
 _PIECE_BYTES = 1 << 24
 
 
@@ -54,6 +56,9 @@ def open_pt(path: Path) -> FeatureFile:
     except _FAULTS as error:
         if is_passing(error):
             raise
+        told = _OF_SYSTEM.match(str(error))
+        if told is not None and is_passing(refused := OSError(int(told[2]), told[1], str(path))):
+            raise refused from error
         raise _refused(path, error) from error
     metadata = None
     if isinstance(found, dict):
@@ -118,7 +123,7 @@ def _check_archive(path: Path) -> None:
 def _check_bytes(path: Path) -> None:
     """Compare every record with the CRC-32 that the archive has of it."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with named_in_errors(path), zipfile.ZipFile(path) as archive:
             for item in archive.infolist():
                 with archive.open(item) as record:
                     while record.read(_PIECE_BYTES):

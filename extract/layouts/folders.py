@@ -96,6 +96,8 @@ def same_file(paths: Sequence[Path]) -> tuple[Path | None, str | None]:
             are_same = filecmp.cmp(first, other, shallow=False)
         except OSError as error:
             if is_passing(error):
+                if error.filename is None:  # as those of reads have none
+                    error.filename = f"{first} or {other}"
                 raise
             return None, f"{other}: cannot be read ({error.strerror}); check it"
         if not are_same:

@@ -191,7 +191,7 @@ def _lines(manifest: Path) -> Iterator[tuple[Line, bytes]]:
         file = manifest.open("rb")
     except OSError as error:
         raise ConfigError(f"{manifest}: cannot be read ({error.strerror}); check it") from error
-    with file:
+    with named_in_errors(manifest), file:
         num_bytes = manifest.stat().st_size
         if num_bytes > MAX_JSON_BYTES:
             raise ConfigError(

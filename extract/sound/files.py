@@ -18,16 +18,15 @@ from laughstore.files import is_passing, named_in_errors
 from laughstore.timebase import num_frames, num_samples_24k
 
 from .chunks import missing_audio
+from .decoding import ForwardSound, refuse_failing
 from .mp3 import Mp3, scan_mp3
 
 MIN_SAMPLE_RATE = 8_000
 MAX_SAMPLE_RATE = 192_000
 MAX_CHANNELS = 8
 MAX_HOURS = 24
-MAX_CHECKED_BYTES = 4 << 30
 _HEADER_BYTES = 16 << 20
 """Pictures in the tags of an MP3 stand before its sound."""
-_PIECE_BYTES = 1 << 20
 _UNKNOWN_LENGTH = (1 << 63) - 1
 """What libsndfile says of a FLAC file without a length."""
 
@@ -82,7 +81,7 @@ def probe_audio(file: Path | AudioFile) -> AudioInfo:
     return _examine(AudioFile.of(file))[0]
 
 
-def open_sound(file: AudioFile, closing: ExitStack) -> tuple[soundfile.SoundFile, AudioInfo]:
+def open_sound(file: AudioFile, closing: ExitStack) -> tuple[ForwardSound, AudioInfo]:
     """Return a sound file opened at its beginning, and what it holds.
 
     Args:
@@ -90,24 +89,12 @@ def open_sound(file: AudioFile, closing: ExitStack) -> tuple[soundfile.SoundFile
         closing: closes what was opened.
 
     Raises:
-        BadRecording: as `probe_audio`.
+        BadRecording, OSError: as `probe_audio`.
     """
     info, mp3 = _examine(file)
     with _refusing(file.path):
-        source = str(file.path) if mp3 is None else closing.enter_context(mp3.repaired())
-        return closing.enter_context(_ForwardSound(source)), info
-
-
-class _ForwardSound(soundfile.SoundFile):
-    """A sound file that is read from its beginning to its end.
-
-    Of others, soundfile seeks to where it is after every read. In an MP3 that forgets the bits that
-    coming frames borrow from earlier ones: up to 0.2 s after every read would be wrong.
-    """
-
-    def seekable(self) -> bool:
-        """Return false."""
-        return False
+        fronted = None if mp3 is None else closing.enter_context(mp3.repaired())
+        return closing.enter_context(ForwardSound(file.path, fronted)), info
 
 
 def _examine(file: AudioFile) -> tuple[AudioInfo, Mp3 | None]:
@@ -136,7 +123,7 @@ def _examine(file: AudioFile) -> tuple[AudioInfo, Mp3 | None]:
         if header.format == "MP3":
             mp3 = _misjudged_mp3(path)
         if mp3 is not None:
-            with mp3.repaired() as fronted, soundfile.SoundFile(fronted) as sound:
+            with mp3.repaired() as fronted, ForwardSound(path, fronted) as sound:
                 num_samples = sound.frames
     if num_samples < 1:
         raise BadRecording(f"{path}: holds no audio; export the track again")
@@ -176,23 +163,6 @@ def _check_is_file(path: Path) -> None:
         raise BadRecording(f"{path}: no such file, it is {what}; give the path of a sound file")
 
 
-def check_readable(path: Path, num_bytes: int = MAX_CHECKED_BYTES) -> None:
-    """Read the beginning of a file that could not be decoded, for what its decoder does not tell.
-
-    libsndfile takes a disk or server that fails for another format, or for the end of the file.
-
-    Raises:
-        OSError: the disk or server fails, which tells nothing of the recording.
-    """
-    try:
-        with named_in_errors(path), path.open("rb", buffering=0) as file:
-            while num_bytes > 0 and (piece := file.read(min(num_bytes, _PIECE_BYTES))):
-                num_bytes -= len(piece)
-    except (OSError, ValueError) as error:
-        if is_passing(error):
-            raise
-
-
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     """Turn what reading a header can raise into a BadRecording, but for errors of the disk."""
@@ -205,7 +175,7 @@ def _refusing(path: Path) -> Iterator[None]:
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         if is_passing(error):
             raise
-        check_readable(path, _HEADER_BYTES)
+        refuse_failing(path, error, num_bytes=_HEADER_BYTES)
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = " ".join(text.removeprefix(f"Error opening {str(path)!r}: ").split()).rstrip(".")
         if not reason or "possibly a pipe?" in reason:  # its guess when nothing looks like an MP3
@@ -243,6 +213,6 @@ def _reaches_its_end(path: Path, num_samples: int) -> bool:
         with soundfile.SoundFile(str(path)) as sound:
             sound.seek(num_samples - 1)
             return len(sound.read(1)) == 1
-    except soundfile.SoundFileError:
-        check_readable(path)
+    except soundfile.SoundFileError as error:
+        refuse_failing(path, error)
         return False

@@ -17,6 +17,9 @@ class FrontedFile(io.RawIOBase):
         self._front = front
         self._start = start
         self._offset = 0
+        self.failure: OSError | None = None
+        """Of a read that the system refused. libsndfile is told of an end: what a callback raises
+        is printed and lost."""
         self._file = path.open("rb", buffering=0)
         self._size = len(front) + self._file.seek(0, io.SEEK_END) - start
 
@@ -35,13 +38,16 @@ class FrontedFile(io.RawIOBase):
         return self._offset
 
     def readinto(self, buffer: Buffer) -> int:
-        """Fill a buffer with the next bytes; returns how many, 0 at the end."""
+        """Fill a buffer with the next bytes; returns how many, 0 at the end and of a `failure`."""
         view = memoryview(buffer).cast("B")
         if self._offset < len(self._front):
             piece = self._front[self._offset : self._offset + len(view)]
         else:
-            self._file.seek(self._start + self._offset - len(self._front))
-            piece = self._file.read(len(view)) or b""
+            try:
+                self._file.seek(self._start + self._offset - len(self._front))
+                piece = self._file.read(len(view)) or b""
+            except OSError as error:
+                self.failure, piece = error, b""
         view[: len(piece)] = piece
         self._offset += len(piece)
         return len(piece)

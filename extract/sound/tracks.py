@@ -13,9 +13,7 @@ Tracks hold no state in common: several threads may read several tracks, each tr
 time.
 """
 
-import errno
 import math
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +26,7 @@ from numpy.typing import NDArray
 from laughstore.closing import ClosedAtExit
 from laughstore.errors import BadRecording
 
-from .files import AudioFile, AudioInfo, check_readable, open_sound, probe_audio
+from .files import AudioFile, AudioInfo, open_sound, probe_audio
 from .resampling import kernel_of
 
 if TYPE_CHECKING:  # torch is not loaded for it
@@ -41,8 +39,6 @@ MAX_MAGNITUDE = 1e3
 of whole numbers read as floats do, and from about 1e19 on the squares overflow inside Mimi."""
 BLOCK_SECONDS = 4
 """Audio decoded and resampled at a time."""
-_SYSTEM_ERROR = 2
-"""Code of libsndfile (SF_ERR_SYSTEM) for a read that the system refused, whatever the format."""
 
 
 class AudioTrack(ClosedAtExit):
@@ -128,16 +124,10 @@ class AudioTrack(ClosedAtExit):
         if not wanted:
             return
         try:
-            decoded = np.asarray(
-                self._sound.read(wanted, dtype="float32", always_2d=True), np.float32
-            )
+            decoded: NDArray[np.float32] = self._sound.take(wanted, "float32")
         except soundfile.SoundFileError as error:
-            check_readable(self.file.path)
-            if getattr(error, "code", None) == _SYSTEM_ERROR:  # and it has passed by now
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.file.path)) from error
             raise self._fault("is damaged and cannot be decoded", self._num_decoded) from error
         if len(decoded) < wanted:
-            check_readable(self.file.path)
             raise self._fault("ends, before its header says", self._num_decoded + len(decoded))
         if self.file.channel is not None:
             decoded = decoded[:, self.file.channel, None]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from extract.imported.config import ImportConfig
 
 from .. import layout
-from ..buildplan import check_store_folder
+from ..buildplan import check_store_folder, refuse_like_splits
 from ..geometry import MIN_DIM, ShardGeometry
 from ..store import open_shards
 from .flags import CommonFlags, parse
@@ -100,6 +100,7 @@ def _dry_run(flags: _Flags, progress: TerminalProgress) -> int:
     config = flags.config
     check_store_folder(config.store)
     found = survey_features(config, progress)
+    refuse_like_splits(item.split for item in found.recordings)  # as the import would
     geometry = ShardGeometry(found.dim or MIN_DIM)  # of nothing at all, if there is no dim
     room = room_for(config.store, found.recordings, geometry)
     if flags.common.json:

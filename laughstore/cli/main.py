@@ -121,12 +121,12 @@ def one_line(error: LaughstoreError | OSError) -> str:
             " use another file system, and run the same command again"
         )
     if error.filename is not None and error.strerror is not None:
-        if is_passing(error):
-            return (
-                f"{error.filename}: {error.strerror.lower()}, which is of the disk, its server or"
-                " this machine; run the same command again when that is well"
-            )
-        return f"{error.filename}: {error.strerror.lower()}"
+        text = f"{error.filename}: {error.strerror.lower()}"
+    if is_passing(error):
+        return (
+            f"{text}, which is of the disk, its server or this machine; run the same command again"
+            " when that is well"
+        )
     return text
 
 

@@ -17,6 +17,7 @@ from laughstore.annotation_formats import read_annotation_file
 from laughstore.cli.main import main
 from laughstore.cli.prediction.heard import Heard
 from laughstore.cli.prediction.inputs import find_audio
+from laughstore.cli.prediction.opened import OpenedRun, open_run
 from laughstore.cli.prediction.result import Prediction
 from laughstore.cli.prediction.rule import Segmenting
 from laughstore.label_spec import LabelSpec
@@ -86,6 +87,23 @@ def test_a_folder_is_predicted_file_by_file_and_bad_ones_are_told(
     assert len({json.dumps(item["segments"]) for item in each}) == 1
     assert each[0]["segments"]
     assert (out / "a.wav.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sound_that_is_replaced_while_it_waits_for_its_turn_is_left_out(
+    trained_run, album, tmp_path, run, monkeypatch
+):
+    """Its scores would end with those of zeros, and count as made of the new file."""
+
+    def opened(*arguments: Any, **options: Any) -> OpenedRun:
+        soundfile.write(album / "a.wav", np.zeros(2 * SAMPLE_RATE), SAMPLE_RATE)
+        return open_run(*arguments, **options)
+
+    monkeypatch.setattr("laughstore.cli.prediction.job.open_run", opened)
+    words = ("predict", album / "a.wav", album / "a.flac", "--run", trained_run, "--format", "json")
+    code, told, _ = run(*words, "--out", tmp_path / "out", "--json")
+    report = json.loads(told)
+    assert (code, [item["recording"] for item in report["predicted"]]) == (3, ["a.flac"])
+    assert "a.wav: lasts 2.000 s, and 4.000 s when it was looked" in report["left_out"][0]["reason"]
 
 
 def test_going_on_predicts_what_is_left_or_changed_and_nothing_else(

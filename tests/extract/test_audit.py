@@ -163,6 +163,13 @@ def test_recordings_are_left_out_as_a_build_leaves_them_out(tree):
     assert contents == {"train": 1, "validation": 1, "test": 0}
 
 
+def test_annotations_that_no_reader_takes_are_left_out_as_by_a_build(tree, monkeypatch):
+    monkeypatch.setattr("laughstore.annotations.MAX_BYTES", 1000)
+    left_out = tree.audit().left_out
+    assert left_out == survey(BuildConfig(tree.root, tree.root / "store")).skipped
+    assert "bytes of annotations, readers take 1000" in left_out[0].reason
+
+
 def test_policies_change_who_is_main(tree):
     PLANTS["third-laughs"](tree)
     assert kinds(tree.audit(speakers="all-pairs")) == set()

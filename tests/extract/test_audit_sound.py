@@ -160,6 +160,12 @@ def test_copies_are_files_of_equal_bytes_wherever_they_are(tmp_path):
     assert copies.add(_use(tmp_path / "a", "x", channel=1)) is None
     assert copies.add(_use(tmp_path / "a", "y", channel=1)) is not None
     assert copies.add(_use(tmp_path / "absent", "y")) is None
+    # Of one the system cannot read (EIO) nobody knows.
+    for name in ("d", "e"):
+        (tmp_path / name).symlink_to("/proc/self/mem")
+    assert copies.add(_use(tmp_path / "d", "x")) is None
+    with pytest.raises(OSError, match=f"Input/output error: .{tmp_path}/[de]"):
+        copies.add(_use(tmp_path / "e", "y"))
 
 
 CHANNELS = [None, 0, 1]

@@ -6,6 +6,8 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -405,6 +407,10 @@ def test_several_others_at_once_are_refused_and_masked_laughter_is_told(source, 
         item["system_speaker_ids"] = ["SPEAKER_00", "SPEAKER_02"]
     (path / "metadata_shift_1.json").write_text(json.dumps(about))
     assert "against 2 others at once" in reason(tmp_path, source)
+    for item in about["assignments"]:
+        item["system_speaker_ids"] = ["\ud83d"]  # half of a pair is no text
+    (path / "metadata_shift_1.json").write_text(json.dumps(about))
+    assert "is no list of speakers" in reason(tmp_path, source)
 
 
 def test_the_split_of_the_data_set_counts(source, tmp_path):
@@ -514,6 +520,7 @@ def test_a_list_of_frames_is_read_in_pieces(piece, tmp_path, monkeypatch):
         (lambda text: text[:-1] + ", " + text[1:], "stand in two places"),
         (lambda text: "[" + "[" * 100_000, "cut or broken"),
         (lambda text: '[{"a": "' + "x" * 1_000_000 + "}", "cut or broken"),
+        (lambda text: text.replace("SPEAKER_01", r"\ud83d"), "row 0 names what is no text"),
     ],
 )
 def test_a_list_of_frames_that_is_none(change, said, tmp_path):
@@ -529,7 +536,9 @@ def test_a_list_of_other_rows_than_the_features_is_told(source, tmp_path):
     path.write_text(json.dumps(frame_list(NAME, 5)))
     found = survey_features(config(tmp_path, source))
     assert [item.name for item in found.recordings] == [SECOND]
-    assert "76 rows, metadata.json lists 10" in found.skipped[0].reason
+    assert found.skipped[0].reason.startswith(
+        "train/features.npy: has 76 rows, metadata.json lists 10"
+    )
 
 
 # The store
@@ -639,4 +648,58 @@ def test_a_disk_that_fails_says_nothing_of_a_file(look, name, tmp_path):
     path.symlink_to(FAILING)
     with pytest.raises(OSError, match="Input/output error") as caught:
         look(path)
-    assert caught.value.errno == errno.EIO
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
+
+
+def test_a_file_that_is_cut_while_it_is_read_ends_no_process(tmp_path):
+    """Touching its pages would (SIGBUS)."""
+    np.save(tmp_path / "a.npy", np.zeros((4096, DIM), np.float32))
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from extract.imported.files import open_feature_file\n"
+        "path = Path(sys.argv[1])\n"
+        "file = open_feature_file(path)\n"
+        "os.truncate(path, 100_000)\n"
+        "file.read(0, 0, 300)\n"
+        "file.read(0, 300, 4096)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.npy")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1, done
+    assert "a.npy: was written to while it was read" in done.stderr.splitlines()[-1]
+
+
+def test_a_file_that_is_written_to_while_it_is_read_ends_the_import(source, imported, tmp_path):
+    """Its rows would be of two files; those behind the end of a file are zeros."""
+    FORMS["pt"](tmp_path / "features")
+    first = tmp_path / "features/train" / f"{NAME}.pt"
+
+    class Writing(NoProgress):
+        def advance(self, amount, note=""):
+            if amount == NUM_FRAMES:
+                os.utime(first, ns=(0, 0))
+
+    with pytest.raises(LaughstoreError, match="was written to while it was read; run the same"):
+        import_features(config(tmp_path, source), Writing())
+    assert import_features(config(tmp_path, source)).left_out == ()
+    assert tree(tmp_path / "store") == tree(imported)
+
+
+def test_a_file_that_the_system_does_not_map_is_not_broken(tmp_path, monkeypatch):
+    path = write_pt(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            f"unable to mmap 9 bytes from file <{path}>: Cannot allocate memory (12)"
+        )
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(OSError, match="Cannot allocate memory") as caught:
+        open_feature_file(path)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOMEM, str(path))

@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 import tracemalloc
@@ -188,3 +189,17 @@ def test_objects_are_dropped_as_they_become_words(corpus):
     # Objects and their text take 490 bytes a word; kept beside the words, with the
     # places for messages, they took 580.
     assert peak < 560 * num_words
+
+
+def test_a_disk_that_fails_while_a_line_is_read_again_is_no_fault_of_its_recording(
+    corpus, monkeypatch
+):
+    recording = corpus.write(line()).only
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        recording.events()
+    assert caught.value.filename == str(corpus.path)

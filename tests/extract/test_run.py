@@ -106,7 +106,7 @@ def test_sound_that_is_replaced_while_the_build_runs_leaves_its_recording_out(tm
     config = BuildConfig(corpus.path, tmp_path / "store", tap="logmel")
     (left_out,) = run.build(config, worker=Worker(taken=taken)).left_out
     assert left_out.name == "a"
-    assert left_out.reason.startswith("mix.wav: lasts 3.500 s, and 4.000 s when the build began")
+    assert left_out.reason.startswith("mix.wav: lasts 3.500 s, and 4.000 s when it was looked at")
     assert [item.name for item in open_shards(tmp_path / "store/shards").recordings] == ["b"]
 
 
@@ -191,3 +191,10 @@ def test_paths_in_reasons_are_relative_to_the_data_wherever_they_stand(tmp_path)
     assert said("a/x: and/or data/x, a", Path("a")) == "x: and/or data/x, a"
     assert said("x/y: is odd", Path()) == "x/y: is odd"
     assert said("caf\udce9: is odd", root) == "caf\\udce9: is odd"
+
+
+def test_splits_that_differ_in_case_only_are_told_before_anything_is_built(tmp_path):
+    corpus = Corpus(tmp_path).write(small("a", split="test"), small("b", split="Test"))
+    config = BuildConfig(corpus.path, tmp_path / "store")
+    with pytest.raises(ConfigError, match="differ in case only"):
+        settle(config, survey(config))

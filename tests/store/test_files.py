@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laughstore.cli.main import one_line
 from laughstore.errors import CorruptData
 from laughstore.files import create_atomic, link_or_copy, make_dirs, write_atomic
-from laughstore.sealed import canonical_json, seal, unseal
+from laughstore.folders import LocalFolder
+from laughstore.sealed import canonical_json, read_small, seal, unseal
 
 json_values = st.recursive(
     st.none()
@@ -95,6 +97,12 @@ def test_a_link_whose_answer_was_lost_is_one_and_the_source_is_not_emptied(tmp_p
     assert sorted(item.name for item in tmp_path.iterdir()) == ["name", "new", "source"]
 
 
+def test_a_name_that_leads_nowhere_is_taken(tmp_path):
+    (tmp_path / "new").symlink_to(tmp_path / "nowhere")
+    assert not create_atomic(tmp_path / "new", b"mine")
+    assert [item.name for item in tmp_path.iterdir()] == ["new"]
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     write_atomic(tmp_path / "file", b"old")
     code = (
@@ -145,3 +153,17 @@ except OSError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"[Errno {errno.EFBIG}] File too large: '{path}'" in done.stdout, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fails_while_a_store_is_read_is_told_with_the_file(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_atomic(tmp_path / "a.json", b"{}")
+    monkeypatch.setattr(os, "pread", refuse)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        read_small(LocalFolder(tmp_path), "a.json")
+    told = f"{tmp_path}/a.json: input/output error, which is of the disk"
+    assert one_line(caught.value).startswith(told)
+    # What nobody has given a name has its advice, too.
+    assert one_line(OSError(errno.EIO, "Input/output error")).endswith("when that is well")

@@ -179,6 +179,16 @@ def test_without_locks_of_the_file_system_work_goes_on_with_one_warning(
     assert "one process at a time" in caplog.text
 
 
+def test_a_server_that_fails_while_a_lock_is_asked_for_is_told_with_the_file(tmp_path, monkeypatch):
+    def lockf(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with StoreLocks(tmp_path) as locks, pytest.raises(OSError, match="Input") as caught:
+        locks.claim(1)
+    assert caught.value.filename == str(tmp_path / layout.LOCK)
+
+
 def test_a_lock_that_is_not_given_where_others_were_is_an_error_and_not_held(
     tmp_path, monkeypatch, caplog
 ):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import resource
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,7 +230,7 @@ def test_what_fails_behind_the_caller_is_raised_in_a_later_call(tmp_path, shard)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
-def test_a_stream_that_has_all_its_frames_holds_no_file_open(tmp_path):
+def test_a_stream_that_has_all_its_frames_holds_no_file_open(tmp_path, monkeypatch):
     """Of all ordered pairs of many speakers there are more than a process may open files."""
     names = [f"speaker {i}" for i in range(8)]
     roles = [(a, b) for a in names for b in names if a != b]
@@ -245,6 +246,14 @@ def test_a_stream_that_has_all_its_frames_holds_no_file_open(tmp_path):
     )
     plan = make_plan(spec_for(64, block_frames=32, shard_frames=64), DEVICE_KIND, [item])
     rows = random_features(64)("many", 0, 40)[None].repeat(2, 0)
+    sync = os.fsync
+
+    def slowly(descriptor: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.01)  # so that the next streams end before a shard is closed
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slowly)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = {int(item.name) for item in Path("/proc/self/fd").iterdir()}
     free = [number for number in range(limits[0]) if number not in used]

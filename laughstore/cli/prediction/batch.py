@@ -7,6 +7,7 @@ that the store was built with, so features are the same bits on the same kind of
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,7 @@ def _sources(recordings: Sequence[Heard], text: Text | None) -> Iterator[Source]
         yield Source(
             str(number),
             heard.num_frames,
-            heard.pair.open,
+            partial(heard.pair.open, heard.lengths),
             num_assignments=heard.pair.num_assignments,
             text=None if text is None else lambda heard=heard: text(heard),
             name=heard.name,

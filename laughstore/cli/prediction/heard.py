@@ -1,6 +1,7 @@
 """As whom a sound is heard: the pair of sides that a recording is, as in the run's own store."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -29,6 +30,8 @@ class Heard:
     """T, of the longest file that is heard."""
     duration_us: int
     """Of that file."""
+    lengths: Mapping[AudioFile, int] | None = field(default=None, repr=False)
+    """Audio samples of each file when it was looked at, once at 24 kHz; None: not compared."""
     warnings: tuple[str, ...] = ()
     """What may make its scores other than those that the run was validated with."""
 
@@ -109,6 +112,7 @@ def _heard(
         pair,
         num_frames=max(info.num_frames for info in infos),
         duration_us=num_samples * US_PER_SECOND // SAMPLE_RATE,
+        lengths={file: info.num_samples_24k for file, info in zip(files, infos, strict=True)},
         warnings=warnings,
     )
 
