@@ -9,6 +9,7 @@ that, too.
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -60,26 +61,25 @@ def on_cpu(training: Training) -> list[Contestant]:
     ]
 
 
-def by_processes(alone: RankProcesses, together: RankProcesses) -> list[Contestant]:
-    """Return training by one process and by two, which may use as many threads in all."""
+def by_processes(
+    alone: RankProcesses, with_threads: RankProcesses, together: RankProcesses
+) -> list[Contestant]:
+    """Return training by a process with one thread of torch's, by one with more, and by two."""
 
     def check() -> None:
-        # Each has trained as many epochs as the other, or one more.
-        weights = [alone.weights(), together.weights()]
-        if alone.num_epochs == together.num_epochs and not np.allclose(
-            *weights, rtol=1e-3, atol=1e-5
-        ):
-            raise AssertionError("two processes train another head than one")
+        # Each has trained as many epochs as the others, or one more.
+        found = [(item.num_epochs, item.weights()) for item in (alone, with_threads, together)]
+        for (epochs, weights), (other_epochs, others) in combinations(found, 2):
+            if epochs == other_epochs and not np.allclose(weights, others, rtol=1e-3, atol=1e-5):
+                raise AssertionError("two processes train another head than one")
 
-    one = _contestant(f"training, 1 process, {_THREADS} torch threads", alone.train_epoch, check)
+    one = _contestant("training, 1 process, 1 torch thread", alone.train_epoch, check)
+    threads = f"training, 1 process, {_THREADS} torch threads"
+    ranks = f"training, {together.num_ranks} processes over gloo, 1 torch thread each"
     return [
         one,
-        _contestant(
-            f"training, {together.num_ranks} processes over gloo, 1 torch thread each",
-            together.train_epoch,
-            check,
-            one,
-        ),
+        _contestant(threads, with_threads.train_epoch, check, one),
+        _contestant(ranks, together.train_epoch, check, one),
     ]
 
 
@@ -128,10 +128,12 @@ def _measure(store: Path, folder: Path, options: Options) -> list[Result]:
         with opened(store, folder / "here", "cpu") as training:
             results += measure(on_cpu(training), repeats=options.repeats, say=print)
         with (
-            RankProcesses(store, folder / "alone", 1, _THREADS) as alone,
+            RankProcesses(store, folder / "alone", 1, 1) as alone,
+            RankProcesses(store, folder / "threads", 1, _THREADS) as with_threads,
             RankProcesses(store, folder / "together", 2, _THREADS // 2) as together,
         ):
-            results += measure(by_processes(alone, together), repeats=options.repeats, say=print)
+            found = by_processes(alone, with_threads, together)
+            results += measure(found, repeats=options.repeats, say=print)
     if options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()):
         with opened(store, folder / "gpu", "cuda") as training:
             found = measure(on_gpu(training), repeats=options.repeats, say=print)

@@ -1,16 +1,17 @@
 """Measure contestants side by side: interleaved rounds, so that all see the same noise.
 
-A round runs every contestant once; each begins one contestant further on. Neighbours stay
-neighbours, and where there are many, a limit may run minutes from those it bounds. What a
-contestant did is checked after its clock has stopped.
+A round runs every contestant once; each begins one contestant further on. Where there are many, a
+limit would run minutes from those it bounds, and a machine that others use may be twice as fast by
+then: so a short one is run anew before each of them. What a contestant did is checked after its
+clock has stopped.
 """
 
 import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 MIN_REPEATS = 5
 """Rounds of numbers that anybody is shown; a quick run, whose numbers nobody is, has fewer."""
@@ -52,10 +53,16 @@ class Contestant:
     """Not timed: raises when the run did not do what it should have done."""
     unchecked: str = ""
     """Why there is no check."""
+    anew: bool = False
+    """Of a limit that takes little time: it is run before each contestant that it bounds, too.
+
+    They are held against that run, and all of a round are one value of its own.
+    """
 
     def __post_init__(self) -> None:
         if (self.check is None) != bool(self.unchecked):
             raise ValueError(f"{self.name}: give a check, or say why there is none")
+        assert not self.anew or all(unit.is_rate for unit in self.units), "runs are added up"
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Result:
     low: float
     high: float
     of_limit: float | None
-    """Median over rounds of its speed as a part of its limit's in the same round."""
+    """Median over rounds of its speed as a part of its limit's, just before or in that round."""
     limit: str | None
     cores: float | None
     """Median of CPU seconds per second, over all threads of the process."""
@@ -83,11 +90,10 @@ class Result:
         return {key: _rounded(value) for key, value in asdict(self).items()}
 
 
-@dataclass
-class _Runs:
-    amounts: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    cpu_seconds: list[float] = field(default_factory=list)
+class _Run(NamedTuple):
+    amount: float
+    seconds: float
+    cpu_seconds: float
 
 
 def measure(
@@ -104,18 +110,31 @@ def measure(
         say: called with one line a round.
     """
     assert repeats >= 1, "without a round there is nothing to tell"
-    runs = {contestant: _Runs() for contestant in contestants}
+    runs: dict[Contestant, list[_Run]] = {contestant: [] for contestant in contestants}
+    limits: dict[Contestant, list[_Run]] = {contestant: [] for contestant in contestants}
     for number in range(-1 if repeats >= MIN_REPEATS else 0, repeats):
         say("warm-up" if number < 0 else f"round {number + 1} of {repeats}")
         first = number % len(contestants)
+        of_round: dict[Contestant, list[_Run]] = {contestant: [] for contestant in contestants}
+        beside: dict[Contestant, _Run] = {}
         for contestant in (*contestants[first:], *contestants[:first]):
-            amount, seconds, cpu_seconds = _run(contestant)
-            if number >= 0:
-                runs[contestant].amounts.append(amount)
-                runs[contestant].seconds.append(seconds)
-                runs[contestant].cpu_seconds.append(cpu_seconds)
+            limit = contestant.limit
+            if limit is not None and limit.anew:
+                beside[contestant] = _run(limit)
+                of_round[limit].append(beside[contestant])
+            of_round[contestant].append(_run(contestant))
+        if number < 0:
+            continue
+        for contestant in contestants:
+            runs[contestant].append(_together(of_round[contestant]))
+        for contestant in contestants:
+            if contestant.limit is not None:
+                here = beside.get(contestant) or runs[contestant.limit][-1]
+                limits[contestant].append(here)
     return [
-        _result(contestant, unit, runs) for contestant in contestants for unit in contestant.units
+        _result(contestant, unit, runs[contestant], limits[contestant])
+        for contestant in contestants
+        for unit in contestant.units
     ]
 
 
@@ -146,7 +165,7 @@ def summary(
     )
 
 
-def _run(contestant: Contestant) -> tuple[float, float, float]:
+def _run(contestant: Contestant) -> _Run:
     contestant.before()
     gc.collect()
     cpu_began, began = time.process_time(), time.perf_counter()
@@ -154,24 +173,24 @@ def _run(contestant: Contestant) -> tuple[float, float, float]:
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     if contestant.check is not None:
         contestant.check()
-    return amount, seconds, cpu_seconds
+    return _Run(amount, seconds, cpu_seconds)
 
 
-def _result(contestant: Contestant, unit: Unit, runs: dict[Contestant, _Runs]) -> Result:
-    mine = runs[contestant]
-    values = [unit.value(*run) for run in zip(mine.amounts, mine.seconds, strict=True)]
+def _together(runs: Sequence[_Run]) -> _Run:
+    return _Run(*(sum(values) for values in zip(*runs, strict=True)))
+
+
+def _result(
+    contestant: Contestant, unit: Unit, runs: Sequence[_Run], limits: Sequence[_Run]
+) -> Result:
+    values = [unit.value(run.amount, run.seconds) for run in runs]
     of_limit = None
     if contestant.limit is not None:
-        theirs = runs[contestant.limit]
         of_limit = statistics.median(
-            (amount / seconds) / (limit_amount / limit_seconds)
-            for amount, seconds, limit_amount, limit_seconds in zip(
-                mine.amounts, mine.seconds, theirs.amounts, theirs.seconds, strict=True
-            )
+            (mine.amount / mine.seconds) / (limit.amount / limit.seconds)
+            for mine, limit in zip(runs, limits, strict=True)
         )
-    cores = statistics.median(
-        cpu / seconds for cpu, seconds in zip(mine.cpu_seconds, mine.seconds, strict=True)
-    )
+    cores = statistics.median(run.cpu_seconds / run.seconds for run in runs)
     return Result(
         name=contestant.name,
         group=contestant.group,

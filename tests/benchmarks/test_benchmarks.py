@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +78,6 @@ def test_check_accepts_the_committed_state():
     assert main(["--check"]) == 0
 
 
-@pytest.mark.slow
 def test_every_round_runs_limit_and_contestants_and_checks_each_run():
     ran, checked = [], []
     limit = Contestant(
@@ -95,6 +96,34 @@ def test_every_round_runs_limit_and_contestants_and_checks_each_run():
     assert rate.of_limit == elapsed.of_limit  # a part of a speed, whatever the unit
     for result in (rate_of_limit, rate, elapsed):
         assert 0 < result.low <= result.median <= result.high
+
+
+def test_a_limit_that_is_run_anew_is_the_one_just_before_what_it_bounds():
+    """The machine becomes slower and slower: limit and contestant alike, by a fifth each time."""
+    ran: list[str] = []
+    speeds = {"limit": 100.0, "slow": 10.0, "half": 50.0}
+    now = 0.0
+
+    def contestant(name: str, **more: Any) -> Contestant:
+        def run() -> float:
+            nonlocal now
+            ran.append(name)
+            now += 1.0
+            return speeds[name] * 0.8 ** ran.count("limit")
+
+        return Contestant(name, run, [Unit("x/s", 1)], unchecked="it only counts", **more)
+
+    limit = contestant("limit", anew=True)
+    others = [contestant("slow", limit=limit), contestant("half", limit=limit)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "perf_counter", lambda: now)
+        of_limit, slow, half = measure([limit, *others], repeats=5)
+    assert ran.count("limit") == 3 * 6
+    assert ran.count("slow") == ran.count("half") == 6
+    assert all(ran[i - 1] == "limit" for i, name in enumerate(ran) if name != "limit")
+    assert (slow.of_limit, half.of_limit) == pytest.approx((0.1, 0.5))
+    assert len(of_limit.values) == 5, "a value a round"
+    assert of_limit.of_limit is None
 
 
 @pytest.mark.parametrize("batch", [512, 4096])
