@@ -651,9 +651,10 @@ def test_a_disk_that_fails_says_nothing_of_a_file(look, name, tmp_path):
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
 
 
-def test_a_file_that_is_cut_while_it_is_read_ends_no_process(tmp_path):
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_that_is_cut_while_it_is_read_ends_no_process(tmp_path, order):
     """Touching its pages would (SIGBUS)."""
-    np.save(tmp_path / "a.npy", np.zeros((4096, DIM), np.float32))
+    np.save(tmp_path / "a.npy", np.zeros((4096, DIM), np.float32, order=order))
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
