@@ -85,7 +85,7 @@ class FeatureFile:
         Raises:
             BadRecording: a value is NaN, infinite, or larger than any bfloat16; the message names
                 file and frame.
-            LaughstoreError: the file was cut meanwhile.
+            LaughstoreError: the file was cut, or written to, meanwhile.
             OSError: the disk or its server fails.
         """
         values = self.rows[stream, start:stop]
@@ -100,6 +100,7 @@ class FeatureFile:
             found = round_to_bfloat16(values)
         row = not_finite(found.bits)
         if row is not None:
+            self.refuse_changed()
             if values.dtype.kind != "u" and np.isfinite(values[row]).all():
                 what = "is larger than the largest bfloat16 (3.39e38)"
             else:

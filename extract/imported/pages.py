@@ -21,14 +21,14 @@ _FAILED: Final = (errno.EFAULT, getattr(errno, "EHWPOISON", errno.EFAULT))
 def are_there(rows: NDArray[Any]) -> bool:  # Any: numbers of any kind
     """Read the pages of an array into memory. Returns False when some cannot be had.
 
-    True where nobody can tell, and of an array whose numbers lie far apart.
+    True where nobody can tell, and where single numbers lie far apart.
 
     Args:
         rows: of a mapped file, or of memory.
     """
     low, high = np.lib.array_utils.byte_bounds(rows)
-    if high - low > 2 * rows.nbytes:  # in the order of Fortran: nearly all of the file
-        return True
+    if high - low > 2 * rows.nbytes:  # in the order of Fortran: column by column
+        return rows.ndim == 1 or all(map(are_there, rows.T))
     low -= low % mmap.PAGESIZE
     if _libc().madvise(low, high - low, _MADV_POPULATE_READ) == 0:
         return True

@@ -178,14 +178,22 @@ class _Writing:
         file = open_feature_file(stream.path)
         # Of a split in one file many recordings are read: its bytes are compared once.
         if stream.path not in self._checked:
-            file.check_bytes()
+            try:
+                file.check_bytes()
+            except BadRecording:
+                file.refuse_changed()
+                raise
             self._checked.add(stream.path)
         if (
             file.dim != self.plan.spec.dim
             or stream.index >= file.num_streams
             or stream.first_row + stream.num_rows > file.num_rows
         ):
-            raise BadRecording(f"{stream.path}: changed since the import was begun; run it again")
+            # Left out, it would stay so: a store that is finished takes nothing more.
+            raise LaughstoreError(
+                f"{stream.path}: changed since the import was begun; run the same command again,"
+                " which takes it if it is of the same shape, or says what to do"
+            )
         return file
 
     def _leave_out(self, item: PlannedRecording, error: BadRecording) -> None:

@@ -39,7 +39,7 @@ _FAULTS = (
     OSError,
 )
 """What torch raises of files that are not as they should be."""
-_OF_SYSTEM = re.compile(r"unable to (?:open|mmap) .*>: (.*?) \((\d+)\)")
+_OF_SYSTEM = re.compile(r"unable to (?:open|mmap) .*>[a-z -]*: (.*?) \((\d+)\)")
 """What torch says of a file that the system would not map, with the number of the error."""
 _PIECE_BYTES = 1 << 24
 

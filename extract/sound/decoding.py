@@ -8,6 +8,10 @@ file, so that what cannot be decoded is read once more as bytes: that raises wha
 import errno
 import io
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +48,8 @@ class ForwardSound(soundfile.SoundFile):
         """
         self._path, self._fronted = path, fronted
         try:
-            super().__init__(str(path) if fronted is None else fronted)
+            with _signals_held():
+                super().__init__(str(path) if fronted is None else fronted)
         except soundfile.SoundFileError:
             self._raise_failure()
             raise
@@ -72,9 +77,10 @@ class ForwardSound(soundfile.SoundFile):
             OSError: the disk or its server fails: nothing is known of the file.
         """
         try:
-            if first is not None:
-                self.seek(first)
-            found = np.asarray(self.read(num_samples, dtype=dtype, always_2d=True))
+            with _signals_held():
+                if first is not None:
+                    self.seek(first)
+                found = np.asarray(self.read(num_samples, dtype=dtype, always_2d=True))
         except soundfile.SoundFileError as error:
             self._raise_failure()
             refuse_failing(self._path, error)
@@ -90,6 +96,29 @@ class ForwardSound(soundfile.SoundFile):
         if isinstance(raw, FrontedFile) and raw.failure is not None:
             with named_in_errors(self._path):
                 raise raw.failure
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the end of this block.
+
+    Raised amid a callback of libsndfile, which reads some files through Python, what they raise
+    would be printed and lost, and the file seem to end there.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # others handle no signals
+        yield
+        return
+    try:
+        with ExitStack() as restored:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(before := signal.getsignal(number)):
+                    restored.callback(signal.signal, number, before)
+                    signal.signal(number, lambda number, _: came.append(number))
+            yield
+    finally:
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
 
 
 def refuse_failing(

@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Buffer
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import soundfile
 from extract.audit.sound import _Ear
 from extract.json_records import read_json
 from extract.layouts.folders import same_file
+from extract.sound.fronted_file import FrontedFile
 from extract.sound.tracks import AudioFile, AudioTrack, probe_audio
 from laughstore.annotation_formats.text import read_bytes
 from laughstore.errors import BadRecording
@@ -214,6 +217,29 @@ def test_a_disk_that_failed_for_a_moment_is_no_fault_of_a_track(tmp_path, suffix
         with pytest.raises(OSError, match="Input/output error") as caught:
             read(track, 230)
     assert caught.value.filename == str(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_amid_reads_through_python_is_no_end_of_a_track(tmp_path, monkeypatch, capfd):
+    """A callback of libsndfile would lose what is raised in it."""
+    path = tmp_path / "track.mp3"
+    path.write_bytes(b"".join(mp3_frames(noise(20 * 24_000), 24_000)[1:]))
+    readinto, pressed = FrontedFile.readinto, []
+
+    def press(self: FrontedFile, buffer: Buffer) -> int:
+        if pressed == [False]:
+            pressed[0] = True
+            signal.raise_signal(signal.SIGINT)
+        return readinto(self, buffer)
+
+    monkeypatch.setattr(FrontedFile, "readinto", press)
+    before = signal.getsignal(signal.SIGINT)
+    with AudioTrack(path) as track:
+        pressed.append(False)
+        with pytest.raises(KeyboardInterrupt):
+            read(track, 230)
+    assert pressed == [True]
+    assert signal.getsignal(signal.SIGINT) is before
     assert capfd.readouterr().err == ""
 
 

@@ -651,9 +651,10 @@ def test_a_disk_that_fails_says_nothing_of_a_file(look, name, tmp_path):
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
 
 
-def test_a_file_that_is_cut_while_it_is_read_ends_no_process(tmp_path):
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_that_is_cut_while_it_is_read_ends_no_process(tmp_path, order):
     """Touching its pages would (SIGBUS)."""
-    np.save(tmp_path / "a.npy", np.zeros((4096, DIM), np.float32))
+    np.save(tmp_path / "a.npy", np.zeros((4096, DIM), np.float32, order=order))
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -691,12 +692,44 @@ def test_a_file_that_is_written_to_while_it_is_read_ends_the_import(source, impo
     assert tree(tmp_path / "store") == tree(imported)
 
 
-def test_a_file_that_the_system_does_not_map_is_not_broken(tmp_path, monkeypatch):
+def test_numbers_of_a_file_that_is_written_to_are_no_fault_of_its_recording(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.full((8, DIM), np.nan, np.float32))
+    file = open_feature_file(path)
+    with pytest.raises(BadRecording, match="frame 0 is NaN"):
+        file.read(0, 0, 8)
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(LaughstoreError, match="was written to while it was read"):
+        file.read(0, 0, 8)
+
+
+def test_a_file_of_another_shape_than_when_it_was_looked_at_ends_the_import(
+    source, imported, tmp_path
+):
+    """Left out, it would stay so, as a finished store takes nothing more."""
+    FORMS["pt"](tmp_path / "features")
+    path = tmp_path / "features/train" / f"{NAME}.pt"
+    whole = path.read_bytes()
+
+    class Replacing(NoProgress):
+        def begin(self, task, total, unit):
+            if task == "import":
+                torch.save(torch.zeros(1, 5, DIM), path)
+
+    with pytest.raises(LaughstoreError, match="changed since the import was begun; run the same"):
+        import_features(config(tmp_path, source), Replacing())
+    path.write_bytes(whole)
+    assert import_features(config(tmp_path, source)).left_out == ()
+    assert tree(tmp_path / "store") == tree(imported)
+
+
+@pytest.mark.parametrize("place", ["", " in read-only mode"])
+def test_a_file_that_the_system_does_not_map_is_not_broken(tmp_path, monkeypatch, place):
     path = write_pt(tmp_path)
 
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError(
-            f"unable to mmap 9 bytes from file <{path}>: Cannot allocate memory (12)"
+            f"unable to mmap 9 bytes from file <{path}>{place}: Cannot allocate memory (12)"
         )
 
     monkeypatch.setattr(torch, "load", refuse)

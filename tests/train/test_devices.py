@@ -226,9 +226,14 @@ def test_products_are_full_and_then_as_the_caller_has_allowed_them(allow):
     allow()
     before, rounded = precisions(), factors @ factors.T
     assert may_round()
-    with full_float32():
-        assert not may_round()
-        assert torch.equal(factors @ factors.T, full)
+    for block in (
+        full_float32(),
+        computing_as(Numerics(1, 16, torch.get_num_threads(), "float32", allow_tf32=False)),
+    ):
+        with block:
+            assert not may_round()
+            assert torch.equal(factors @ factors.T, full)
+        assert precisions() == before
     assert precisions() == before
     assert torch.equal(factors @ factors.T, rounded)
     if allow is allow_it_everywhere:
