@@ -1,8 +1,8 @@
-"""The same gather by compiled code whose stores pass the caches by: a limit of all such loops.
+"""The same gather by compiled code whose stores pass the caches by.
 
 A plain store fetches the line that it is about to overwrite. Batches that are larger than the
 caches therefore cost three transfers a word where a large memcpy, whose stores need not fetch,
-costs two.
+costs two. Batches that the caches hold are better stored there: of those it is slower than numpy.
 """
 
 import ctypes
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .data import FRAME_BYTES
 
+_VECTOR_BYTES: Final = 32
 _SOURCE: Final = f"""
 #include <immintrin.h>
 #include <stdint.h>
@@ -43,28 +44,33 @@ void gather(const char *rows, const int64_t *numbers, int64_t count, char *out) 
 def compiled_gather(
     rows: NDArray[np.int16],
 ) -> Callable[[NDArray[np.int64], NDArray[np.int16]], None] | None:
-    """Return a function that copies rows of these numbers; None without a compiler or AVX2.
+    """Return a function that copies rows of these numbers; None where it cannot be made.
+
+    There may be no C compiler, one without headers, a temporary folder whose files cannot be
+    executed, no AVX2, or another system than Linux.
 
     Args:
-        rows: i2[R, D] of 8 KiB each. Numbers are not checked.
+        rows: i2[R, D] of 8 KiB each.
 
     Returns:
-        (numbers i64[N], out i2[N, D] that begins at a cache line) -> None.
+        (numbers i64[N], out i2[N, D] that begins at a cache line) -> None. Numbers are not checked.
 
     Raises:
-        AssertionError: the arrays are of other shapes.
+        AssertionError: the arrays are of other types, or lie otherwise in memory.
     """
     compiler = shutil.which("cc")
     flags = Path("/proc/cpuinfo")
-    if compiler is None or not flags.is_file() or " avx2 " not in flags.read_text():
+    if compiler is None or not flags.is_file() or "avx2" not in flags.read_text().split():
         return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "gather.c", Path(folder) / "gather.so"
         source.write_text(_SOURCE)
-        subprocess.run(
-            [compiler, "-O3", "-shared", "-fPIC", "-o", str(library), str(source)], check=True
-        )
-        function = ctypes.CDLL(str(library)).gather
+        command = [compiler, "-O3", "-shared", "-fPIC", "-o", str(library), str(source)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+            function = ctypes.CDLL(str(library)).gather
+        except (OSError, subprocess.CalledProcessError):
+            return None
     function.restype = None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
     if rows.strides != (FRAME_BYTES, 2):
@@ -73,6 +79,10 @@ def compiled_gather(
     def gather(numbers: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         if not (numbers.flags.c_contiguous and out.flags.c_contiguous and len(out) >= len(numbers)):
             raise AssertionError("the loop counts in bytes")
+        if numbers.dtype != np.int64 or out.strides != (FRAME_BYTES, 2):
+            raise AssertionError("the loop takes numbers of 8 bytes and rows of 8 KiB")
+        if out.ctypes.data % _VECTOR_BYTES:
+            raise AssertionError("the loop stores to aligned memory alone")
         function(rows.ctypes.data, numbers.ctypes.data, len(numbers), out.ctypes.data)
 
     return gather

@@ -10,11 +10,15 @@ from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
 _MMAP_MAX: Final = -4
-_NEVER: Final = 2**31 - 1
+_NEVER: Final = -1
 
 
 def keep_freed_memory() -> bool:
-    """Keep what this process frees, from now on. False where the C library has no such setting."""
+    """Keep what this process frees, from now on. False where the C library has no such setting.
+
+    What was allocated in threads beside the first one is kept with exceptions: glibc gives their
+    memory back in pieces of 64 MiB once such a piece is empty.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS; Windows

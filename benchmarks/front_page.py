@@ -11,10 +11,12 @@ _ABSENT_OF_STREAM = (
     "bare index_select",
     "bare gather of the same rows, two threads",
     "FrameStream, verify never, a plain loop",
-    "numpy memmap, fresh arrays",
     ".pt mapped, a sample a frame",
 )
-"""Beginnings of names. What stays: limits, the stream's ways, and every rival at its best."""
+"""Beginnings of names. What stays: limits, the stream's ways, and every rival at its best.
+
+Of the memmap both forms stay: which of them is the better one changes with batch and process.
+"""
 
 
 class Line(NamedTuple):
@@ -45,10 +47,10 @@ LINES = (
     ),
     Line(
         "memory",
-        "files mapped: anonymous memory",
+        "files mapped: anonymous memory it adds",
         "memory of a stream of 16 lanes x 4 blocks, files mapped",
     ),
-    Line("memory", "window reader: anonymous memory", "the same, files not mapped"),
+    Line("memory", "window reader: anonymous memory it adds", "the same, files not mapped"),
     Line("train", "training", "training a linear head, one process"),
     Line("train", "training, 1 process, 2 torch threads", "the same, two torch threads"),
     Line("train", "training, 2 processes over gloo", "the same, two processes"),

@@ -1,7 +1,8 @@
 """Measure contestants side by side: interleaved rounds, so that all see the same noise.
 
-A round runs every contestant once, a limit beside those it bounds; each round begins with another
-one. What a contestant did is checked after its clock has stopped.
+A round runs every contestant once; each begins one contestant further on. Neighbours stay
+neighbours, and where there are many, a limit may run minutes from those it bounds. What a
+contestant did is checked after its clock has stopped.
 """
 
 import gc

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,9 +68,23 @@ def parse_options(
     repeats = least if flags.repeats is None else flags.repeats
     if repeats < least:
         parser.error(f"--repeats is {repeats}; it must be at least {least}")
+    if flags.gb is not None and not (math.isfinite(flags.gb) and flags.gb > 0):
+        parser.error(f"--gb is {flags.gb:g}; it must be above 0")
+    for flag, folder in (("--dir", flags.dir), ("--out", flags.out)):
+        if folder is not None and (reason := _why_not_writable(folder)):
+            parser.error(f"{flag} {folder}: {reason}; give a folder that can be written")
     gb = flags.gb or (_QUICK_GB if flags.quick else full_gb)
     out = flags.out or (None if flags.quick else RESULTS)
     return Options(gb, flags.dir, repeats, flags.quick, out, flags.device)
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Make a folder unless it is there. Returns why nothing can be written into it; else ''."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if os.access(folder, os.W_OK | os.X_OK) else "no right to write there"
 
 
 @contextmanager

@@ -14,6 +14,8 @@ import torch
 from benchmarks import scaling_page
 from benchmarks.front_page import FrontPageError, front_page
 from benchmarks.measure import Contestant, Result, Unit, measure
+from benchmarks.quantities import number
+from benchmarks.report import parse_options
 from benchmarks.rivals import POOL_FRAMES, Pool
 from benchmarks.table import (
     BEGIN,
@@ -199,6 +201,34 @@ def check_mixing(report):
         assert mixed.keys() < named
         assert {"FrameStream, verify never", *rivals} <= mixed.keys()
         assert sum(name.startswith(".pt ") for name in mixed) == 3
+
+
+def test_the_readme_holds_like_against_like():
+    reports = read_reports()
+    page = front_page(reports)
+    (results,) = [report["results"] for report in reports if report["name"] == "memory"]
+    memory = {result["name"]: result for result in results}
+    added = memory["window reader: anonymous memory it adds"]
+    line = next(line for line in page.splitlines() if "files not mapped" in line)
+    assert f"**{number(added['median'])}** MB | {added['of_limit']:.2f} |" in line
+    assert "numpy memmap, fresh arrays" in page
+    assert "numpy memmap, tuned" in page
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--gb", "0"], "--gb is 0; it must be above 0"),
+        (["--gb", "-1"], "--gb is -1; it must be above 0"),
+        (["--gb", "nan"], "--gb is nan; it must be above 0"),
+        (["--dir", __file__], "File exists; give a folder"),
+        (["--out", f"{__file__}/below"], "Not a directory; give a folder"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_told_in_a_line(flags, reason, capsys):
+    with pytest.raises(SystemExit):
+        parse_options("A benchmark.", ["--quick", *flags])
+    assert reason in capsys.readouterr().err
 
 
 def test_the_readme_says_which_line_of_it_a_report_lacks():

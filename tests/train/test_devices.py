@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from extract.numerics import computing_as
+from laughstore.errors import ConfigError
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from laughstore.spec import Numerics
@@ -27,6 +28,7 @@ from train.scoring.call_scorer import CallScorer
 from train.scoring.score import score_rows
 from train.streaming.batch import Batch
 from train.streaming.buffers import RING_BUFFERS
+from train.streaming.device import choose_device
 from train.streaming.selection import select
 from train.streaming.source import FrameSource
 from train.training.resume import check_made_on, made_on
@@ -43,6 +45,12 @@ GPU = torch.device("cuda:1")
 def a_batch() -> Batch:
     x, y = torch.zeros(8, DIM, dtype=torch.bfloat16), torch.zeros(8)
     return Batch(x, y, torch.ones(8), torch.arange(8), epoch=0, step=0, num_real=8)
+
+
+@pytest.mark.parametrize("name", ["meta", "cuda:99", "gpu", ""])
+def test_a_device_that_computes_nothing_here_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device {name!r} cannot be used here"):
+        choose_device(name)
 
 
 def test_a_buffer_is_copied_before_the_stream_has_it_again(monkeypatch):
