@@ -34,9 +34,7 @@ class BatchRoom:
     def __post_init__(self) -> None:
         self.check(1)
 
-    def check(
-        self, num_processes: int, *, more_row_bytes: int = 0, num_batches: int = 1
-    ) -> None:
+    def check(self, num_processes: int, *, more_row_bytes: int = 0, num_batches: int = 1) -> None:
         """Refuse batches that cannot be made.
 
         Args:
