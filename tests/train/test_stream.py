@@ -4,6 +4,7 @@ import json
 import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,7 +226,7 @@ def test_an_iteration_that_is_closed_ends_what_it_reads_though_somebody_refers_t
 ):
     """As a debugger, or the traceback of an error, may."""
     with stream(planted_shards) as frames:
-        iteration = iter(frames)
+        iteration: Any = iter(frames)  # its type does not know what it yields from
         next(iteration)
         reached = gc.get_referents(*gc.get_referents(iteration.gi_yieldfrom))
         inner = [x for x in reached if inspect.isgenerator(x)]
