@@ -214,7 +214,12 @@ def _train(
         stream.preloading.check_memory(ranks.local_world_size, num_here)
         # What the first layer makes of a row, and its derivative.
         outputs = config.head.channels if device.type == "cpu" and stream.sequence else 0
-        stream.room.check(ranks.local_world_size, more_row_bytes=2 * outputs * _FLOAT_BYTES)
+        stream.room.check(
+            ranks.local_world_size,
+            more_row_bytes=2 * outputs * _FLOAT_BYTES,
+            # Ranks make the next one while they wait for each other: see `Ranks.made_meanwhile`.
+            num_batches=1 if ranks.world_size == 1 else 2,
+        )
         rows = None
         if config.probe:
             skipped = np.concatenate([stream.skipped_blocks, skipped])

@@ -11,6 +11,7 @@ from train import FrameStream, HeadConfig, SequenceShape, train
 from train.distributed.place import Place
 
 from .conftest import DIM, config_for
+from .processes import on_ranks
 
 SHAPE = SequenceShape(rows=1, context=4096)
 LEAST = 64 * 4097 * (2 * DIM + 16)
@@ -66,3 +67,15 @@ def test_training_counts_each_process_of_the_machine_and_what_the_head_makes(
     with pytest.raises(ConfigError, match="or more in each of 100000000 processes, and"):
         train(config, place=Place(local_world_size=100_000_000))
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_need_room_for_the_batch_that_they_make_ahead(planted_shards, tmp_path, free_bytes):
+    config = config_for(planted_shards, tmp_path / "run", global_batch=1 << 16, epochs=1)
+    part = (1 << 15) * (2 * DIM + 16)
+    free_bytes(2 * part - 1024)  # enough for one, as a stream makes them
+    for end in on_ranks(2, lambda place: train(config, place=place)):
+        assert isinstance(end.error, ConfigError)
+        assert "a batch of 32,768 rows, and one made ahead, takes" in str(end.error)
+    free_bytes(2 * part)
+    for end in on_ranks(2, lambda place: train(config, place=place)):
+        assert end.result().steps == 1

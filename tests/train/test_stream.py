@@ -1,8 +1,10 @@
 import gc
+import inspect
 import json
 import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,6 +219,20 @@ def test_a_stream_that_is_closed_while_a_thread_gathers_says_so(planted_shards):
         out = torch.empty(len(first.frame), DIM, dtype=torch.int16)
         with pytest.raises(ValueError, match="this stream was closed"):
             source.gather(first.frame.numpy().view(Closing), out)
+
+
+def test_an_iteration_that_is_closed_ends_what_it_reads_though_somebody_refers_to_that(
+    planted_shards,
+):
+    """As a debugger, or the traceback of an error, may."""
+    with stream(planted_shards) as frames:
+        iteration: Any = iter(frames)  # its type does not know what it yields from
+        next(iteration)
+        reached = gc.get_referents(*gc.get_referents(iteration.gi_yieldfrom))
+        inner = [x for x in reached if inspect.isgenerator(x)]
+        assert [x.gi_frame is not None for x in inner] == [True]
+        iteration.close()
+        assert [x.gi_frame for x in inner] == [None]
 
 
 @pytest.mark.parametrize("reader", ["map", "window"])

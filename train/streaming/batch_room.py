@@ -34,28 +34,31 @@ class BatchRoom:
     def __post_init__(self) -> None:
         self.check(1)
 
-    def check(self, num_processes: int, *, more_row_bytes: int = 0) -> None:
+    def check(self, num_processes: int, *, more_row_bytes: int = 0, num_batches: int = 1) -> None:
         """Refuse batches that cannot be made.
 
         Args:
             num_processes: of this machine, each with such a part.
-            more_row_bytes: that each row takes besides, as what a layer makes of it.
+            more_row_bytes: that each row of one batch takes besides, as what a layer makes of it.
+            num_batches: that each process holds at once.
 
         Raises:
             ConfigError: they have no room; the message says how much is needed and how much there
                 is.
         """
         free = available_bytes()
-        needed = self.num_rows * (_CHANNEL_BYTES * self.dim + _ROW_BYTES + more_row_bytes)
+        row_bytes = num_batches * (_CHANNEL_BYTES * self.dim + _ROW_BYTES) + more_row_bytes
+        needed = self.num_rows * row_bytes
         if self.on_device or free is None or needed * num_processes <= free:
             return
         each = f" in each of {num_processes} processes" if num_processes > 1 else ""
+        beside = ", and one made ahead," if num_batches > 1 else ""
         what, instead = f"{self.num_rows:,} rows", "a lower --global-batch"
         if self.sequence is not None:
             rows, context, length = self.sequence.rows, self.sequence.context, self.sequence.length
             what = f"{self.num_rows // length:,} sequences of {context} + {rows} rows"
             instead = f"a shorter --context, a longer --sequence or {instead}"
         raise ConfigError(
-            f"a batch of {what} takes {needed / 1e9:.3g} GB or more{each}, and {free / 1e9:.3g} GB"
-            f" of memory are free; use {instead}"
+            f"a batch of {what}{beside} takes {needed / 1e9:.3g} GB or more{each}, and"
+            f" {free / 1e9:.3g} GB of memory are free; use {instead}"
         )
