@@ -136,7 +136,7 @@ def open_feature_file(path: Path) -> FeatureFile:
     except OSError as error:
         if error.errno != errno.ENODEV:  # of a disk that is gone, too: that fails here
             raise
-        check_readable(path, _CHECKED_BYTES)
+        check_readable(path, 1)
         raise LaughstoreError(
             f"{path}: its file system maps no files into memory; copy the features to another disk"
         ) from error
