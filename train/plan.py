@@ -278,7 +278,7 @@ def rank_share(lanes: int, rank: int, world_size: int) -> range:
         world_size: number of ranks, which divides L.
 
     Returns:
-        range of L / world_size lane numbers; the ranges of all ranks are those of range(L), in order.
+        range of L / world_size lane numbers; those of all ranks, in order, are range(L).
 
     Raises:
         ConfigError: lanes is no multiple of world_size, or rank is out of range.
