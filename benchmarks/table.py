@@ -58,9 +58,9 @@ _LEGEND = (
 _LEGEND_IN_FRONT = (
     "Medians of interleaved rounds; each part is the median over rounds of the speed as a part of"
     " the limit's just before or in that round: where times are shown, above 1 is faster than the"
-    " limit; of memory, it is what part of the limit is taken. A flat file that is mapped mixes better, and"
-    " has no checksums, labels, resume or ranks (table of features). All results, their ranges,"
-    " what each contestant does, and what each loader can do:"
+    " limit; of memory, it is what part of the limit is taken. A flat file that is mapped mixes"
+    " better, and has no checksums, labels, resume or ranks (table of features). All results, their"
+    " ranges, what each contestant does, and what each loader can do:"
     " [benchmarks/README.md](benchmarks/README.md)."
 )
 
