@@ -50,16 +50,17 @@ _WHEN_THERE = (
 _THROUGHPUT = "GB/s"
 _LEGEND = (
     "Medians of interleaved rounds [lowest to highest]; *of limit* is the median over rounds of the"
-    " speed as a part of the limit's in the same round (so of times, above 1 is faster), and of"
-    " memory, which has no rounds, its part of what the limit says; *cores* counts all threads."
+    " speed as a part of the limit's just before or in that round (so of times, above 1 is faster),"
+    " and of memory, which has no rounds, its part of what the limit says; *cores* counts all"
+    " threads."
     " Made from `benchmarks/results/*.json` by `uv run python -m benchmarks.table`."
 )
 _LEGEND_IN_FRONT = (
     "Medians of interleaved rounds; each part is the median over rounds of the speed as a part of"
-    " the limit's in the same round: where times are shown, above 1 is faster than the limit; of"
-    " memory, it is what part of the limit is taken. A flat file that is mapped mixes better, and"
-    " has no checksums, labels, resume or ranks (table of features). All results, their ranges,"
-    " what each contestant does, and what each loader can do:"
+    " the limit's just before or in that round: where times are shown, above 1 is faster than the"
+    " limit; of memory, it is what part of the limit is taken. A flat file that is mapped mixes"
+    " better, and has no checksums, labels, resume or ranks (table of features). All results, their"
+    " ranges, what each contestant does, and what each loader can do:"
     " [benchmarks/README.md](benchmarks/README.md)."
 )
 

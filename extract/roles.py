@@ -108,8 +108,8 @@ def _refuse_other_length(track: AudioTrack, num_samples: int) -> None:
     if now != num_samples:
         raise BadRecording(
             f"{track.file}: lasts {now / SAMPLE_RATE:.3f} s, and {num_samples / SAMPLE_RATE:.3f} s"
-            " when it was looked at: it was replaced meanwhile; restore it and run the same command"
-            " again, or begin anew with it"
+            " when it was looked at: it was replaced meanwhile; when the store is finished,"
+            " laughstore add takes it"
         )
 
 

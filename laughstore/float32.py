@@ -45,8 +45,8 @@ def precision_kept(backends: ModuleType) -> Iterator[None]:
 def _on_gpus(
     backends: ModuleType,
 ) -> tuple[Any, ...]:  # Any: objects that torch's types do not know
-    return backends.cuda.matmul, backends.cudnn.conv
+    return backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn
 
 
 def _on_cpus(backends: ModuleType) -> tuple[Any, ...]:  # Any: as above
-    return backends.mkldnn.matmul, backends.mkldnn.conv
+    return backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn

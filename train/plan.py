@@ -270,7 +270,15 @@ class _Lane:
 
 
 def rank_share(lanes: int, rank: int, world_size: int) -> range:
-    """Return the lanes of one rank: `lanes / world_size` neighbours.
+    """Return the lanes of one rank: `lanes / world_size` neighbours of 0 to lanes - 1.
+
+    Args:
+        lanes: L, of the plan.
+        rank: 0 to world_size - 1.
+        world_size: number of ranks, which divides L.
+
+    Returns:
+        range of L / world_size lane numbers; those of all ranks, in order, are range(L).
 
     Raises:
         ConfigError: lanes is no multiple of world_size, or rank is out of range.

@@ -116,25 +116,40 @@ def open_feature_file(path: Path) -> FeatureFile:
     """Open a .pt or .npy file of features.
 
     Raises:
-        BadRecording: it is none, was cut or altered, or would run code.
+        BadRecording: it is none, was cut or altered, would run code, or may not be read.
+        LaughstoreError: its file system maps no files.
         OSError: a disk or server fails; the next run may read it.
     """
     try:
         opened = path.stat()
+        if stat.S_ISREG(opened.st_mode):  # a pipe would wait for ever
+            path.open("rb").close()  # who opens it below takes a refusal for a broken file
     except OSError as error:
         if is_passing(error):
             raise
         raise BadRecording(f"{path}: cannot be read ({error.strerror}); check it") from error
-    if not stat.S_ISREG(opened.st_mode):  # a pipe would wait for ever
+    if not stat.S_ISREG(opened.st_mode):
         raise BadRecording(f"{path}: is no plain file; give files of features")
-    with named_in_errors(path):
-        if path.suffix.lower() == NPY:
-            from .npy_file import open_npy
+    try:
+        with named_in_errors(path):
+            return replace(_open(path), opened=opened)
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # of a disk that is gone, too: that fails here
+            raise
+        check_readable(path, 1)
+        raise LaughstoreError(
+            f"{path}: its file system maps no files into memory; copy the features to another disk"
+        ) from error
 
-            return replace(open_npy(path), opened=opened)
-        from .torch_file import open_pt
 
-        return replace(open_pt(path), opened=opened)
+def _open(path: Path) -> FeatureFile:
+    if path.suffix.lower() == NPY:
+        from .npy_file import open_npy
+
+        return open_npy(path)
+    from .torch_file import open_pt
+
+    return open_pt(path)
 
 
 def as_streams(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -736,3 +737,32 @@ def test_a_file_that_the_system_does_not_map_is_not_broken(tmp_path, monkeypatch
     with pytest.raises(OSError, match="Cannot allocate memory") as caught:
         open_feature_file(path)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOMEM, str(path))
+
+
+def test_a_file_of_a_file_system_that_maps_nothing_is_not_tried_for_ever(tmp_path, monkeypatch):
+    """As some of FUSE answer."""
+    np.save(path := tmp_path / "features.npy", np.zeros((1, 5, DIM), np.float32))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
+    with pytest.raises(LaughstoreError, match="maps no files into memory; copy the features"):
+        open_feature_file(path)
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.pt"])
+def test_a_file_that_nobody_may_read_is_not_called_broken(name):
+    with tempfile.TemporaryDirectory() as folder:  # that of a test is its user's alone
+        Path(folder).chmod(0o755)
+        path = Path(folder, name)
+        path.write_bytes(b"\x93NUMPY")
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(BadRecording, match=r"cannot be read \(Permission denied\); check it"):
+                open_feature_file(path)
+        finally:
+            os.seteuid(user)

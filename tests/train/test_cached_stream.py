@@ -17,19 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from laughstore.cli.main import main
 from laughstore.errors import ConfigError
 from laughstore.index_file import read_index
 from laughstore.reading import window_rows
 from laughstore.reading.shard_cache import ShardCache
 from laughstore.reading.window_rows import WindowRows
 from tests.store.loopback import FileServer, LoopbackServer
-from train import FrameStream, evaluate, train
+from train import FrameStream, evaluate
 from train.config import TrainConfig
 from train.runs.checkpoint import checkpoint_path, load_checkpoint
 from train.runs.run import Run
 from train.streaming.stream import Batch
 
-from .conftest import config_for
 from .test_stream import assert_same, kept
 
 pytestmark = [
@@ -288,8 +288,9 @@ def test_memory_of_a_stream_is_that_of_two_rounds_of_windows(planted_shards, ser
 def test_training_and_evaluation_from_a_url_use_the_cache(planted_shards, server, tmp_path):
     url, folder = f"{server.url}/shards", tmp_path / "c"
     secret = url.replace("http://", "http://someone:canary@")
-    changes = {"epochs": 2, "cache": folder, "cache_gb": 0.5}
-    run = train(config_for(secret, tmp_path / "run", **changes)).run  # pyright: ignore
+    run = tmp_path / "run"
+    flags = ["--cache", folder, "--cache-gb", 0.5, "--epochs", 2, "--device", "cpu", "-q"]
+    assert main([str(word) for word in ["train", "--shards", secret, "--out", run, *flags]]) == 0
     assert ShardCache(folder, 10**9).num_bytes() > 0
     opened = Run.open(run).config
     assert (opened.shards, opened.cache, opened.cache_gb) == (url, None, TrainConfig.cache_gb)

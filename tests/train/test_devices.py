@@ -135,8 +135,10 @@ BACKENDS: Any = torch.backends
 PLACES = (
     BACKENDS.cuda.matmul,
     BACKENDS.cudnn.conv,
+    BACKENDS.cudnn.rnn,
     BACKENDS.mkldnn.matmul,
     BACKENDS.mkldnn.conv,
+    BACKENDS.mkldnn.rnn,
 )
 
 

@@ -1,6 +1,7 @@
 import gc
 import inspect
 import json
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -12,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from laughstore.errors import ConfigError, CorruptData
+from laughstore.errors import ConfigError, CorruptData, IncompleteStore
 from laughstore.index_file import read_index
 from laughstore.labels import LabelSpec
 from laughstore.reading.rows import open_rows
 from laughstore.timebase import Span
+from tests.stores import write_store
 from train import FrameFilter, FrameStream
 from train.streaming.stream import Batch
 
-from .conftest import DIM
+from .conftest import DIM, Planted, planted_episodes
 
 SMALL = {"global_batch": 96, "lanes": 12, "window_blocks": 2}
 
@@ -297,6 +299,16 @@ def test_a_state_of_another_stream_is_refused_and_the_field_named(planted_shards
         assert other.identity != saved.identity
 
 
+def test_a_state_of_other_features_of_the_same_shape_is_refused(planted_shards, tmp_path):
+    episodes = planted_episodes()
+    others = Planted(episodes, strength=2.5)
+    write_store(tmp_path / "s", episodes, others, dim=DIM, block_frames=32, shard_frames=256)
+    with stream(planted_shards) as saved, stream(tmp_path / "s" / "shards") as other:
+        assert saved.num_steps == other.num_steps
+        with pytest.raises(ConfigError, match="features was"):
+            other.load_state_dict(saved.state_dict())
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -414,6 +426,58 @@ def test_a_file_cut_while_it_is_mapped_is_an_error_and_no_crash(own_shards):
             file.truncate(4096)
         with pytest.raises(CorruptData, match=shard.name):
             list(frames)
+
+
+def last_to_be_read(shards: Path) -> tuple[Path, int, int]:
+    """Return a file, where in it its last block begins, and the first step that needs that block.
+
+    Of all files, the one whose last block is needed latest.
+    """
+    index = read_index(shards)
+    of_shard = {shard.first_block + shard.num_blocks - 1: shard for shard in index.shards}
+    needed: dict[int, int] = {}
+    with stream(shards) as frames:
+        for batch in frames:
+            for block in (batch.frame[batch.weight > 0] // index.block_frames).tolist():
+                needed.setdefault(block, batch.step)
+    step, block = max((needed[block], block) for block in of_shard if block in needed)
+    shard = of_shard[block]
+    return shards / shard.name, index.geometry.data_offset(shard.num_blocks - 1), step
+
+
+@pytest.mark.parametrize("reader", ["map", "window"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_file_cut_in_the_middle_of_an_epoch_is_an_error_and_no_crash(
+    own_shards, reader, threads
+):
+    path, offset, step = last_to_be_read(own_shards)
+    with stream(own_shards, reader=reader, threads=threads, verify="never") as frames:
+        batches = iter(frames)
+        seen = [next(batches).step]
+        path.chmod(0o644)
+        os.truncate(path, offset + 10)
+        with pytest.raises(CorruptData, match=f"{path.name}, sample .*cannot be read"):
+            seen.extend(batch.step for batch in batches)
+    assert seen == list(range(len(seen)))
+    assert 1 < len(seen) <= step
+
+
+@pytest.mark.parametrize("reader", ["map", "window"])
+def test_files_that_vanish_in_the_middle_of_an_epoch_are_read_on_or_named(own_shards, reader):
+    """A mapped file lives until it is closed; of others the name is needed."""
+    with stream(own_shards) as frames:
+        expected = kept(frames)
+    with stream(own_shards, reader=reader, verify="never") as frames:
+        batches = iter(frames)
+        got = kept([next(batches)])
+        for path in own_shards.glob("*.tar"):
+            path.unlink()
+        if reader == "map":
+            assert_same(got + kept(batches), expected)
+        else:
+            with pytest.raises(IncompleteStore, match=r"\.tar"):
+                got.extend(kept(batches))
+            assert_same(got, expected[: len(got)])
 
 
 def readahead_threads() -> list[str]:

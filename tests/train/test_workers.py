@@ -280,8 +280,12 @@ def test_a_killed_worker_is_an_error_and_no_hang(planted_shards):
                 worker.join()  # torch's handler of SIGCHLD raises here at the latest
 
         # The last two: a batch is under way, whose memory is asked of the dead worker.
-        with pytest.raises((RuntimeError, ConnectionError, EOFError)):
+        with pytest.raises((RuntimeError, ConnectionError, EOFError)) as told:
             kill_and_go_on(worker.pid)
+        if told.type is RuntimeError:
+            assert f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed" in str(
+                told.value
+            )
 
 
 STUCK = """
