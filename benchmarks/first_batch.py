@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from laughstore import open_shards
 from laughstore.labels import LabelSpec
-from laughstore.reading.rows import Reader, open_rows
+from laughstore.reading.rows import Reader, Rows, open_rows
 from train.streaming.choices import Verify
 from train.streaming.selection import select
 from train.streaming.source import FrameSource
@@ -40,19 +40,21 @@ def first_batches(store: Path) -> list[Contestant]:
         frames = selection.frames_of(next(plan.batches()))
         index = selection.index
         written = index.block_crc32c[blocks]
-    rows = open_rows(index, SPLIT, "map")
-    first_rows = rows.row_numbers(blocks * index.block_frames).tolist()
+    opened: list[Rows] = []
     found_crcs: list[int] = []
 
     def mapped() -> None:
-        rows.prepare(blocks, verify=False)
+        opened[:] = [open_rows(index, SPLIT, "map")]
+        opened[0].prepare(blocks, verify=False)
 
     def checksums() -> float:
-        matrix, count = rows.matrix, index.block_frames
-        found_crcs[:] = [crc32c.crc32c(matrix[row : row + count]) for row in first_rows]
+        matrix, count = opened[0].matrix, index.block_frames
+        rows = opened[0].row_numbers(blocks * count).tolist()
+        found_crcs[:] = [crc32c.crc32c(matrix[row : row + count]) for row in rows]
         return 1.0
 
     def check() -> None:
+        opened.pop().close()  # else who comes next shares its pages with it
         if not np.array_equal(found_crcs, written):
             raise AssertionError("blocks have other checksums than the index says")
 
