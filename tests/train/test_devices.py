@@ -47,8 +47,8 @@ def a_batch() -> Batch:
     return Batch(x, y, torch.ones(8), torch.arange(8), epoch=0, step=0, num_real=8)
 
 
-@pytest.mark.parametrize("name", ["meta", "cuda:99", "gpu", ""])
-def test_a_device_that_computes_nothing_here_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])
+def test_a_device_that_is_not_here_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device {name!r} cannot be used here"):
         choose_device(name)
 
@@ -204,6 +204,8 @@ def allow_bfloat16_on_cpus() -> None:
 @pytest.fixture
 def former_precisions() -> Iterator[None]:
     everywhere, before = BACKENDS.fp32_precision, precisions()
+    for place in PLACES:  # a build of another test has set them in this process
+        place.fp32_precision = "none"
     yield
     torch.set_float32_matmul_precision("highest")
     BACKENDS.fp32_precision = everywhere
