@@ -175,7 +175,10 @@ class _Writing:
         self.num_rounded += num_rounded
 
     def _open(self, stream: FoundStream) -> FeatureFile:
-        file = open_feature_file(stream.path)
+        try:
+            file = open_feature_file(stream.path)
+        except BadRecording as error:  # a moment ago, in the survey, it could be opened
+            raise _changed(stream.path) from error
         # Of a split in one file many recordings are read: its bytes are compared once.
         if stream.path not in self._checked:
             try:
@@ -189,11 +192,7 @@ class _Writing:
             or stream.index >= file.num_streams
             or stream.first_row + stream.num_rows > file.num_rows
         ):
-            # Left out, it would stay so: a store that is finished takes nothing more.
-            raise LaughstoreError(
-                f"{stream.path}: changed since the import was begun; run the same command again,"
-                " which takes it if it is of the same shape, or says what to do"
-            )
+            raise _changed(stream.path)
         return file
 
     def _leave_out(self, item: PlannedRecording, error: BadRecording) -> None:
@@ -210,3 +209,11 @@ class _Writing:
             path = layout.annotations(item.annotations_id, item.split, item.id)
             if not (store / path).exists():  # named by its content
                 write_annotations(store, self.by_id[item.id].annotations(), item.split, item.id)
+
+
+def _changed(path: Path) -> LaughstoreError:
+    """Return what ends the import: left out, a recording would stay so for ever."""
+    return LaughstoreError(
+        f"{path}: changed since the import was begun; run the same command again, which takes it if"
+        " it is of the same shape, or says what to do"
+    )

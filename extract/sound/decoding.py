@@ -117,8 +117,9 @@ def _signals_held() -> Iterator[None]:
                     signal.signal(number, lambda number, _: came.append(number))
             yield
     finally:
-        for number in dict.fromkeys(came):
-            signal.raise_signal(number)
+        with ExitStack() as raised:  # the first one raises, and the other counts, too
+            for number in dict.fromkeys(came):
+                raised.callback(signal.raise_signal, number)
 
 
 def refuse_failing(

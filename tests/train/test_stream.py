@@ -441,6 +441,7 @@ def last_to_be_read(shards: Path) -> tuple[Path, int, int]:
             for block in (batch.frame[batch.weight > 0] // index.block_frames).tolist():
                 needed.setdefault(block, batch.step)
     step, block = max((needed[block], block) for block in of_shard if block in needed)
+    assert step > 30, "behind all that is read ahead of the first step"
     shard = of_shard[block]
     return shards / shard.name, index.geometry.data_offset(shard.num_blocks - 1), step
 
