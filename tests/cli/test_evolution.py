@@ -436,10 +436,12 @@ def adding(store: Path, corpus: Path, model: Path, *more: str) -> Iterator[subpr
 
 def wait_for(what: Path, child: subprocess.Popen[str], pattern: str) -> None:
     deadline = time.monotonic() + 120
+    has_ended = False
     while not list(what.glob(pattern)):
-        assert child.poll() is None, child.communicate()
+        assert not has_ended, child.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
+        has_ended = child.poll() is not None  # it may have made them just before
 
 
 @pytest.mark.slow
