@@ -21,7 +21,7 @@ import pytest
 
 from laughstore import layout, open_shards, open_store
 from laughstore.evolution.generations import kept_generations
-from laughstore.files import sha256_file
+from laughstore.files import TEMPORARY_MARK, sha256_file
 from laughstore.locks import StoreLocks
 from tests.cli.conftest import EPISODES
 
@@ -675,6 +675,10 @@ def test_an_export_that_was_killed_goes_on(run, store, tmp_path):
         wait_for(out, child, "units/*.json")  # pyright: ignore[reportArgumentType]
         child.kill()
     assert run(*words)[0] == 0
+    # What was being written lies there until garbage is collected.
+    found = {path: sha for path, sha in contents(out).items() if TEMPORARY_MARK not in path}
+    assert found == contents(expected)
+    assert run("gc", out)[0] == 0
     assert contents(out) == contents(expected)
 
 
