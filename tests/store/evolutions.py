@@ -21,7 +21,7 @@ from laughstore.evolution.export import export
 from laughstore.evolution.gc import collect_garbage
 from laughstore.evolution.generations import next_shards
 from laughstore.locks import StoreLocks
-from laughstore.manifest import read_manifest
+from laughstore.manifest import Manifest, read_manifest
 from laughstore.naming import recording_id
 from laughstore.progress import NoProgress
 from laughstore.sharing import Share, build_together
@@ -61,9 +61,15 @@ def copy_store(store: Path, target: Path) -> Path:
     return target
 
 
-def begin_addition(store: Path, episodes: Sequence[Episode]) -> tuple[BuildPlan, int]:
-    """Write the plan of an addition, or find it. Returns it and its number."""
-    manifest = read_manifest(store)
+def begin_addition(
+    store: Path, episodes: Sequence[Episode], manifest: Manifest | None = None
+) -> tuple[BuildPlan, int]:
+    """Write the plan of an addition, or find it. Returns it and its number.
+
+    The manifest is the one by which the episodes were chosen: another process may have added them
+    since, under the number that follows in it.
+    """
+    manifest = manifest or read_manifest(store)
     plan = make_plan(
         manifest.spec,
         DEVICE_KIND,
@@ -101,13 +107,14 @@ def add_episodes(store: Path, episodes: Sequence[Episode], failing: Sequence[str
 
     As `laughstore add`, it passes over what the store has.
     """
-    there = {item.id for item in open_store(store).recordings}
+    opened = open_store(store)
+    there = {item.id for item in opened.recordings}
     episodes = [item for item in episodes if recording_id(item.name) not in there]
     if not episodes:
         manifest = read_manifest(store)
         refresh_copies(store, manifest)
         return manifest.generation
-    plan, number = begin_addition(store, episodes)
+    plan, number = begin_addition(store, episodes, opened.manifest)
     by_id = {recording_id(item.name): item for item in episodes}
 
     def write(share: Share) -> None:
