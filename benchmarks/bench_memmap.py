@@ -15,7 +15,7 @@ from .bench_stream import BATCHES, MEMMAPS, PLAIN
 from .consuming import UNITS, group_of
 from .data import DIM, BenchData, make_data
 from .epochs import RivalEpochs, StreamEpochs
-from .limits import TOUCHED, bare_gathers, memcpy
+from .limits import GATHER, bare_gathers, memcpy
 from .measure import Contestant, measure
 from .report import Report, parse_options, working_folder
 from .rivals import Memmap
@@ -31,7 +31,7 @@ def lineup(data: BenchData) -> list[Contestant]:
         group = group_of(batch)
         stream = StreamEpochs(data, batch, "never")
         bare = bare_gathers(data, batch, stream.order(), copy, copy)
-        found += [contestant for contestant in bare if contestant.name == TOUCHED]
+        found += [contestant for contestant in bare if contestant.name == GATHER]
         found.append(Contestant(PLAIN, stream.run, UNITS, group, copy, stream.before, stream.check))
         for name, reuse in MEMMAPS.items():
             memmap = Memmap(data, batch, reuse=reuse)

@@ -16,7 +16,6 @@ from train.streaming.buffers import aligned_empty
 from train.streaming.gather import RowMatrix
 from train.streaming.in_order import in_order
 
-from .compiled_gather import compiled_gather
 from .consuming import UNITS, Consumer, check_once, group_of
 from .data import DIM, FRAME_BYTES, SPLIT, BenchData
 from .measure import Contestant
@@ -24,8 +23,7 @@ from .warmth import touch_frames
 
 _MEMCPY_BYTES = 256 << 20
 _MEMCPY_TIMES = 16
-TOUCHED = "bare gather of the same rows, pages touched first"
-COMPILED = "bare gather of the same rows, compiled, stores past the caches"
+GATHER = "bare gather of the same rows"
 Gather = Callable[[NDArray[np.int64], Tensor], None]
 """Copies rows of these numbers into a tensor."""
 
@@ -95,15 +93,15 @@ def bare_gathers(
     copy: Contestant,
     copy_by_two: Contestant,
 ) -> list[Contestant]:
-    """Return bare copies of the same rows in the same order: by torch and by the stream's own loop.
+    """Return bare copies of the same rows in the same order: by the stream's own loop, by others.
 
-    And by compiled code, where there is a compiler. Row numbers are known beforehand, pages are
-    mapped, one buffer is used over and over (five in turn by two threads).
+    Row numbers are known beforehand, pages are mapped, one buffer is used over and over (five in
+    turn by two threads).
     """
     rows = open_rows(data.index, SPLIT)
     blocks = np.arange(data.index.num_blocks)
     matrix = torch.from_dlpack(rows.matrix.view(np.int16))
-    touching = RowMatrix(rows.matrix)
+    own, by_numpy = RowMatrix(rows.matrix), RowMatrix(rows.matrix, compiled=False)
     numbers = rows.row_numbers(ids)
     parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
     # More than there are batches at a time, so that nothing has to look who uses them.
@@ -113,20 +111,17 @@ def bare_gathers(
     def select(part: NDArray[np.int64], out: Tensor) -> None:
         torch.index_select(matrix, 0, torch.from_numpy(part), out=out)
 
-    def touch(part: NDArray[np.int64], out: Tensor) -> None:
-        touching.gather(part, out.numpy())
+    def gather(part: NDArray[np.int64], out: Tensor) -> None:
+        own.gather(part, out.numpy())
 
-    compiled = compiled_gather(rows.matrix.view(np.int16))
+    def take(part: NDArray[np.int64], out: Tensor) -> None:
+        by_numpy.gather(part, out.numpy())
 
-    def past_caches(part: NDArray[np.int64], out: Tensor) -> None:
-        assert compiled is not None, "a contestant only if there is one"
-        compiled(part, out.numpy())
-
-    def deliver(gather: Gather) -> float:
+    def deliver(copy_rows: Gather) -> float:
         def batches() -> Iterator[Tensor]:
             for part in parts:
                 out = buffers[0][: len(part)]
-                gather(part, out)
+                copy_rows(part, out)
                 yield out
 
         consumer.take(batches())
@@ -135,7 +130,7 @@ def bare_gathers(
     def deliver_by_two() -> float:
         def make(item: tuple[NDArray[np.int64], Tensor]) -> Tensor:
             part, memory = item
-            touch(part, memory[: len(part)])
+            gather(part, memory[: len(part)])
             return memory[: len(part)]
 
         consumer.take(in_order(make, zip(parts, cycle(buffers), strict=False), 2))
@@ -143,24 +138,23 @@ def bare_gathers(
 
     def before() -> None:
         rows.prepare(blocks, verify=False)
-        touch_frames(touch, np.sort(numbers))
+        touch_frames(gather, np.sort(numbers))
 
     def check() -> None:
         check_once(consumer.ids(), data)
 
     group = group_of(batch)
-    selecting, touched = partial(deliver, select), partial(deliver, touch)
+    selecting = partial(deliver, select)
     found = {
+        GATHER: (partial(deliver, gather), copy),
+        f"{GATHER} by numpy, pages touched first": (partial(deliver, take), copy),
         "bare index_select of the same rows": (selecting, copy),
-        TOUCHED: (touched, copy),
         "bare index_select of the same rows, two torch threads": (
             with_two_torch_threads(selecting),
             copy_by_two,
         ),
-        "bare gather of the same rows, two threads, a batch each": (deliver_by_two, copy_by_two),
+        f"{GATHER}, two threads, a batch each": (deliver_by_two, copy_by_two),
     }
-    if compiled is not None:
-        found[COMPILED] = partial(deliver, past_caches), copy
     return [
         Contestant(name, run, UNITS, group, limit, before, check)
         for name, (run, limit) in found.items()

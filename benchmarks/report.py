@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from train.streaming.gather import IS_COMPILED
+
 from .machine import busy_seconds, load_average, machine, versions
 from .measure import MIN_REPEATS, Result
 
@@ -135,7 +137,12 @@ class Report:
             "name": self.name,
             "machine": machine(),
             "versions": versions(),
-            "settings": {"gb": self.options.gb, "quick": self.options.quick, **settings},
+            "settings": {
+                "gb": self.options.gb,
+                "quick": self.options.quick,
+                "rows_copied_by": "compiled code" if IS_COMPILED else "numpy",
+                **settings,
+            },
             "cache": cache,
             "repeats": self.options.repeats,
             "load_average_before": self.load_before,

@@ -35,6 +35,8 @@ TAR_BLOCK = 512
 ITEM_BYTES = 2
 """bfloat16."""
 CRC_BYTES = 4
+HUGE_PAGE_BYTES = 2 << 20
+"""Of x86 and, where pages have 4 KiB, of ARM."""
 _MIN_HEADER_BYTES = 2048
 """Three tar headers or tails of 512 bytes and at least 512 bytes of JSON."""
 _END_OF_ARCHIVE = 2 * TAR_BLOCK
@@ -127,7 +129,13 @@ class ShardGeometry:
 
     @property
     def map_alignment(self) -> int:
-        """Files mapped in a row start at multiples of this many bytes: whole rows, whole pages."""
+        """Files mapped in a row start at multiples of this many bytes: whole rows, whole pages.
+
+        Whole huge pages, where full shards are not much smaller: only there can a file's be mapped.
+        """
+        huge = math.lcm(self.row_bytes, mmap.PAGESIZE, HUGE_PAGE_BYTES)
+        if huge <= self.shard_bytes(self.blocks_per_shard):
+            return huge
         return math.lcm(self.row_bytes, mmap.PAGESIZE)
 
     def data_offset(self, block: int) -> int:

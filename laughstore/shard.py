@@ -6,8 +6,10 @@ host. `laughstore.geometry` says where everything stands, `docs/format.md` what 
 
 import os
 import tarfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -25,7 +27,7 @@ from .files import (
     temporary_sibling,
     try_mode,
 )
-from .geometry import CRC_BYTES, TAR_BLOCK, ShardGeometry
+from .geometry import CRC_BYTES, HUGE_PAGE_BYTES, TAR_BLOCK, ShardGeometry
 from .hashing import BackgroundSha256, Piece
 from .sealed import canonical_json
 
@@ -36,6 +38,8 @@ EMPTY_SLOT = 2**64 - 1
 """Offset and size of a Zarr index slot that holds no block."""
 READ_ONLY = 0o444
 """Mode of a shard."""
+_MAX_PIECES = 1024
+"""That a system takes in one write (IOV_MAX of Linux)."""
 _WRITEBACK_BYTES = 8 << 20
 """Written to disk in parts of this size while the shard grows, so that its fsync is short."""
 
@@ -56,7 +60,7 @@ class ShardWriter:
     """Write a shard to a temporary sibling; `commit` gives it its name, durably.
 
     A context manager. Left without a commit (an error, Ctrl-C), it removes what it wrote. Blocks
-    are hashed in a thread of its own; about six blocks are in memory at a time.
+    are hashed in a thread of its own; about eight blocks are in memory at a time.
     """
 
     def __init__(self, path: Path, geometry: ShardGeometry, codec: Codec = "none") -> None:
@@ -67,8 +71,9 @@ class ShardWriter:
         self._sha256 = BackgroundSha256()
         self._crcs: list[int] = []
         self._sizes: list[int] = []
-        self._num_bytes = 0
-        self._num_started = 0
+        self._num_bytes = self._num_written = self._num_started = 0
+        self._left: deque[memoryview] = deque()
+        """Bytes from `_num_written` to `_num_bytes`."""
         make_dirs(path.parent.parent)
         path.parent.mkdir(exist_ok=True)  # durable with the commit: no wait for the disk here
         self._file: BinaryIO = self._temporary.open("wb", buffering=0)
@@ -128,6 +133,7 @@ class ShardWriter:
         tail = zarr_index(geometry, self._sizes)
         end = geometry.encoded_shard_bytes(self._sizes)
         self._write(bytes(end - self._num_bytes - len(tail)) + tail)
+        self._write_up_to(end)
         try_mode(self._file.fileno(), READ_ONLY)
         with named_in_errors(self.path):
             os.fsync(self._file.fileno())  # while the last blocks are hashed
@@ -140,21 +146,32 @@ class ShardWriter:
         return ShardRecord(self._num_bytes, sha256, tuple(self._crcs), sizes)
 
     def _write(self, *pieces: Piece) -> None:
+        # A file system makes pages as large as the writes that fill them.
         self._sha256.update(*pieces)
+        self._left.extend(memoryview(piece) for piece in pieces if len(piece))
+        self._num_bytes += sum(map(len, pieces))
+        self._write_up_to(self._num_bytes - self._num_bytes % HUGE_PAGE_BYTES)
+
+    def _write_up_to(self, end: int) -> None:
         descriptor = self._file.fileno()
-        left = [memoryview(piece) for piece in pieces if len(piece)]
-        while left:  # a file may take a part, as when a disk is nearly full
+        while self._num_written < end:  # a file may take a part, as when a disk is nearly full
+            parts, room = [], end - self._num_written
+            for piece in islice(self._left, _MAX_PIECES):
+                parts.append(piece[:room])
+                room -= len(parts[-1])
+                if not room:
+                    break
             with named_in_errors(self.path):
-                written = os.writev(descriptor, left)
-            self._num_bytes += written
-            while left and written >= len(left[0]):
-                written -= len(left.pop(0))
+                written = os.writev(descriptor, parts)
+            self._num_written += written
+            while self._left and written >= len(self._left[0]):
+                written -= len(self._left.popleft())
             if written:
-                left[0] = left[0][written:]
-        not_started = self._num_bytes - self._num_started
+                self._left[0] = self._left[0][written:]
+        not_started = self._num_written - self._num_started
         if not_started >= _WRITEBACK_BYTES:
             start_writeback(descriptor, self._num_started, not_started)
-            self._num_started = self._num_bytes
+            self._num_started = self._num_written
 
 
 def zarr_index(geometry: ShardGeometry, block_bytes: Sequence[int]) -> bytes:

@@ -12,6 +12,7 @@ from ..folders import LocalFolder
 from ..geometry import CRC_BYTES
 from ..index import Index, Shard
 from .mapping import MappedFiles
+from .memory import can_hold
 from .row_table import Numbers, RowTable, numbers, sample_name
 from .rows import Rows
 
@@ -167,7 +168,9 @@ class MappedRows(Rows):
 def _map(index: Index, folder: LocalFolder, shards: Sequence[Shard]) -> MappedFiles:
     files = [(f"{folder.local}/{shard.name}", shard.num_bytes) for shard in shards]
     try:
-        return MappedFiles(files, index.geometry.map_alignment)
+        # Of files that memory cannot hold, what is read beside a block pushes out another.
+        huge_pages = can_hold(sum(num_bytes for _, num_bytes in files))
+        return MappedFiles(files, index.geometry.map_alignment, huge_pages=huge_pages)
     except FileNotFoundError as error:
         raise IncompleteStore(
             f"{error.filename} has just gone, the index names it; restore it"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .page_tables import are_mapped
 
+_MADV_HUGEPAGE = 14
 _MADV_POPULATE_READ = 22
 """Linux 5.14: read the pages now, failing with EFAULT where an access would raise SIGBUS."""
 _MAP_FIXED = 0x10
@@ -34,12 +35,16 @@ class MappedFiles:
     Args:
         paths: files to map, each with the number of its bytes to map (its whole size).
         alignment: a multiple of the page size, in bytes.
+        huge_pages: read and map files in huge pages where the system can (Linux, file systems with
+            large folios): a page that is missing is read with all of the 2 MiB around it.
 
     Raises:
         OSError: a file cannot be opened or mapped.
     """
 
-    def __init__(self, paths: Sequence[tuple[str, int]], alignment: int) -> None:
+    def __init__(
+        self, paths: Sequence[tuple[str, int]], alignment: int, *, huge_pages: bool = False
+    ) -> None:
         if os.name != "posix":
             raise ConfigError("shards are mapped on POSIX systems only; use Linux, macOS or WSL")
         assert alignment % mmap.PAGESIZE == 0, "files start at whole pages"
@@ -56,10 +61,12 @@ class MappedFiles:
         base = -(-self._reserved // alignment) * alignment
         try:
             for (path, size), start in zip(paths, self.starts.tolist(), strict=True):
-                self._map_file(path, size, base + start)
+                self._map_file(path, size, base + start, alignment)
         except BaseException:
             self._libc.munmap(self._reserved, self._reserved_bytes)
             raise
+        if huge_pages:
+            self._libc.madvise(base, self.num_bytes, _MADV_HUGEPAGE)  # others have small ones
         self._base = base
         self.bytes = self._view(base)
         """u1[num_bytes], read-only. The gaps between files must not be touched."""
@@ -105,14 +112,16 @@ class MappedFiles:
                     raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
                 left -= got
 
-    def _map_file(self, path: str, num_bytes: int, address: int) -> None:
+    def _map_file(self, path: str, num_bytes: int, address: int, alignment: int) -> None:
         # Whoever could swap the file since its size was checked must not lead us elsewhere.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             if os.fstat(descriptor).st_size != num_bytes:
                 raise OSError(errno.ESTALE, "its size has just changed")
             flags = mmap.MAP_SHARED | _MAP_FIXED
-            self._map(address, num_bytes, mmap.PROT_READ, flags, descriptor)
+            # A piece of the process's map for each file, and none for the gap behind it.
+            length = -(-num_bytes // alignment) * alignment
+            self._map(address, length, mmap.PROT_READ, flags, descriptor)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from error
         finally:

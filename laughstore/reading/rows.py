@@ -6,7 +6,6 @@ here. A zero-copy tensor of the same memory is
 `torch.from_dlpack(rows.matrix.view(np.int16)).view(torch.bfloat16)`.
 """
 
-import mmap
 import operator
 import os
 import sys
@@ -224,7 +223,7 @@ def open_rows(
         split: one of `index.splits`.
         reader: `map` maps the files; `window` fetches what is prepared into memory, until it is
             released; `auto` maps local, uncompressed shards on POSIX systems as long as a process
-            can map so many (25,000 to 50,000), and is a window otherwise.
+            can map so many (50,000), and is a window otherwise.
         max_bytes: memory that prepared blocks of a window may take, at least one block's; 0.6 of
             what is free now by default. Not used by a map.
         cache: keeps what is fetched of remote shards on a disk of this machine; local ones are
@@ -274,16 +273,9 @@ def why_not_mapped(index: Index, shards: Sequence[Shard]) -> str | None:
         return f"its shards are compressed ({index.spec.codec})"
     if os.name != "posix":
         return "files are mapped on POSIX systems only"
-    if num_mapped_pieces(index, shards) > MAX_MAPPED_PIECES:
+    if len(shards) > MAX_MAPPED_PIECES:
         return f"{len(shards)} shards are more than a process can map"
     return None
-
-
-def num_mapped_pieces(index: Index, shards: Sequence[Shard]) -> int:
-    """Return the entries that shards take in the map of a process: 2 where a gap follows one."""
-    alignment = index.geometry.map_alignment
-    gaps = (-(-shard.num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE % alignment for shard in shards)
-    return len(shards) + sum(gap > 0 for gap in gaps)
 
 
 def _check_max_bytes(index: Index, max_bytes: SupportsIndex) -> None:

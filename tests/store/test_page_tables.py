@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from laughstore import open_shards
+from laughstore.geometry import HUGE_PAGE_BYTES
 from laughstore.reading import page_tables
 from laughstore.reading.mapping import MappedFiles
 from laughstore.reading.page_tables import are_mapped
@@ -65,6 +66,52 @@ def test_pages_behind_the_end_of_a_cut_file_are_not_mapped(tmp_path):
     assert not files.are_populated([0, 31 << 10, 5000], (1 << 10) + 1)  # the second, by a byte
     with pytest.raises(OSError, match="Bad address"):
         files.populate(0, 64 << 10)
+
+
+@needs_answers
+def test_a_file_in_huge_pages_may_be_cut_within_one(tmp_path):
+    path, num_bytes = tmp_path / "file", 8 << 20
+    path.write_bytes(bytes(num_bytes))
+    files = MappedFiles([(str(path), num_bytes)], HUGE_PAGE_BYTES, huge_pages=True)
+    files.populate(0, num_bytes)
+    assert files.are_populated([0], num_bytes)
+    cut = (3 << 20) + 100
+    os.truncate(path, cut)
+    assert not files.are_populated([0], num_bytes)
+    assert not files.are_populated([4 << 20], 1)
+    files.populate(0, cut)
+    assert files.are_populated([0], cut)
+    assert not files.bytes[:cut].any()
+    for start in (cut - 1, 4 << 20, 6 << 20):
+        with pytest.raises(OSError, match="Bad address"):
+            files.populate(start, 1 << 20)
+
+
+def flags_of(path: Path) -> list[tuple[int, set[str]]]:
+    """Where a file is mapped in this process, and what the kernel was advised of."""
+    found = []
+    start = None
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            start = int(line.split("-")[0], 16) if line.endswith(str(path)) else None
+        elif line.startswith("VmFlags:") and start is not None:
+            found.append((start, set(line.split()[1:])))
+    return found
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="Linux")
+@pytest.mark.parametrize("memory", [1 << 40, 1 << 20])
+def test_files_that_memory_can_hold_are_read_in_huge_pages(tmp_path, monkeypatch, memory):
+    episodes = [Episode("a", num_frames=1100), Episode("b", num_frames=300)]
+    write_store(tmp_path / "s", episodes, random_features(4096), dim=4096)
+    index = open_shards(tmp_path / "s")
+    monkeypatch.setattr("laughstore.reading.memory.memory_bytes", lambda: memory)
+    with open_rows(index, "train", "map") as rows:
+        rows.prepare(np.arange(index.num_blocks), verify=True)
+        for shard in index.split_shards("train"):
+            ((start, flags),) = flags_of(tmp_path / "s" / "shards" / shard.name)
+            assert start % HUGE_PAGE_BYTES == 0
+            assert ("hg" in flags) == (memory == 1 << 40)
 
 
 @needs_answers

@@ -3,6 +3,9 @@
 import hashlib
 import io
 import json
+import math
+import mmap
+import os
 import signal
 import tarfile
 import threading
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from laughstore.codec import CODECS, PAD_BITS, Codec, decode_block, member_suffix
 from laughstore.errors import ConfigError
-from laughstore.geometry import ShardGeometry
+from laughstore.geometry import HUGE_PAGE_BYTES, ShardGeometry
 from laughstore.shard import EMPTY_SLOT, ShardWriter
 
 geometries = st.builds(
@@ -41,6 +44,20 @@ def test_a_shard_is_a_whole_number_of_rows_with_aligned_members(geometry, num_bl
     assert end % geometry.row_bytes == 0
     last = geometry.data_offset(num_blocks - 1) + geometry.data_bytes + 512 + 1024
     assert last + geometry.index_bytes <= end < last + geometry.index_bytes + geometry.row_bytes
+
+
+@given(geometries)
+def test_files_that_follow_one_another_begin_at_whole_rows_and_huge_pages(geometry):
+    alignment = geometry.map_alignment
+    assert alignment % geometry.row_bytes == alignment % mmap.PAGESIZE == 0
+    full = geometry.shard_bytes(geometry.blocks_per_shard)
+    huge = math.lcm(geometry.row_bytes, HUGE_PAGE_BYTES)
+    assert (alignment == huge) == (huge <= full)
+    assert -(-full // alignment) * alignment <= 2 * full + geometry.row_bytes * mmap.PAGESIZE
+
+
+def test_full_shards_of_moshi_are_mapped_in_huge_pages():
+    assert ShardGeometry(4096).map_alignment == HUGE_PAGE_BYTES
 
 
 @given(geometries)
@@ -226,6 +243,43 @@ def test_the_caller_may_use_its_array_again(tmp_path, codec):
         content = data[offset : offset + sizes[number]]
         rows = decode_block(content, codec, geometry, where="x")
         np.testing.assert_array_equal(rows, frames * 0 + number - 1 if number else kept)
+
+
+@pytest.mark.parametrize("most", [None, 1, 700_001])
+def test_files_are_written_in_whole_huge_pages_however_little_a_disk_takes(
+    tmp_path, monkeypatch, most
+):
+    geometry = ShardGeometry(4096) if most != 1 else ShardGeometry(64)
+    num_blocks = 9 if most != 1 else 1
+    ends: list[int] = []
+    real = os.writev
+
+    def writev(descriptor, parts):
+        if most is not None:  # as of a disk that is nearly full
+            parts = [b"".join(parts)[:most]]
+        written = real(descriptor, parts)
+        ends.append(written + (ends[-1] if ends else 0))
+        return written
+
+    monkeypatch.setattr(os, "writev", writev)
+    path = tmp_path / "x.tar"
+    blocks = [_frames(geometry, 128) + np.uint16(number) for number in range(num_blocks)]
+    with ShardWriter(path, geometry) as writer:
+        for number, frames in enumerate(blocks):
+            writer.write_block(f"id/a--b/{number:06d}", frames, {})
+        record = writer.commit()
+    data = path.read_bytes()
+    assert record.num_bytes == len(data) == geometry.shard_bytes(num_blocks) == ends[-1]
+    assert record.sha256 == hashlib.sha256(data).hexdigest()
+    for number, frames in enumerate(blocks):
+        start = geometry.data_offset(number)
+        assert data[start : start + geometry.data_bytes] == frames.tobytes()
+    if most is None:
+        assert all(end % HUGE_PAGE_BYTES == 0 for end in ends[:-1])
+        assert len(ends) == -(-len(data) // HUGE_PAGE_BYTES)
+    else:
+        whole = range(HUGE_PAGE_BYTES, len(data), HUGE_PAGE_BYTES)
+        assert set(whole) <= set(ends)
 
 
 def test_optional_keys_are_left_out_by_name_when_they_do_not_fit(tmp_path):

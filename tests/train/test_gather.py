@@ -1,29 +1,130 @@
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.streaming.gather import RowMatrix
+import train.streaming.gather
+from train.streaming.gather import IS_COMPILED, RowMatrix
+
+ROOT = Path(__file__).parents[2]
+COMPILED = [
+    pytest.param(True, marks=pytest.mark.skipif(not IS_COMPILED, reason="nothing was compiled")),
+    False,
+]
 
 
-@pytest.mark.parametrize("dim", [1, 3, 64, 2047, 2048, 2049, 4096, 5000])
-@given(seed=st.integers(0, 2**32 - 1), num_rows=st.sampled_from([0, 1, 2, 255, 256, 257, 700]))
+def test_rows_are_copied_by_compiled_code_wherever_there_is_a_compiler():
+    compiler = os.environ.get("CC", "cc").split()[0]
+    if shutil.which(compiler) is None:
+        pytest.skip("no C compiler")
+    assert IS_COMPILED, "run `uv sync --reinstall-package laughstore`, which compiles it"
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("dim", [1, 3, 32, 64, 2047, 2048, 2049, 4096, 5000, 32768])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_rows=st.sampled_from([0, 1, 2, 5, 255, 256, 257, 700]),
+    first_byte=st.sampled_from([0, 16, 62]),
+)
 @settings(max_examples=10, deadline=None)
-def test_rows_are_copied_as_they_are_whatever_their_width_and_number(dim, seed, num_rows):
+def test_rows_are_copied_as_they_are_whatever_their_width_and_number(
+    dim, compiled, seed, num_rows, first_byte
+):
     rng = np.random.default_rng(seed)
     bits = rng.integers(0, 2**16, (37, dim), np.uint16)
     bits.flags.writeable = False
     rows = rng.integers(0, 37, num_rows)
-    out = np.full((num_rows + 1, dim), 7, np.int16)
-    RowMatrix(bits).gather(rows, out[:num_rows])
-    np.testing.assert_array_equal(out[:num_rows].view(np.uint16), bits[rows])
-    assert (out[num_rows:] == 7).all()
+    memory = np.full((num_rows + 1) * dim + 64, 7, np.int16)
+    start = (-memory.ctypes.data % 64 + first_byte) // 2  # from the beginning of a cache line
+    out = memory[start : start + num_rows * dim].reshape(num_rows, dim)
+    RowMatrix(bits, compiled=compiled).gather(rows, out)
+    np.testing.assert_array_equal(out.view(np.uint16), bits[rows])
+    assert (memory[:start] == 7).all()
+    assert (memory[start + num_rows * dim :] == 7).all()
 
 
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_numbers_and_memory_may_lie_in_steps(compiled):
+    bits = np.random.default_rng(0).integers(0, 2**16, (37, 64), np.uint16)
+    rows = np.arange(74)[::-2] % 37
+    out = np.full((37, 128), 7, np.int16)
+    matrix = RowMatrix(bits, compiled=compiled)
+    matrix.gather(rows, out[:, :64])
+    np.testing.assert_array_equal(out[:, :64].view(np.uint16), bits[rows])
+    assert (out[:, 64:] == 7).all()
+    whole = np.empty((37, 64), np.int16)
+    matrix.gather(rows.astype(np.int32), whole)
+    np.testing.assert_array_equal(whole.view(np.uint16), bits[rows])
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("dim", [1, 2048, 2049])
 @pytest.mark.parametrize("row", [37, 38, 2**40])
-def test_a_row_behind_the_matrix_is_refused(dim, row):
+def test_a_row_behind_the_matrix_is_refused(dim, row, compiled):
     rows = np.arange(300) % 37
     rows[280] = row
+    matrix = RowMatrix(np.zeros((37, dim), np.uint16), compiled=compiled)
     with pytest.raises(IndexError):
-        RowMatrix(np.zeros((37, dim), np.uint16)).gather(rows, np.empty((300, dim), np.int16))
+        matrix.gather(rows, np.empty((300, dim), np.int16))
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="nothing was compiled")
+def test_compiled_code_writes_nothing_where_it_does_not_belong():
+    matrix = RowMatrix(np.zeros((37, 64), np.uint16))
+    out = np.full((4, 64), 7, np.int16)
+    with pytest.raises(IndexError, match="row -1 of a matrix of 37"):
+        matrix.gather(np.array([0, 1, -1, 2]), out)
+    assert (out == 7).all()
+    for wrong in (out[:3], out[:, :63].copy(), out.astype(np.int32)):
+        with pytest.raises(AssertionError):
+            matrix.gather(np.arange(4), wrong)
+
+
+@pytest.mark.parametrize("found", ["nothing", "no library"])
+def test_without_the_library_numpy_copies(tmp_path, monkeypatch, found):
+    library = tmp_path / "librow_copy.so"
+    if found == "no library":
+        library.write_text("text")
+    monkeypatch.setattr(train.streaming.gather, "_LIBRARY", library)
+    assert train.streaming.gather._load() is None
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_wheel_holds_the_library_and_one_made_without_a_compiler_does_not(tmp_path):
+    copy = tmp_path / "project"
+    names = ["laughstore", "extract", "train", "README.md", "LICENSE", "pyproject.toml"]
+    copy.mkdir()
+    for name in [*names, "hatch_build.py"]:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("*.so"))
+        else:
+            shutil.copy(source, copy / name)
+    made = {}
+    for compiler in ("cc", "false", "no-such-compiler"):
+        out = tmp_path / compiler
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)],
+            cwd=copy,
+            env={**os.environ, "CC": compiler},
+            check=True,
+        )
+        (made[compiler],) = out.glob("*.whl")
+        assert (copy / "train/streaming/librow_copy.so").exists() == (compiler == "cc")
+    inside = {
+        compiler: [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+        for compiler, wheel in made.items()
+    }
+    library = ["train/streaming/librow_copy.so"]
+    assert inside == {"cc": library, "false": [], "no-such-compiler": []}
+    assert "-py3-none-" in made["cc"].name
+    assert not made["cc"].name.endswith("-any.whl")
+    assert made["false"].name.endswith("-py3-none-any.whl")

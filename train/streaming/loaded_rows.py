@@ -17,6 +17,7 @@ from torch import Tensor
 from laughstore.errors import ConfigError
 from laughstore.memory import is_out_of_memory
 
+from .buffers import aligned_empty
 from .device import send
 from .gather import RowMatrix
 from .readahead import ReadAhead
@@ -29,7 +30,6 @@ LoadProgress = Callable[[int, int], None]
 """Called with (rows loaded, rows to load)."""
 
 _BLOCKS_A_CHUNK: Final = 8
-_HUGE_PAGE_BYTES: Final = 2 << 20
 _NO_ROW: Final = -1
 
 
@@ -125,12 +125,9 @@ class HostRows(LoadedRows):
         shape = (self.num_rows + 1, selection.index.dim)
         num_bytes = shape[0] * shape[1] * np.dtype(np.uint16).itemsize
         try:
-            # NumPy asks for huge pages (MADV_HUGEPAGE) where memory is so large.
-            memory = np.empty(num_bytes + _HUGE_PAGE_BYTES, np.uint8)
+            self._matrix = aligned_empty(shape).view(np.uint16)
         except MemoryError as error:
             raise _no_memory("cpu", num_bytes) from error
-        begin = -memory.ctypes.data % _HUGE_PAGE_BYTES
-        self._matrix = memory[begin : begin + num_bytes].view(np.uint16).reshape(shape)
         self._matrix[-1] = 0
         self._rows = RowMatrix(self._matrix)
 
