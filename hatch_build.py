@@ -1,7 +1,8 @@
 """Compile the copying loop of the stream when laughstore is built or installed.
 
 It is called by ctypes: no header of Python is needed, and one library serves all its versions.
-Where there is no C compiler that works, laughstore is installed without it and copies by numpy.
+Where there is no C compiler that works, or the sources may not be written to, laughstore is
+installed without it and copies by numpy.
 """
 
 import os
@@ -9,6 +10,8 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +29,30 @@ class RowCopyHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         library = Path(self.root, _LIBRARY)
-        compiler = shlex.split(os.environ.get("CC", "cc"))
-        flags = ["-std=c99", "-O3", "-fPIC", "-shared"]
-        temporary = library.with_suffix(f".{os.getpid()}")
         try:
-            subprocess.run(
-                [*compiler, *flags, "-o", temporary, Path(self.root, _SOURCE)], check=True
-            )
-            temporary.replace(library)  # a process may have the old one mapped
-        except (OSError, subprocess.CalledProcessError) as error:
-            temporary.unlink(missing_ok=True)
-            library.unlink(missing_ok=True)
+            _compile(Path(self.root, _SOURCE), library)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            with suppress(OSError):
+                library.unlink(missing_ok=True)  # it may be of other sources
             print(f"laughstore: the stream will copy by numpy: {error}", file=sys.stderr)
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
         build_data["pure_python"] = False
         build_data["artifacts"].append(_LIBRARY)
+
+
+def _compile(source: Path, library: Path) -> None:
+    """Make a library, whole or not at all: another build may run beside this one."""
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    flags = ["-std=c99", "-O3", "-fPIC", "-shared"]
+    # A process may have the old one mapped: it is replaced, not written over.
+    handle, name = tempfile.mkstemp(".so", dir=library.parent)
+    os.close(handle)
+    made = Path(name)
+    try:
+        subprocess.run([*compiler, *flags, "-o", made, source], check=True)
+        made.chmod(0o755)
+        made.replace(library)
+    finally:
+        made.unlink(missing_ok=True)

@@ -37,6 +37,8 @@ ITEM_BYTES = 2
 CRC_BYTES = 4
 HUGE_PAGE_BYTES = 2 << 20
 """Of x86 and, where pages have 4 KiB, of ARM."""
+_MAX_GAP_BYTES = 16 << 20
+"""Of addresses behind a file that is mapped."""
 _MIN_HEADER_BYTES = 2048
 """Three tar headers or tails of 512 bytes and at least 512 bytes of JSON."""
 _END_OF_ARCHIVE = 2 * TAR_BLOCK
@@ -131,10 +133,10 @@ class ShardGeometry:
     def map_alignment(self) -> int:
         """Files mapped in a row start at multiples of this many bytes: whole rows, whole pages.
 
-        Whole huge pages, where full shards are not much smaller: only there can a file's be mapped.
+        And whole huge pages, as only there a file's can be mapped, where that leaves small gaps.
         """
         huge = math.lcm(self.row_bytes, mmap.PAGESIZE, HUGE_PAGE_BYTES)
-        if huge <= self.shard_bytes(self.blocks_per_shard):
+        if huge <= min(_MAX_GAP_BYTES, self.shard_bytes(self.blocks_per_shard) // 4):
             return huge
         return math.lcm(self.row_bytes, mmap.PAGESIZE)
 

@@ -9,7 +9,6 @@ import tarfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -38,8 +37,8 @@ EMPTY_SLOT = 2**64 - 1
 """Offset and size of a Zarr index slot that holds no block."""
 READ_ONLY = 0o444
 """Mode of a shard."""
-_MAX_PIECES = 1024
-"""That a system takes in one write (IOV_MAX of Linux)."""
+_SMALL_BYTES = 64 << 10
+"""Blocks up to this size are joined: a system takes 1,024 pieces in a write (IOV_MAX)."""
 _WRITEBACK_BYTES = 8 << 20
 """Written to disk in parts of this size while the shard grows, so that its fsync is short."""
 
@@ -60,7 +59,7 @@ class ShardWriter:
     """Write a shard to a temporary sibling; `commit` gives it its name, durably.
 
     A context manager. Left without a commit (an error, Ctrl-C), it removes what it wrote. Blocks
-    are hashed in a thread of its own; about eight blocks are in memory at a time.
+    are hashed in a thread of its own; about six blocks and 2 MiB are in memory at a time.
     """
 
     def __init__(self, path: Path, geometry: ShardGeometry, codec: Codec = "none") -> None:
@@ -148,15 +147,18 @@ class ShardWriter:
     def _write(self, *pieces: Piece) -> None:
         # A file system makes pages as large as the writes that fill them.
         self._sha256.update(*pieces)
+        num_bytes = sum(map(len, pieces))
+        if num_bytes <= _SMALL_BYTES:
+            pieces = (b"".join(pieces),)
         self._left.extend(memoryview(piece) for piece in pieces if len(piece))
-        self._num_bytes += sum(map(len, pieces))
+        self._num_bytes += num_bytes
         self._write_up_to(self._num_bytes - self._num_bytes % HUGE_PAGE_BYTES)
 
     def _write_up_to(self, end: int) -> None:
         descriptor = self._file.fileno()
         while self._num_written < end:  # a file may take a part, as when a disk is nearly full
             parts, room = [], end - self._num_written
-            for piece in islice(self._left, _MAX_PIECES):
+            for piece in self._left:
                 parts.append(piece[:room])
                 room -= len(parts[-1])
                 if not room:

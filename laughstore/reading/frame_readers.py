@@ -19,7 +19,8 @@ from .mapped_rows import MappedRows, NoMappings
 from .rows import MAX_MAPPED_PIECES, why_not_mapped
 
 _MAX_OPEN_SHARDS = MAX_MAPPED_PIECES // 4
-"""Of at most two pieces each: half for streams, half for whole splits."""
+"""Of at most two pieces each, the ends of a stream's range among them: half for streams, half for
+whole splits."""
 
 
 class FrameReader(Protocol):

@@ -12,8 +12,7 @@ from ..folders import LocalFolder
 from ..geometry import CRC_BYTES
 from ..index import Index, Shard
 from .mapping import MappedFiles
-from .memory import can_hold
-from .row_table import Numbers, RowTable, numbers, sample_name
+from .row_table import NO_ROW, Numbers, RowTable, numbers, sample_name
 from .rows import Rows
 
 
@@ -28,6 +27,7 @@ class MappedRows(Rows):
         index: names the shards.
         split: that they are of.
         shards: some of them, in block order.
+        huge_pages: read files in huge pages, as all of them are used and memory can hold them.
 
     Raises:
         IncompleteStore, CorruptData: as `open_rows`.
@@ -37,7 +37,9 @@ class MappedRows(Rows):
     releases = False
     blocks_at_once = 1
 
-    def __init__(self, index: Index, split: str, shards: Sequence[Shard]) -> None:
+    def __init__(
+        self, index: Index, split: str, shards: Sequence[Shard], *, huge_pages: bool = False
+    ) -> None:
         self.index, self.split = index, split
         self._table = RowTable(index, shards)
         folder = index.folder
@@ -45,14 +47,15 @@ class MappedRows(Rows):
             raise ConfigError(f"{index.where} is remote; copy it here to map its shards")
         for shard in shards:
             _check_size(index, folder, shard)
-        files = _map(index, folder, shards)
+        files = _map(index, folder, shards, huge_pages=huge_pages)
         assert np.array_equal(files.starts, self._table.starts), "one layout for all readers"
         self._files: MappedFiles | None = files
         self._matrix = files.bytes.view(np.uint16).reshape(-1, self.dim)
         # Single items and masks are set in one step of the interpreter: no lock is needed, and
         # none can be left locked by a fork.
         self._verified = np.zeros(len(self._table.first_row), bool)
-        self._populated = np.zeros(len(self._table.first_row), bool)
+        self._populated = self._table.first_row == NO_ROW  # not ours
+        self._huge_pages = huge_pages
 
     @property
     def matrix(self) -> NDArray[np.uint16]:
@@ -136,7 +139,10 @@ class MappedRows(Rows):
         num_bytes = geometry.data_bytes + CRC_BYTES
         if not (self._populated[place] and files.are_populated([start], num_bytes)):
             self._populate(files, block, start, num_bytes)
-            self._populated[place] = True
+            if not self._populated[place]:
+                self._populated[place] = True
+                if self._huge_pages and self._populated.all():
+                    files.all_were_read()
         if verify:
             self._verify(files, block, start)
             self._verified[place] = True
@@ -165,11 +171,11 @@ class MappedRows(Rows):
         return sample_name(self.index, self._table.shard_of(block), block)
 
 
-def _map(index: Index, folder: LocalFolder, shards: Sequence[Shard]) -> MappedFiles:
+def _map(
+    index: Index, folder: LocalFolder, shards: Sequence[Shard], *, huge_pages: bool
+) -> MappedFiles:
     files = [(f"{folder.local}/{shard.name}", shard.num_bytes) for shard in shards]
     try:
-        # Of files that memory cannot hold, what is read beside a block pushes out another.
-        huge_pages = can_hold(sum(num_bytes for _, num_bytes in files))
         return MappedFiles(files, index.geometry.map_alignment, huge_pages=huge_pages)
     except FileNotFoundError as error:
         raise IncompleteStore(

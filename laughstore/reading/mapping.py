@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .page_tables import are_mapped
 
-_MADV_HUGEPAGE = 14
+_MADV_NORMAL, _MADV_RANDOM, _MADV_HUGEPAGE = 0, 1, 14
 _MADV_POPULATE_READ = 22
 """Linux 5.14: read the pages now, failing with EFAULT where an access would raise SIGBUS."""
 _MAP_FIXED = 0x10
@@ -35,8 +35,9 @@ class MappedFiles:
     Args:
         paths: files to map, each with the number of its bytes to map (its whole size).
         alignment: a multiple of the page size, in bytes.
-        huge_pages: read and map files in huge pages where the system can (Linux, file systems with
-            large folios): a page that is missing is read with all of the 2 MiB around it.
+        huge_pages: read files in huge pages (Linux): a page that is missing is read with all of the
+            2 MiB around it, and nothing else. Where the file system has large folios those are
+            mapped as one page.
 
     Raises:
         OSError: a file cannot be opened or mapped.
@@ -65,11 +66,21 @@ class MappedFiles:
         except BaseException:
             self._libc.munmap(self._reserved, self._reserved_bytes)
             raise
-        if huge_pages:
-            self._libc.madvise(base, self.num_bytes, _MADV_HUGEPAGE)  # others have small ones
         self._base = base
+        if huge_pages:
+            # Else the kernel reads 2 MiB more, for whoever reads on.
+            self._advise(_MADV_RANDOM)
+            self._advise(_MADV_HUGEPAGE)
         self.bytes = self._view(base)
         """u1[num_bytes], read-only. The gaps between files must not be touched."""
+
+    def all_were_read(self) -> None:
+        """Tell the kernel that what is used may stay: what is read at random is the first to go."""
+        self._advise(_MADV_NORMAL)
+
+    def _advise(self, advice: int) -> None:
+        # Systems that do not know it have small pages, and read as they think best.
+        self._libc.madvise(self._base, self.num_bytes, advice)
 
     def populate(self, start: int, num_bytes: int) -> None:
         """Read the pages of this byte range into memory.

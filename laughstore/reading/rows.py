@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..closing import ClosedAtExit
 from ..errors import ConfigError
 from ..index import Index, Shard
+from .memory import can_hold
 from .row_table import FramePlace, Numbers, RowTable, frame_range, numbers
 
 if TYPE_CHECKING:
@@ -254,7 +255,9 @@ def open_rows(
         reason = why_not_mapped(index, shards)
         if reason is None:
             try:
-                return MappedRows(index, split, shards)
+                # Of files that memory cannot hold, what is read beside a block pushes out another.
+                huge_pages = can_hold(sum(shard.num_bytes for shard in shards))
+                return MappedRows(index, split, shards, huge_pages=huge_pages)
             except NoMappings:
                 if reader == "map":
                     raise

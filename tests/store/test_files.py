@@ -142,6 +142,7 @@ from laughstore.shard import ShardWriter
 def write_shard(path):
     with ShardWriter(path, ShardGeometry(64), "none") as writer:
         writer.write_block("a", np.zeros((9, 64), np.uint16), {{}})
+        writer.commit()
 
 path = Path({str(path)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.streaming.buffers import RING_BUFFERS, BufferRing
+from train.streaming.buffers import RING_BUFFERS, BufferRing, aligned_empty
 
 from .test_stream import assert_same, kept, stream
 
@@ -93,3 +93,15 @@ def test_page_locked_memory_rests_for_two_batches_and_those_made_ahead(monkeypat
     held = ring.next()
     addresses = [ring.next().data_ptr() for _ in range(3 * size)]
     assert held.data_ptr() not in addresses
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 64), (256, 4096), (4096, 4096)])
+def test_memory_of_rows_begins_at_a_cache_line_and_at_a_huge_page_where_it_fills_one(shape):
+    rows = aligned_empty(shape)
+    assert rows.shape == shape
+    assert rows.dtype == np.int16
+    assert rows.flags.c_contiguous
+    address = rows.ctypes.data
+    assert address % 64 == 0
+    assert rows.nbytes < 2 << 20 or address % (2 << 20) == 0
+    rows[:] = 7  # all of it is ours

@@ -169,10 +169,10 @@ def test_a_feature_that_is_not_finite_is_named_by_its_frame(tmp_path, where):
             ours.source.check_finite(ours.selection.frames)
 
 
-def test_memory_begins_at_a_huge_page(planted_shards):
+def test_memory_begins_at_a_cache_line(planted_shards):
     with stream(planted_shards) as plain:
         rows = HostRows(plain.selection)
-        assert rows._matrix.ctypes.data % (2 << 20) == 0
+        assert rows._matrix.ctypes.data % 64 == 0
         assert rows._matrix.shape == (plain.selection.num_rows + 1, DIM)
 
 

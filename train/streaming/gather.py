@@ -25,10 +25,10 @@ _LIBRARY: Final = Path(__file__).with_name("librow_copy.so")
 
 
 def _load() -> Callable[..., int] | None:
-    """Return `copy_rows` of row_copy.c; None where it was not compiled, or for another machine."""
+    """Return the function of row_copy.c; None if there is none for this machine and version."""
     try:
-        function = ctypes.CDLL(str(_LIBRARY)).copy_rows
-    except OSError:
+        function = ctypes.CDLL(str(_LIBRARY)).copy_rows_1
+    except (OSError, AttributeError):
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [pointer, number, number, pointer, number, pointer]
@@ -68,14 +68,17 @@ class RowMatrix:
 
         Raises:
             IndexError: a row lies behind the matrix.
+            ValueError: the arrays are no such arrays, or `out` is read-only.
         """
+        if rows.shape != out.shape[:1] or out.shape[1:] != (self._dim,):
+            raise ValueError(f"{rows.shape} rows of {self._dim} channels for {out.shape}")
+        if rows.dtype != np.int64 or out.dtype != np.int16 or not out.flags.writeable:
+            raise ValueError(f"rows are {rows.dtype}, bits {out.dtype}, or read-only")
         copies = self._copy_rows
         if copies is None or not out.flags.c_contiguous:
             self._gather_by_numpy(rows, out)
             return
-        assert out.shape == (len(rows), self._dim), "a row each"
-        assert out.dtype == np.int16, "rows have two bytes a channel"
-        rows = np.ascontiguousarray(rows, np.int64)
+        rows = np.ascontiguousarray(rows)
         bad = copies(*self._matrix, rows.ctypes.data, len(rows), out.ctypes.data)
         if bad >= 0:
             raise IndexError(f"row {rows[bad]} of a matrix of {len(self._rows)}")

@@ -114,7 +114,7 @@ class LoadedRows(ABC):
 
 
 class HostRows(LoadedRows):
-    """In memory of this machine, beginning at a huge page where the system has them.
+    """In memory of this machine, in huge pages where the system has them.
 
     Raises:
         ConfigError: there is not so much memory.

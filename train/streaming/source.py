@@ -34,7 +34,7 @@ _FETCHED_TOGETHER = 64
 _LOADED_TOGETHER = 4096
 """Blocks of which nothing is to be done."""
 _SHARE_OF_MEMORY = 0.6
-"""A larger split is not mapped: reading it would push out of memory what others need."""
+"""Of what is free: for the windows of all workers."""
 
 
 class FrameSource(ClosedAtExit):
