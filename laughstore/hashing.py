@@ -10,7 +10,7 @@ import threading
 
 QUEUED_BLOCKS = 4
 """Blocks that wait to be hashed; with the one being hashed and the one being written, six are held
-in memory for each file, and 2 MiB of what was hashed."""
+in memory for each file, and those that its next write waits for."""
 _ALONE_BYTES = 64 << 10
 """Files of smaller pieces than this are hashed by the caller: handing over would cost more."""
 

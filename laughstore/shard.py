@@ -37,8 +37,10 @@ EMPTY_SLOT = 2**64 - 1
 """Offset and size of a Zarr index slot that holds no block."""
 READ_ONLY = 0o444
 """Mode of a shard."""
+_MAX_PIECES = 1024
+"""That a system takes in one write (IOV_MAX)."""
 _SMALL_BYTES = 64 << 10
-"""Blocks up to this size are joined: a system takes 1,024 pieces in a write (IOV_MAX)."""
+"""Blocks up to this size are joined, so that so few pieces hold 2 MiB."""
 _WRITEBACK_BYTES = 8 << 20
 """Written to disk in parts of this size while the shard grows, so that its fsync is short."""
 
@@ -59,7 +61,7 @@ class ShardWriter:
     """Write a shard to a temporary sibling; `commit` gives it its name, durably.
 
     A context manager. Left without a commit (an error, Ctrl-C), it removes what it wrote. Blocks
-    are hashed in a thread of its own; about six blocks and 2 MiB are in memory at a time.
+    are hashed in a thread of its own; about seven blocks and 2 MiB are in memory at a time.
     """
 
     def __init__(self, path: Path, geometry: ShardGeometry, codec: Codec = "none") -> None:
@@ -161,7 +163,7 @@ class ShardWriter:
             for piece in self._left:
                 parts.append(piece[:room])
                 room -= len(parts[-1])
-                if not room:
+                if not room or len(parts) == _MAX_PIECES:
                     break
             with named_in_errors(self.path):
                 written = os.writev(descriptor, parts)

@@ -12,7 +12,7 @@ from ..folders import LocalFolder
 from ..geometry import CRC_BYTES
 from ..index import Index, Shard
 from .mapping import MappedFiles
-from .row_table import NO_ROW, Numbers, RowTable, numbers, sample_name
+from .row_table import Numbers, RowTable, numbers, sample_name
 from .rows import Rows
 
 
@@ -27,7 +27,7 @@ class MappedRows(Rows):
         index: names the shards.
         split: that they are of.
         shards: some of them, in block order.
-        huge_pages: read files in huge pages, as all of them are used and memory can hold them.
+        huge_pages: read files in huge pages, as most of them is used and memory can hold them.
 
     Raises:
         IncompleteStore, CorruptData: as `open_rows`.
@@ -54,8 +54,7 @@ class MappedRows(Rows):
         # Single items and masks are set in one step of the interpreter: no lock is needed, and
         # none can be left locked by a fork.
         self._verified = np.zeros(len(self._table.first_row), bool)
-        self._populated = self._table.first_row == NO_ROW  # not ours
-        self._huge_pages = huge_pages
+        self._populated = np.zeros(len(self._table.first_row), bool)
 
     @property
     def matrix(self) -> NDArray[np.uint16]:
@@ -138,14 +137,20 @@ class MappedRows(Rows):
         start = int(self._table.first_row[place]) * geometry.row_bytes
         num_bytes = geometry.data_bytes + CRC_BYTES
         if not (self._populated[place] and files.are_populated([start], num_bytes)):
+            was_taken_back = bool(self._populated[place])
             self._populate(files, block, start, num_bytes)
-            if not self._populated[place]:
-                self._populated[place] = True
-                if self._huge_pages and self._populated.all():
-                    files.all_were_read()
+            self._populated[place] = True
+            if was_taken_back or self._is_read(block):
+                files.was_read(start)
         if verify:
             self._verify(files, block, start)
             self._verified[place] = True
+
+    def _is_read(self, block: int) -> bool:
+        """Whether all blocks of this one's shard were."""
+        shard = self._table.shard_of(block)
+        first = shard.first_block - self._table.low
+        return bool(self._populated[first : first + shard.num_blocks].all())
 
     def _populate(self, files: MappedFiles, block: int, start: int, num_bytes: int) -> None:
         try:

@@ -282,6 +282,18 @@ def test_files_are_written_in_whole_huge_pages_however_little_a_disk_takes(
         assert set(whole) <= set(ends)
 
 
+def test_more_blocks_than_a_system_writes_together_are_written_in_parts(tmp_path):
+    geometry = ShardGeometry(64, 128, 1 << 19)
+    frames = np.zeros((128, 64), np.uint16)  # a block of 2 KiB as stored, the smallest there is
+    with ShardWriter(tmp_path / "x.tar", geometry, "zstd") as writer:
+        for number in range(2100):
+            writer.write_block(f"id/a--b/{number:06d}", frames, {})
+        record = writer.commit()
+    data = (tmp_path / "x.tar").read_bytes()
+    assert record.sha256 == hashlib.sha256(data).hexdigest()
+    assert len(data) == record.num_bytes
+
+
 def test_optional_keys_are_left_out_by_name_when_they_do_not_fit(tmp_path):
     geometry = ShardGeometry(64)
     frames = _frames(geometry, 128)

@@ -1,7 +1,7 @@
 """Copy rows that lie all over a large matrix: the inner loop of the stream.
 
-`row_copy.c` does it at the speed of one large memcpy, and says why a plain loop does not. It is
-compiled when laughstore is installed; where it was not, numpy copies.
+`row_copy.c` does it nearly at the speed of one large memcpy, and says why a plain loop does not. It
+is compiled when laughstore is installed; where it was not, numpy copies.
 
 A row of 8 KiB is copied in half a microsecond, and finding it takes numpy as long again: each of
 its pages costs a walk through the page tables and a first wait for memory, one after the other,
@@ -67,13 +67,15 @@ class RowMatrix:
             out: i2[N, D]. What is there is lost if this raises.
 
         Raises:
-            IndexError: a row lies behind the matrix.
+            IndexError: there is no such row.
             ValueError: the arrays are no such arrays, or `out` is read-only.
         """
         if rows.shape != out.shape[:1] or out.shape[1:] != (self._dim,):
-            raise ValueError(f"{rows.shape} rows of {self._dim} channels for {out.shape}")
-        if rows.dtype != np.int64 or out.dtype != np.int16 or not out.flags.writeable:
-            raise ValueError(f"rows are {rows.dtype}, bits {out.dtype}, or read-only")
+            raise ValueError(f"{rows.shape} rows of {self._dim} channels do not fill {out.shape}")
+        if rows.dtype != np.int64 or out.dtype != np.int16:
+            raise ValueError(f"rows are {rows.dtype}, not int64, or bits {out.dtype}, not int16")
+        if not out.flags.writeable:
+            raise ValueError("rows cannot be copied to read-only memory")
         copies = self._copy_rows
         if copies is None or not out.flags.c_contiguous:
             self._gather_by_numpy(rows, out)
@@ -84,6 +86,8 @@ class RowMatrix:
             raise IndexError(f"row {rows[bad]} of a matrix of {len(self._rows)}")
 
     def _gather_by_numpy(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
+        if len(rows) and rows.min() < 0:
+            raise IndexError(f"row {rows.min()} of a matrix of {len(self._rows)}")
         words = (rows * self._dim)[:, None] + self._page_words
         for start in range(0, len(rows), _TOUCHED_TOGETHER):
             part = slice(start, start + _TOUCHED_TOGETHER)

@@ -1,4 +1,4 @@
-/* Copy rows that lie all over a large matrix, at the speed of one large memcpy.
+/* Copy rows that lie all over a large matrix, nearly at the speed of one large memcpy.
 
    A core waits for few lines of memory at a time on their way into its first cache, and for twice
    as many on their way into its second. So while a row is copied, a row further on is fetched into
