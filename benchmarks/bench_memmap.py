@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from .bench_stream import BATCHES, MEMMAPS, PLAIN
+from .cold import write_anew
 from .consuming import UNITS, group_of
 from .data import DIM, BenchData, make_data
 from .epochs import RivalEpochs, StreamEpochs
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     with working_folder(options) as folder:
         data = make_data(folder, options.gb)
+        write_anew(data)
         report = Report.begin(NAME, options)
         results = measure(lineup(data), repeats=options.repeats, say=print)
         settings = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .cold import can_forget, cold_contestants
+from .cold import can_forget, cold_contestants, write_anew
 from .consuming import UNITS, group_of
 from .data import DIM, BenchData, make_data
 from .episode_files import EpisodeFiles, EpisodeLoader, episode_loaders
@@ -154,13 +154,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             "freed_memory": "kept" if keeps else "as by default",
             "checked": "after each run: every frame (or every one claimed) came exactly once",
         }
-        # First: what is mapped stays in memory.
+        # First: what is mapped stays in memory, and files can no longer be written anew.
         if can_forget(data):
             report = Report.begin(f"{NAME}_cold", options)
             results = measure(cold_contestants(data), repeats=options.repeats, say=print)
             report.finish(settings, results, cache="cold")
         else:
             print("this file system keeps files in memory: give a --dir on a disk for cold reads")
+        write_anew(data)
         report = Report.begin(NAME, options)
         # A quick run is over before all are imported; tests of their own run them.
         peers = () if options.quick else PEERS

@@ -27,7 +27,6 @@ class MappedRows(Rows):
         index: names the shards.
         split: that they are of.
         shards: some of them, in block order.
-        huge_pages: read files in huge pages, as most of them is used and memory can hold them.
 
     Raises:
         IncompleteStore, CorruptData: as `open_rows`.
@@ -37,9 +36,7 @@ class MappedRows(Rows):
     releases = False
     blocks_at_once = 1
 
-    def __init__(
-        self, index: Index, split: str, shards: Sequence[Shard], *, huge_pages: bool = False
-    ) -> None:
+    def __init__(self, index: Index, split: str, shards: Sequence[Shard]) -> None:
         self.index, self.split = index, split
         self._table = RowTable(index, shards)
         folder = index.folder
@@ -47,7 +44,7 @@ class MappedRows(Rows):
             raise ConfigError(f"{index.where} is remote; copy it here to map its shards")
         for shard in shards:
             _check_size(index, folder, shard)
-        files = _map(index, folder, shards, huge_pages=huge_pages)
+        files = _map(index, folder, shards)
         assert np.array_equal(files.starts, self._table.starts), "one layout for all readers"
         self._files: MappedFiles | None = files
         self._matrix = files.bytes.view(np.uint16).reshape(-1, self.dim)
@@ -137,20 +134,11 @@ class MappedRows(Rows):
         start = int(self._table.first_row[place]) * geometry.row_bytes
         num_bytes = geometry.data_bytes + CRC_BYTES
         if not (self._populated[place] and files.are_populated([start], num_bytes)):
-            was_taken_back = bool(self._populated[place])
             self._populate(files, block, start, num_bytes)
             self._populated[place] = True
-            if was_taken_back or self._is_read(block):
-                files.was_read(start)
         if verify:
             self._verify(files, block, start)
             self._verified[place] = True
-
-    def _is_read(self, block: int) -> bool:
-        """Whether all blocks of this one's shard were."""
-        shard = self._table.shard_of(block)
-        first = shard.first_block - self._table.low
-        return bool(self._populated[first : first + shard.num_blocks].all())
 
     def _populate(self, files: MappedFiles, block: int, start: int, num_bytes: int) -> None:
         try:
@@ -176,12 +164,10 @@ class MappedRows(Rows):
         return sample_name(self.index, self._table.shard_of(block), block)
 
 
-def _map(
-    index: Index, folder: LocalFolder, shards: Sequence[Shard], *, huge_pages: bool
-) -> MappedFiles:
+def _map(index: Index, folder: LocalFolder, shards: Sequence[Shard]) -> MappedFiles:
     files = [(f"{folder.local}/{shard.name}", shard.num_bytes) for shard in shards]
     try:
-        return MappedFiles(files, index.geometry.map_alignment, huge_pages=huge_pages)
+        return MappedFiles(files, index.geometry.map_alignment)
     except FileNotFoundError as error:
         raise IncompleteStore(
             f"{error.filename} has just gone, the index names it; restore it"

@@ -12,20 +12,16 @@ import errno
 import mmap
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..geometry import HUGE_PAGE_BYTES
 from .page_tables import are_mapped
 
-_MADV_NORMAL, _MADV_RANDOM, _MADV_HUGEPAGE = 0, 1, 14
 _MADV_POPULATE_READ = 22
 """Linux 5.14: read the pages now, failing with EFAULT where an access would raise SIGBUS."""
-_HUGE_PAGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 _MAP_FIXED = 0x10
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _PROT_NONE = 0
@@ -38,17 +34,12 @@ class MappedFiles:
     Args:
         paths: files to map, each with the number of its bytes to map (its whole size).
         alignment: a multiple of the page size, in bytes.
-        huge_pages: read files in huge pages (Linux 5.18): a page that is missing is read with all
-            of the 2 MiB around it. Where the file system has large folios those are mapped as one
-            page.
 
     Raises:
         OSError: a file cannot be opened or mapped.
     """
 
-    def __init__(
-        self, paths: Sequence[tuple[str, int]], alignment: int, *, huge_pages: bool = False
-    ) -> None:
+    def __init__(self, paths: Sequence[tuple[str, int]], alignment: int) -> None:
         if os.name != "posix":
             raise ConfigError("shards are mapped on POSIX systems only; use Linux, macOS or WSL")
         assert alignment % mmap.PAGESIZE == 0, "files start at whole pages"
@@ -70,31 +61,8 @@ class MappedFiles:
             self._libc.munmap(self._reserved, self._reserved_bytes)
             raise
         self._base = base
-        self._are_at_random = np.zeros(len(paths), bool)
-        if huge_pages and _are_read_whole():
-            self._are_at_random[:] = self._libc.madvise(base, self.num_bytes, _MADV_HUGEPAGE) == 0
-        if self._are_at_random.any():
-            # Else the kernel reads 2 MiB more, for whoever reads on.
-            self._libc.madvise(base, self.num_bytes, _MADV_RANDOM)
         self.bytes = self._view(base)
         """u1[num_bytes], read-only. The gaps between files must not be touched."""
-
-    def was_read(self, start: int) -> None:
-        """Let the file at this byte stay in memory as others do: all that is needed of it was read.
-
-        Until then it is read at random, and what is read so is the first that the kernel takes.
-        """
-        if not self._are_at_random.any():
-            return
-        file = self._file_at(start)
-        if self._are_at_random[file]:
-            self._are_at_random[file] = False
-            ends = [*self.starts[file + 1 : file + 2].tolist(), self.num_bytes]
-            begin = int(self.starts[file])
-            self._libc.madvise(self._base + begin, ends[0] - begin, _MADV_NORMAL)
-
-    def _file_at(self, start: int) -> int:
-        return int(np.searchsorted(self.starts, start, "right")) - 1
 
     def populate(self, start: int, num_bytes: int) -> None:
         """Read the pages of this byte range into memory.
@@ -125,7 +93,7 @@ class MappedFiles:
 
     def _populate_by_reading(self, start: int, num_bytes: int) -> None:
         """Read the range through the file: kernels without MADV_POPULATE_READ, other systems."""
-        file = self._file_at(start)
+        file = int(np.searchsorted(self.starts, start, "right")) - 1
         offset = start - int(self.starts[file])
         scratch = bytearray(_CHUNK_BYTES)
         with open(self.paths[file], "rb", buffering=0) as reader:  # noqa: PTH123 (a string)
@@ -173,19 +141,6 @@ class MappedFiles:
         owner = cast("type[ctypes.Array[ctypes.c_char]]", type("MappedRange", (plain,), methods))
         # A read-only buffer: nobody can make the array writable, which would end in SIGSEGV.
         return np.frombuffer(memoryview(owner.from_address(base)).toreadonly(), np.uint8)
-
-
-def _are_read_whole() -> bool:
-    """Whether this kernel reads huge pages of files as it is told.
-
-    Others would obey the second half of the advice alone and read page by page.
-    """
-    try:
-        num_bytes = int(_HUGE_PAGE_SIZE.read_text())
-        release = tuple(int(number) for number in os.uname().release.split(".")[:2])
-    except (OSError, ValueError, AttributeError):
-        return False
-    return num_bytes == HUGE_PAGE_BYTES and release >= (5, 18)
 
 
 def _anonymous() -> int:

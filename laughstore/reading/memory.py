@@ -9,8 +9,6 @@ _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
 
-_SHARE_TO_HOLD: Final = 0.6
-
 
 class _Names(NamedTuple):
     """Files of a control group, by version."""
@@ -52,12 +50,6 @@ def memory_bytes() -> int | None:
         with suppress(OSError, ValueError):
             found.append(int((folder / names.limit).read_text()))
     return min(found) if found else None
-
-
-def can_hold(num_bytes: int) -> bool:
-    """Whether files of so many bytes stay in memory beside what others need: 0.6 of it at most."""
-    memory = memory_bytes()
-    return memory is None or num_bytes <= _SHARE_TO_HOLD * memory
 
 
 def _machine_bytes() -> list[int]:

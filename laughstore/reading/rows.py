@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 
 from ..closing import ClosedAtExit
 from ..errors import ConfigError
-from ..geometry import HUGE_PAGE_BYTES
 from ..index import Index, Shard
-from .memory import can_hold
 from .row_table import FramePlace, Numbers, RowTable, frame_range, numbers
 
 if TYPE_CHECKING:
@@ -256,7 +254,7 @@ def open_rows(
         reason = why_not_mapped(index, shards)
         if reason is None:
             try:
-                return MappedRows(index, split, shards, huge_pages=_fit_huge_pages(index, shards))
+                return MappedRows(index, split, shards)
             except NoMappings:
                 if reader == "map":
                     raise
@@ -265,20 +263,6 @@ def open_rows(
     from .window_rows import WindowRows
 
     return WindowRows(index, split, shards, max_bytes=max_bytes, cache=cache)
-
-
-def _fit_huge_pages(index: Index, shards: Sequence[Shard]) -> bool:
-    """Whether blocks are best read with what lies around them in huge pages.
-
-    Not if they are much smaller, if files do not begin at huge pages, or if memory cannot hold
-    them: then what is read beside a block pushes out another.
-    """
-    geometry = index.geometry
-    return (
-        geometry.data_bytes >= HUGE_PAGE_BYTES // 4
-        and geometry.map_alignment % HUGE_PAGE_BYTES == 0
-        and can_hold(sum(shard.num_bytes for shard in shards))
-    )
 
 
 def why_not_mapped(index: Index, shards: Sequence[Shard]) -> str | None:

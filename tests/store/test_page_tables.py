@@ -2,21 +2,18 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from laughstore import open_shards, open_store
+from laughstore import open_shards
 from laughstore.geometry import HUGE_PAGE_BYTES
-from laughstore.index import Shard
-from laughstore.reading import mapping, page_tables
+from laughstore.reading import page_tables
 from laughstore.reading.mapping import MappedFiles
 from laughstore.reading.page_tables import are_mapped
 from laughstore.reading.rows import open_rows
 from tests.stores import Episode, random_features, write_store
 
-_MADV_DONTNEED = 4
 ONE_PAGE = np.ones(2 * mmap.PAGESIZE, np.uint8)
 TELLS = are_mapped([ONE_PAGE.ctypes.data], mmap.PAGESIZE)
 needs_answers = pytest.mark.skipif(
@@ -75,7 +72,7 @@ def test_pages_behind_the_end_of_a_cut_file_are_not_mapped(tmp_path):
 def test_a_file_in_huge_pages_may_be_cut_within_one(tmp_path):
     path, num_bytes = tmp_path / "file", 8 << 20
     path.write_bytes(bytes(num_bytes))
-    files = MappedFiles([(str(path), num_bytes)], HUGE_PAGE_BYTES, huge_pages=True)
+    files = MappedFiles([(str(path), num_bytes)], HUGE_PAGE_BYTES)
     files.populate(0, num_bytes)
     assert files.are_populated([0], num_bytes)
     are_huge = num_huge_bytes(path) > 0
@@ -101,108 +98,17 @@ def num_huge_bytes(path: Path) -> int:
     return int(found.split()[1]) << 10
 
 
-def flags_of(path: Path) -> list[tuple[int, set[str]]]:
-    """Where a file is mapped in this process, and what the kernel was advised of."""
-    found = []
-    start = None
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if "-" in line.split(" ")[0]:
-            start = int(line.split("-")[0], 16) if line.endswith(str(path)) else None
-        elif line.startswith("VmFlags:") and start is not None:
-            found.append((start, set(line.split()[1:])))
-    return found
-
-
-needs_huge_pages = pytest.mark.skipif(
-    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="this kernel has none"
-)
-
-
-@needs_huge_pages
-@pytest.mark.parametrize("memory", [1 << 40, 1 << 20])
-def test_files_that_memory_can_hold_are_read_in_huge_pages(tmp_path, monkeypatch, memory):
+def test_large_shards_are_mapped_at_huge_pages(tmp_path):
     episodes = [Episode("a", num_frames=1100), Episode("b", num_frames=300)]
     write_store(tmp_path / "s", episodes, random_features(4096), dim=4096)
     index = open_shards(tmp_path / "s")
-    monkeypatch.setattr("laughstore.reading.memory.memory_bytes", lambda: memory)
-    is_advised = memory == 1 << 40 and mapping._are_read_whole()
     with open_rows(index, "train", "map") as rows:
-        # Until all of a shard was read it is read at random.
-        left = {shard.name: set(shard_blocks(shard)) for shard in index.split_shards("train")}
-        assert max(map(len, left.values())) > 1
-        for block in range(index.num_blocks):
-            rows.prepare_once(np.array([block]))
-            for name, blocks in left.items():
-                blocks.discard(block)
-                ((start, flags),) = flags_of(tmp_path / "s" / "shards" / name)
-                assert start % HUGE_PAGE_BYTES == 0
-                assert ("hg" in flags) == is_advised
-                assert ("rr" in flags) == (is_advised and bool(blocks))
-
-
-def shard_blocks(shard: Shard) -> range:
-    return range(shard.first_block, shard.first_block + shard.num_blocks)
-
-
-@needs_answers
-@needs_huge_pages
-def test_a_shard_that_was_taken_back_may_stay_from_then_on(tmp_path):
-    write_store(tmp_path / "s", [Episode("a", num_frames=300)], random_features(4096), dim=4096)
-    index = open_shards(tmp_path / "s")
-    shard = index.split_shards("train")[0]
-    path = tmp_path / "s" / "shards" / shard.name
-    with open_rows(index, "train", "map") as rows:
-        for is_read_at_random in (True, False):
-            rows.prepare_once(np.array([0]))
-            ((start, flags),) = flags_of(path)
-            assert ("rr" in flags) == (is_read_at_random and mapping._are_read_whole())
-            libc = mapping._libc()
-            assert libc.madvise(start, path.stat().st_size, _MADV_DONTNEED) == 0
-
-
-@pytest.mark.parametrize(
-    ("release", "size", "are_read_whole"),
-    [
-        ("6.18.44-generic", "2097152", True),
-        ("5.18", "2097152", True),
-        ("5.15.0-130-generic", "2097152", False),
-        ("6.8.0", "536870912", False),
-        ("6.8.0", None, False),
-        ("next", "2097152", False),
-    ],
-)
-def test_kernels_that_would_read_page_by_page_are_not_advised(
-    tmp_path, monkeypatch, release, size, are_read_whole
-):
-    path = tmp_path / "hpage_pmd_size"
-    if size is not None:
-        path.write_text(size + "\n")
-    monkeypatch.setattr(mapping, "_HUGE_PAGE_SIZE", path)
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
-    assert mapping._are_read_whole() == are_read_whole
-
-
-def test_small_blocks_are_read_alone(tmp_path):
-    write_store(tmp_path / "s", [Episode("a", num_frames=300)], random_features(64), dim=64)
-    index = open_shards(tmp_path / "s")
-    with open_rows(index, "train", "map") as rows:
-        rows.prepare_once(np.array([0]))
         for shard in index.split_shards("train"):
-            ((_, flags),) = flags_of(tmp_path / "s" / "shards" / shard.name)
-            assert not flags & {"hg", "rr"}
-
-
-@needs_huge_pages
-def test_frames_of_a_recording_are_read_without_what_lies_around_them(tmp_path):
-    write_store(tmp_path / "s", [Episode("a", num_frames=300)], random_features(4096), dim=4096)
-    with open_store(tmp_path / "s") as store:
-        store.frames("a", stop=1)
-        shards = [
-            tmp_path / "s" / "shards" / item.name for item in store.index.split_shards("train")
-        ]
-        mapped = [flags for shard in shards for _, flags in flags_of(shard)]
-        assert mapped
-        assert not any(flags & {"hg", "rr"} for flags in mapped)
+            path = tmp_path / "s" / "shards" / shard.name
+            lines = Path("/proc/self/maps").read_text().splitlines()
+            (line,) = (line for line in lines if line.endswith(str(path)))
+            assert int(line.split("-")[0], 16) % HUGE_PAGE_BYTES == 0
+        rows.prepare(np.arange(index.num_blocks), verify=True)
 
 
 @needs_answers

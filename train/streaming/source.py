@@ -15,7 +15,7 @@ from torch import Tensor
 from laughstore.closing import ClosedAtExit
 from laughstore.errors import ConfigError, CorruptData, IncompleteStore
 from laughstore.index import Index
-from laughstore.reading.memory import available_bytes, can_hold
+from laughstore.reading.memory import available_bytes, memory_bytes
 from laughstore.reading.rows import Reader, Rows, open_rows
 from laughstore.reading.shard_cache import ShardCache
 
@@ -34,7 +34,7 @@ _FETCHED_TOGETHER = 64
 _LOADED_TOGETHER = 4096
 """Blocks of which nothing is to be done."""
 _SHARE_OF_MEMORY = 0.6
-"""Of what is free: for the windows of all workers."""
+"""A larger split is not mapped: reading it would push out of memory what others need."""
 
 
 class FrameSource(ClosedAtExit):
@@ -90,7 +90,7 @@ class FrameSource(ClosedAtExit):
 
     def _open(self, num_workers: int) -> Rows:
         index, split, reader = self._index, self._split, self._reader
-        if reader == "auto" and not _fits_memory(index, split):
+        if reader == "auto" and _is_larger_than_memory(index, split):
             reader = "window"
         max_bytes = None
         if num_workers > 1 and (free := available_bytes()) is not None:
@@ -335,5 +335,8 @@ def _closed() -> ValueError:
     return ValueError("this stream was closed; open it again to read its frames")
 
 
-def _fits_memory(index: Index, split: str) -> bool:
-    return can_hold(sum(shard.num_bytes for shard in index.split_shards(split)))
+def _is_larger_than_memory(index: Index, split: str) -> bool:
+    """Whether a split takes more than 0.6 of what memory there can be for it."""
+    memory = memory_bytes()
+    num_bytes = sum(shard.num_bytes for shard in index.split_shards(split))
+    return memory is not None and num_bytes > _SHARE_OF_MEMORY * memory
