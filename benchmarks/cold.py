@@ -27,6 +27,7 @@ from .measure import Contestant, Unit
 
 _UNITS = (Unit("GB/s", 1e-9),)
 _LEAST_FROM_DISK = 0.95
+_WRITTEN_BYTES = 16 * HUGE_PAGE_BYTES
 LATER = "later epochs of FrameStream, of files that were read from the disk"
 _SEQUENTIAL_BYTES = 8 << 20
 
@@ -122,21 +123,21 @@ class ColdEpoch:
 
 
 def write_anew(data: BenchData) -> None:
-    """Write the shards over themselves, as whoever builds or copies a store has just done.
+    """Write shards and flat file over themselves, as whoever makes them has just done.
 
     What was read from a disk lies in small pages. Nothing may map the files.
     """
-    drop_from_cache(data)
-    for path in data.shards:
-        content = path.read_bytes()
+    for path in (*data.shards, data.flat):
         mode = path.stat().st_mode
         path.chmod(mode | stat.S_IWUSR)
-        with path.open("rb") as read, path.open("r+b", buffering=0) as file:
-            os.posix_fadvise(read.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            for start in range(0, len(content), HUGE_PAGE_BYTES):
-                piece = content[start : start + HUGE_PAGE_BYTES]
-                if file.write(piece) != len(piece):
+        with path.open("r+b", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            start = 0
+            while piece := os.pread(file.fileno(), _WRITTEN_BYTES, start):
+                os.posix_fadvise(file.fileno(), start, len(piece), os.POSIX_FADV_DONTNEED)
+                if os.pwrite(file.fileno(), piece, start) != len(piece):
                     raise AssertionError(f"{path} takes parts of what is written")
+                start += len(piece)
             os.fsync(file.fileno())
         path.chmod(mode)
 
