@@ -131,6 +131,7 @@ def write_anew(data: BenchData) -> None:
         mode = path.stat().st_mode
         path.chmod(mode | stat.S_IWUSR)
         with path.open("r+b", buffering=0) as file:
+            path.chmod(mode)  # as soon as it is open: this may be interrupted
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             start = 0
             while piece := os.pread(file.fileno(), _WRITTEN_BYTES, start):
@@ -139,7 +140,6 @@ def write_anew(data: BenchData) -> None:
                     raise AssertionError(f"{path} takes parts of what is written")
                 start += len(piece)
             os.fsync(file.fileno())
-        path.chmod(mode)
 
 
 def sequential_reads(data: BenchData) -> Contestant:

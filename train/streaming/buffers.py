@@ -85,7 +85,7 @@ def aligned_empty(shape: tuple[int, int]) -> NDArray[np.int16]:
     """Return i2[shape] with any content, beginning at a cache line; a large one at a huge page.
 
     NumPy asks for huge pages: the first touch of 32 MiB takes half of the time. But its arrays
-    begin 16 bytes behind a page, and every word of a copy from a page would then lie across two
+    begin 16 bytes behind a line, and every word of a copy from a page would then lie across two
     lines: 1.2 to 1.3 times as slow. And a huge page begins at a multiple of its size: of 4 MiB
     that begin elsewhere half is in small pages.
     """

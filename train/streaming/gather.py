@@ -56,7 +56,7 @@ class RowMatrix:
         self._dim = bits.shape[1]
         self._page_words = np.arange(0, self._dim, _PAGE_BYTES // bits.itemsize)
         self._copy_rows = _copy_rows if compiled else None
-        # Reading an address takes a microsecond.
+        # Reading an address takes a microsecond; `_rows` keeps the memory there.
         self._matrix = bits.ctypes.data, len(bits), self._dim * bits.itemsize
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
@@ -76,12 +76,12 @@ class RowMatrix:
             raise ValueError(f"rows are {rows.dtype}, not int64, or bits {out.dtype}, not int16")
         if not out.flags.writeable:
             raise ValueError("rows cannot be copied to read-only memory")
-        copies = self._copy_rows
-        if copies is None or not out.flags.c_contiguous:
+        copy_rows = self._copy_rows
+        if copy_rows is None or not out.flags.c_contiguous:
             self._gather_by_numpy(rows, out)
             return
         rows = np.ascontiguousarray(rows)
-        bad = copies(*self._matrix, rows.ctypes.data, len(rows), out.ctypes.data)
+        bad = copy_rows(*self._matrix, rows.ctypes.data, len(rows), out.ctypes.data)
         if bad >= 0:
             raise IndexError(f"row {rows[bad]} of a matrix of {len(self._rows)}")
 
