@@ -80,6 +80,7 @@ class ColdEpoch:
         """Forget the files, open the stream, deliver an epoch: what comes next is in memory."""
         self.before()
         self.run()
+        _check_disk(self._data, self._began_bytes)
 
     def check(self) -> None:
         """All frames came once, and from the disk."""
@@ -123,7 +124,7 @@ class ColdEpoch:
 
 
 def write_anew(data: BenchData) -> None:
-    """Write shards and flat file over themselves, as whoever makes them has just done.
+    """Write shards and flat file over themselves in large pieces, as a writer of shards does.
 
     What was read from a disk lies in small pages. Nothing may map the files.
     """

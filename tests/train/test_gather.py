@@ -65,7 +65,7 @@ def test_numbers_and_memory_may_lie_in_steps(compiled):
 
 @pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("dim", [1, 2048, 2049])
-@pytest.mark.parametrize("row", [37, 38, 2**40])
+@pytest.mark.parametrize("row", [37, 38, 2**40, 2**52, 2**53])
 def test_a_row_behind_the_matrix_is_refused(dim, row, compiled):
     rows = np.arange(300) % 37
     rows[280] = row
@@ -78,7 +78,7 @@ def test_a_row_behind_the_matrix_is_refused(dim, row, compiled):
 def test_nothing_is_written_when_a_number_is_negative(compiled):
     matrix = RowMatrix(np.zeros((37, 64), np.uint16), compiled=compiled)
     out = np.full((4, 64), 7, np.int16)
-    with pytest.raises(IndexError, match="row -1 of a matrix of 37"):
+    with pytest.raises(IndexError, match=r"rows? -1 .*of a matrix of 37"):
         matrix.gather(np.array([0, 1, -1, 2]), out)
     assert (out == 7).all()
 

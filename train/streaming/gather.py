@@ -86,11 +86,11 @@ class RowMatrix:
             raise IndexError(f"row {rows[bad]} of a matrix of {len(self._rows)}")
 
     def _gather_by_numpy(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
-        if len(rows) and rows.min() < 0:
-            raise IndexError(f"row {rows.min()} of a matrix of {len(self._rows)}")
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self._rows)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a matrix of {len(self._rows)}")
         words = (rows * self._dim)[:, None] + self._page_words
         for start in range(0, len(rows), _TOUCHED_TOGETHER):
             part = slice(start, start + _TOUCHED_TOGETHER)
-            self._words.take(words[part])  # raises if a row is too large
+            self._words.take(words[part])
             # With `clip` numpy gathers straight into `out`; the default copies twice.
             np.take(self._rows, rows[part], axis=0, out=out[part], mode="clip")
